@@ -1,0 +1,56 @@
+# `make` alone lists the targets. PYTHON= picks the interpreter, VENV= the environment's folder.
+PYTHON ?= python3
+VENV ?= .venv
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-stamp
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help setup demo test test-all lint format bench clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP) ## create .venv and install the package with the tested versions
+	@:
+
+# torch goes first and alone: whichever build of the pinned version pip is set up to find (CPU or CUDA) is then kept.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Retention needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; choose another with make setup PYTHON=python3.11")'
+	@echo "Installing into $(VENV) (some minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) torch
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+demo: setup ## train and compare on the built-in task: no download, no GPU
+	$(BIN)/python run.py
+
+test test-all: export HF_HUB_OFFLINE := 1
+
+test: setup ## run the fast tests
+	$(BIN)/python -m pytest -m "not slow" -n 2
+
+test-all: setup ## run every test, the slow ones too
+	$(BIN)/python -m pytest -n 2
+
+lint: setup ## check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## sort imports, fix what ruff can, format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## measure speed against the dense model on this machine
+	$(BIN)/python scripts/bench.py
+
+clean: ## delete caches and build leftovers (never results/, outputs/ or the environment)
+	@rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	@find run.py conf scripts src tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

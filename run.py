@@ -1,0 +1,27 @@
+"""Hydra entry point: ``python run.py task=sst2 retention.rho=0.3``."""
+
+from __future__ import annotations
+
+import sys
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from retention.errors import RetentionError
+from retention.experiment import run
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(config: DictConfig) -> float | None:
+    try:
+        records = run(config, HydraConfig.get().overrides.task)
+    except RetentionError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    result: float = records[-1]["metrics"][records[-1]["monitor"]]
+    return result
+
+
+if __name__ == "__main__":
+    main()

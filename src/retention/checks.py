@@ -1,0 +1,141 @@
+"""From configuration to objects; every configuration error is collected, then raised once."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from retention.errors import Checks, ConfigError
+
+_RANKS: dict[type, tuple[type, ...]] = {float: (float, int), int: (int,), bool: (bool,), str: (str,)}
+
+
+class Builder:
+    """Builds the objects that ``_target_`` nodes name, and collects what is wrong with them.
+
+    Constructors check their scalars and raise ``ConfigError`` with keys relative to their node; a node whose child
+    failed is still built (with None), so that its own problems show in the same message.
+
+    Args:
+        config: the composed configuration.
+    """
+
+    def __init__(self, config: DictConfig) -> None:
+        self.config = config
+        self.checks = Checks()
+
+    def make(self, path: str, **extra: Any) -> Any:
+        """The object of one node; None where it has problems.
+
+        Args:
+            path: dotted path of the node.
+            extra: arguments that do not come from the configuration.
+        """
+        return self._object(self._plain(path), path, extra)
+
+    def make_later(self, path: str) -> Callable[..., Any]:
+        """A constructor with its configured arguments, for objects that need arguments known only later.
+
+        Names and types are checked now; values too, where the class has a ``check_settings`` function.
+        """
+        node = self._plain(path)
+        target, settings = self._prepare(node, path, {})
+        if target is not None and hasattr(target, "check_settings"):
+            self.checks.gather(lambda: target.check_settings(**settings), path)
+        return partial(target, **settings) if target is not None else partial(dict)
+
+    def finish(self) -> None:
+        """Raise ``ConfigError`` with everything that was found."""
+        self.checks.finish()
+
+    def _plain(self, path: str) -> Any:
+        try:
+            node = OmegaConf.select(self.config, path, throw_on_missing=True)
+            return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        except OmegaConfBaseException as error:
+            self.checks.require(False, path, str(error).splitlines()[0])
+            return None
+
+    def _value(self, node: Any, path: str) -> Any:
+        if isinstance(node, Mapping):
+            if "_target_" in node:
+                return self._object(node, path, {})
+            return {key: self._value(value, f"{path}.{key}") for key, value in node.items()}
+        if isinstance(node, list):
+            return [self._value(value, f"{path}[{index}]") for index, value in enumerate(node)]
+        return node
+
+    def _object(self, node: Any, path: str, extra: Mapping[str, Any]) -> Any:
+        target, settings = self._prepare(node, path, extra)
+        if target is None:
+            return None
+        try:
+            return target(**settings, **extra)
+        except ConfigError as error:
+            self.checks.problems.extend(problem.under(path) for problem in error.problems)
+        except (TypeError, ValueError) as error:
+            self.checks.require(False, path, str(error))
+        return None
+
+    def _prepare(self, node: Any, path: str, extra: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            if node is not None:
+                self.checks.require(False, path, "has no _target_; choose an option of this config group")
+            return None, {}
+        target = get_object(str(node["_target_"]))
+        before = len(self.checks.problems)
+        given = {str(key): value for key, value in node.items() if key != "_target_"}
+        self._check_signature(target, given, path, extra)
+        if len(self.checks.problems) > before:
+            return None, {}
+        return target, {key: self._value(value, f"{path}.{key}") for key, value in given.items()}
+
+    def _check_signature(self, target: Any, given: Mapping[str, Any], path: str, extra: Mapping[str, Any]) -> None:
+        parameters, hints = _parameters(target)
+        for key, value in given.items():
+            close = difflib.get_close_matches(key, parameters, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(sorted(parameters))}"
+            if self.checks.require(key in parameters, f"{path}.{key}", f"unknown key; {hint}"):
+                self._check_type(value, hints.get(key), f"{path}.{key}")
+
+    def _check_type(self, value: Any, hint: Any, path: str) -> None:
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        if not all(option in _RANKS or option is type(None) for option in options):
+            return
+        accepted = tuple(rank for option in options for rank in _RANKS.get(option, (type(None),)))
+        fits = isinstance(value, accepted) and (bool in accepted or not isinstance(value, bool))
+        names = " or ".join("null" if option is type(None) else option.__name__ for option in options)
+        self.checks.require(fits, path, f"must be {names}, got {value!r}")
+
+
+def _parameters(target: Any) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    """Named parameters and type hints of a constructor; **settings stand for those of the base class."""
+    found: dict[str, inspect.Parameter] = {}
+    hints: dict[str, Any] = {}
+    for cls in target.__mro__ if inspect.isclass(target) else (target,):
+        function = cls.__dict__.get("__init__") if inspect.isclass(cls) else cls
+        if function is None:
+            continue
+        signature = inspect.signature(function).parameters
+        known = typing.get_type_hints(function)
+        for name, parameter in signature.items():
+            if name != "self" and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                found.setdefault(name, parameter)
+                hints.setdefault(name, known.get(name))
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values()):
+            break
+    return found, hints
+
+
+def check_keys(config: DictConfig, known: set[str]) -> list[str]:
+    """Top-level keys that nothing reads."""
+    return sorted(str(key) for key in config if str(key) not in known)

@@ -1,0 +1,1 @@
+"""The mathematics of token retention; torch only, no model knowledge."""

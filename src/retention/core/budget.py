@@ -1,0 +1,154 @@
+"""Budgets: how many tokens each gate lets through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from retention.errors import Checks
+
+SCHEDULES = ("flat", "linear", "geometric", "learned")
+_ROUNDING = 1e-6
+_FLOOR = 1e-3  # least share of a learned gate
+
+
+def check_budget(rho: float, schedule: str | Sequence[float], slope: float) -> None:
+    """Raise ``ConfigError`` with every budget setting that is out of range."""
+    checks = Checks()
+    checks.require(0.0 < rho <= 1.0, "rho", f"the kept share must be in (0, 1], got {rho}")
+    checks.require(0.0 <= slope <= 1.0, "slope", f"must be in [0, 1] (0 = flat), got {slope}")
+    if isinstance(schedule, str):
+        names = ", ".join(SCHEDULES)
+        checks.require(
+            schedule in SCHEDULES, "schedule", f"must be one of {names} or a list of shares, got {schedule!r}"
+        )
+    else:
+        shares = list(schedule)
+        ordered = all(a >= b for a, b in zip(shares, shares[1:], strict=False))
+        within = all(0.0 < share <= 1.0 for share in shares)
+        checks.require(
+            bool(shares) and within and ordered,
+            "schedule",
+            f"a list must hold shares in (0, 1], one per gated layer, never rising, got {shares}",
+        )
+    checks.finish()
+
+
+class Budget(nn.Module):
+    """Shares of a sample's real tokens that go on after each gated layer.
+
+    ``rho`` is the mean over the gated layers of kept / real tokens (paper.md, ruling 2). Schedules:
+
+    - ``flat``: rho at every gate, so one removal after the first gated layer;
+    - ``linear``: from rho (1 + slope) down to rho (1 - slope), same mean, as in Tables 5-6; shares above 1 are cut
+      and the rest is raised to restore the mean;
+    - ``geometric``: the literal M_l = floor(rho T_l) of Fig. 1, which compounds to rho^l;
+    - ``learned``: a softmax divides G rho among the gates; its gradient is the price (dual variable) of each gate;
+    - a list: the shares themselves; ``rho`` then only names the run.
+
+    Args:
+        rho: share in (0, 1].
+        schedule: name or list of shares.
+        num_gates: G, gated layers.
+        slope: of the linear schedule, in [0, 1].
+
+    Raises:
+        ConfigError: a value is out of range, or a list does not have one share per gate.
+    """
+
+    def __init__(self, *, rho: float, schedule: str | Sequence[float], num_gates: int, slope: float = 0.5) -> None:
+        check_budget(rho, schedule, slope)
+        super().__init__()
+        self.rho = rho
+        self.schedule = schedule if isinstance(schedule, str) else tuple(schedule)
+        self.num_gates = num_gates
+        self.slope = slope
+        if not isinstance(self.schedule, str):
+            checks = Checks()
+            checks.require(
+                len(self.schedule) == num_gates,
+                "schedule",
+                f"has {len(self.schedule)} shares for {num_gates} gated layers; give one per gated layer",
+            )
+            checks.finish()
+        self.allocation = nn.Parameter(torch.zeros(num_gates)) if self.schedule == "learned" else None
+        if self.allocation is not None:  # start from the linear shape: equal shares would make later gates idle
+            with torch.no_grad():
+                self.allocation.copy_(torch.tensor(self._linear()).clamp_min(1e-3).log())
+
+    def shares(self) -> Tensor:
+        """[G] float, never rising; differentiable where learned."""
+        return self._annealed(1.0).float()
+
+    def active(self) -> tuple[bool, ...]:
+        """[G]: whether each gate removes anything that the one before let through."""
+        if self.allocation is not None:
+            return (True,) * self.num_gates
+        values = [1.0, *self.shares().tolist()]
+        return tuple(after < before - _ROUNDING for before, after in zip(values, values[1:], strict=False))
+
+    def targets(self, lengths: Tensor, anneal: float = 1.0) -> Tensor:
+        """Budget in tokens, not rounded, [G, B] float.
+
+        Args:
+            lengths: [B] long, real tokens.
+            anneal: 0 = keep all, 1 = the full budget; linear in between.
+        """
+        shares = self._annealed(anneal).float().to(lengths.device)
+        return (shares.unsqueeze(1) * lengths.unsqueeze(0)).clamp_min(1.0)
+
+    def counts(self, lengths: Tensor, anneal: float = 1.0) -> Tensor:
+        """Budget in whole tokens, [G, B] long: floor(share T), at least 1, never rising with depth."""
+        if self.schedule == "geometric":
+            share = 1.0 - anneal * (1.0 - self.rho)
+            rows, current = [], lengths
+            for _ in range(self.num_gates):
+                current = torch.floor(share * current.double() + _ROUNDING).long().clamp_min(1)
+                rows.append(current)
+            return torch.stack(rows) if rows else lengths.new_zeros(0, lengths.shape[0])
+        shares = self._annealed(anneal).detach().to(lengths.device)
+        counts = torch.floor(shares.unsqueeze(1) * lengths.unsqueeze(0).double() + _ROUNDING).long().clamp_min(1)
+        return counts.cummin(0).values if self.num_gates else counts
+
+    def _annealed(self, anneal: float) -> Tensor:
+        """Shares [G] on the way from keep-all; float64, because a float32 share times T misses whole tokens."""
+        if self.allocation is not None:
+            return 1.0 - anneal * (1.0 - self._learned(self.allocation.double()))
+        if self.schedule == "geometric":
+            step = 1.0 - anneal * (1.0 - self.rho)
+            return step ** torch.arange(1, self.num_gates + 1, dtype=torch.float64)
+        if self.schedule == "flat":
+            values = [self.rho] * self.num_gates
+        elif self.schedule == "linear":
+            values = self._linear()
+        else:
+            values = [float(share) for share in self.schedule]
+        return 1.0 - anneal * (1.0 - torch.tensor(values, dtype=torch.float64))
+
+    def _linear(self) -> list[float]:
+        if self.num_gates == 1:
+            return [self.rho]
+        steps = [1.0 - 2.0 * gate / (self.num_gates - 1) for gate in range(self.num_gates)]
+        return _restore_mean([self.rho * (1.0 + self.slope * step) for step in steps], self.rho)
+
+    def _learned(self, allocation: Tensor) -> Tensor:
+        floor = min(_FLOOR, 0.5 * self.rho)
+        raw = floor + (self.rho - floor) * self.num_gates * torch.softmax(allocation, 0)
+        excess, cut = (raw - 1.0).clamp_min(0.0).sum(), raw.clamp_max(1.0)
+        room = 1.0 - cut  # what exceeds 1 goes to the others; rho <= 1, so there is always room for all of it
+        shares = cut + excess * room / room.sum().clamp_min(1e-12)
+        return shares.clamp_max(1.0).sort(descending=True).values
+
+
+def _restore_mean(shares: list[float], mean: float) -> list[float]:
+    """Cut shares above 1 and raise the others until the mean is met again."""
+    for _ in range(len(shares)):
+        cut = [min(share, 1.0) for share in shares]
+        missing = mean * len(shares) - sum(cut)
+        free = [index for index, share in enumerate(cut) if share < 1.0]
+        if missing <= _ROUNDING or not free:
+            return cut
+        shares = [share + missing / len(free) if index in free else share for index, share in enumerate(cut)]
+    return [min(share, 1.0) for share in shares]

@@ -1,0 +1,82 @@
+"""Analytic FLOPs of an encoder on real tokens; padding costs nothing here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderShape:
+    """The dimensions a FLOPs count needs.
+
+    Attributes:
+        num_layers: L.
+        hidden_size: D.
+        intermediate_size: width F of the feed-forward layer.
+        ffn_matrices: D x F matrices per feed-forward layer, 2, or 3 where it is gated.
+        windows: per layer, how many keys one query sees on each side, None = all.
+    """
+
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    ffn_matrices: int = 2
+    windows: tuple[int | None, ...] = ()
+
+    def window(self, layer_idx: int) -> int | None:
+        """Keys seen on each side in this layer, None = all."""
+        return self.windows[layer_idx] if self.windows else None
+
+
+def layer_flops(shape: EncoderShape, layer_idx: int, tokens: Tensor) -> Tensor:
+    """FLOPs (2 per multiply-accumulate) of one layer for ``tokens`` real tokens per sample.
+
+    Counts the four attention projections, the feed-forward matrices, and both attention products; softmax, norms and
+    biases are left out, as profilers of matrix products do.
+
+    Args:
+        shape: encoder dimensions.
+        layer_idx: 0-based.
+        tokens: [B], real tokens entering the layer.
+
+    Returns:
+        [B] float64.
+    """
+    n = tokens.double()
+    linear = 4 * shape.hidden_size**2 + shape.ffn_matrices * shape.hidden_size * shape.intermediate_size
+    window = shape.window(layer_idx)
+    keys = n if window is None else torch.clamp(n, max=2 * window + 1)
+    return 2.0 * n * linear + 4.0 * n * keys * shape.hidden_size
+
+
+def encoder_flops(shape: EncoderShape, lengths: Tensor, kept: dict[int, Tensor]) -> Tensor:
+    """FLOPs of the whole encoder, [B] float64.
+
+    Args:
+        shape: encoder dimensions.
+        lengths: [B], real tokens entering layer 0.
+        kept: layer_idx -> [B], tokens that go on after that layer; layers without a gate are left out.
+    """
+    tokens, total = lengths, torch.zeros(lengths.shape, dtype=torch.float64, device=lengths.device)
+    for layer_idx in range(shape.num_layers):
+        total = total + layer_flops(shape, layer_idx, tokens)
+        tokens = kept.get(layer_idx, tokens)
+    return total
+
+
+def scorer_flops(macs_per_token: dict[int, int], lengths: Tensor, kept: dict[int, Tensor]) -> Tensor:
+    """FLOPs of the scorers, [B] float64; the scorer of a gate sees the tokens that the gate before it kept.
+
+    Args:
+        macs_per_token: layer_idx -> multiply-accumulates per token of that gate's scorer.
+        lengths: [B], real tokens.
+        kept: layer_idx -> [B], tokens that go on after that layer.
+    """
+    tokens, total = lengths, torch.zeros(lengths.shape, dtype=torch.float64, device=lengths.device)
+    for layer_idx in sorted(macs_per_token.keys() | kept.keys()):
+        total = total + 2.0 * tokens.double() * macs_per_token.get(layer_idx, 0)
+        tokens = kept.get(layer_idx, tokens)
+    return total

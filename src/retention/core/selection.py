@@ -1,0 +1,29 @@
+"""Strict top-M selection: deterministic, order-preserving, protected tokens first."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def select_top(scores: Tensor, counts: Tensor, valid: Tensor, protected: Tensor) -> Tensor:
+    """Keep the ``counts`` highest-scoring tokens of every sample (paper, eq. 7).
+
+    Protected tokens come first and count towards the budget; if a sample has more of them than its count, all of
+    them are kept. Padding is never kept. Ties go to the earlier token (stable sort), so the result is reproducible.
+
+    Args:
+        scores: [B, N]; higher is kept.
+        counts: [B] long, budget M in tokens.
+        valid: [B, N] bool, True = real token.
+        protected: [B, N] bool, True = always kept where valid.
+
+    Returns:
+        keep_mask [B, N] bool, True = kept; exactly max(min(counts, real), protected) per sample.
+    """
+    protected = protected & valid
+    ranked = scores.detach().float().masked_fill(protected, torch.inf).masked_fill(~valid, -torch.inf)
+    order = torch.sort(ranked, dim=1, descending=True, stable=True).indices
+    budget = torch.maximum(torch.minimum(counts, valid.sum(1)), protected.sum(1))
+    chosen = torch.arange(scores.shape[1], device=scores.device).unsqueeze(0) < budget.unsqueeze(1)
+    return torch.zeros_like(valid).scatter(1, order, chosen)

@@ -1,0 +1,197 @@
+"""What all data modules share: tokenizer, splits in memory, loaders of similar lengths."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerFast
+
+from retention.data.batching import ShuffledBuckets, SortedBatches
+from retention.data.encoded_split import EncodedSplit, encode_split
+from retention.data.encoding import check_tokenizer, tokenizer_digest
+from retention.data.loading import Collate, make_loader
+from retention.data.settings import DataSettings
+from retention.data.splits import Split
+from retention.errors import Checks, DataError
+
+_log = logging.getLogger(__name__)
+
+_STAGES: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+_ROLES: tuple[Split, ...] = ("train", "val", "test")
+
+
+class RetentionData(pl.LightningDataModule, ABC):
+    """A benchmark's data: attach a tokenizer, ``setup`` a stage, take its loaders.
+
+    A benchmark says how its documents are read (``read``), turned into token rows (``encode``) and padded
+    (``collator``); loading what a stage needs, caching, ordering and counting are done here.
+    """
+
+    # Part of the cache key: raise it in a class whose `encode` changes, or rows encoded the old way are used again.
+    encoding_version: ClassVar[int] = 1
+
+    def __init__(self, settings: DataSettings, checks: Checks) -> None:
+        """Check the settings.
+
+        Args:
+            settings: what every data module is told.
+            checks: the problems that the benchmark found in its own arguments.
+
+        Raises:
+            ConfigError: all problems of ``checks`` and of the settings together.
+        """
+        settings.check(checks)
+        checks.finish()
+        super().__init__()
+        self.settings = settings
+        self.name = settings.name
+        self._tokenizer: PreTrainedTokenizerFast | None = None
+        self._splits: dict[Split, EncodedSplit] = {}
+        self._test_documents: Dataset | None = None
+
+    @abstractmethod
+    def read(self, wanted: Sequence[Split]) -> dict[Split, Dataset]:
+        """Read and check the documents of the wanted splits, and no others.
+
+        Returns:
+            Per wanted split, rows with at least ``text``, the document as a person reads it.
+
+        Raises:
+            DataError: something cannot be read or used; the message names the file, the row and the remedy.
+        """
+
+    @abstractmethod
+    def encode(self, documents: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
+        """Turn documents (columns of ``read``, with their row numbers) into token rows.
+
+        Returns:
+            Columns ``input_ids``, ``protected``, ``length`` and ``truncated`` (``encoding.encode_texts`` makes
+            them), ``index`` (the row number in its split), and the benchmark's labels.
+        """
+
+    @abstractmethod
+    def collator(self) -> Collate:
+        """The function that pads encoded rows into a batch (picklable, for loader processes)."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The attached tokenizer."""
+        if self._tokenizer is None:
+            raise RuntimeError(f"{self.name}: call attach(tokenizer) before setup()")
+        return self._tokenizer
+
+    def attach(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        """Use this tokenizer from now on; splits encoded with another one are forgotten.
+
+        Raises:
+            DataError: the tokenizer marks no special tokens, cannot pad, or is no fast one.
+        """
+        check_tokenizer(tokenizer, self.settings.max_length)
+        self._tokenizer = tokenizer
+        self._splits = {}
+        self._test_documents = None
+
+    def setup(self, stage: str) -> None:
+        """Read and encode what ``stage`` (fit, validate or test) needs and is not there yet.
+
+        Raises:
+            DataError: see ``read``.
+        """
+        if stage not in _STAGES:
+            raise ValueError(f"stage must be one of {', '.join(_STAGES)}, got {stage!r}")
+        _ = self.tokenizer  # fail before the reading, not after it
+        missing = [split for split in _STAGES[stage] if split not in self._splits]
+        for split, documents in self.read(missing).items() if missing else ():
+            self._splits[split] = self._encode_split(split, documents)
+            if split == "test":
+                self._test_documents = documents
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of similar length in an order given by (seed, epoch)."""
+        rank, world_size = self._place()
+        split, size = self._split("train"), self.settings.batch_size
+        order = ShuffledBuckets(split.lengths, size, seed=self.settings.seed, rank=rank, world_size=world_size)
+        return self._loader(split, order)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Every validation row once, longest first."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Every test row once, longest first."""
+        return self._evaluation_loader("test")
+
+    def example(self, index: int) -> str:
+        """The text of the test document with this row number (``index`` of a batch).
+
+        Raises:
+            DataError: there is no such row.
+        """
+        if self._test_documents is None:
+            raise RuntimeError(f'{self.name}: call setup("test") before example()')
+        count = len(self._test_documents)
+        if not 0 <= index < count:
+            raise DataError(f"{self.name}: test document {index} does not exist, there are {count} (0..{count - 1})")
+        return str(self._test_documents[index]["text"])
+
+    def describe(self) -> dict[str, Any]:
+        """What the rows are and how many, for the run's record; None for splits that were not set up."""
+        if not self._splits:
+            raise RuntimeError(f"{self.name}: call setup() before describe()")
+        splits = {role: self._splits.get(role) for role in _ROLES}
+        return {
+            "name": self.settings.name,
+            "source": self.settings.source_note,
+            **{role: len(split.rows) if split else None for role, split in splits.items()},
+            "max_length": self.settings.max_length,
+            "truncated": {role: split.truncated if split else None for role, split in splits.items()},
+        }
+
+    def _evaluation_loader(self, role: Split) -> DataLoader[Any]:
+        rank, world_size = self._place()
+        split, size = self._split(role), self.settings.eval_batch_size
+        return self._loader(split, SortedBatches(split.lengths, size, rank=rank, world_size=world_size))
+
+    def _loader(self, split: EncodedSplit, order: ShuffledBuckets | SortedBatches) -> DataLoader[Any]:
+        return make_loader(
+            split.rows,
+            order,
+            collate=self.collator(),
+            num_workers=self.settings.num_workers,
+            seed=self.settings.seed,
+        )
+
+    def _split(self, role: Split) -> EncodedSplit:
+        if role not in self._splits:
+            raise RuntimeError(f"{self.name}: the {role} split is not set up; call setup() for a stage that has it")
+        return self._splits[role]
+
+    def _place(self) -> tuple[int, int]:
+        """This process's rank and the number of processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _encode_split(self, split: Split, documents: Dataset) -> EncodedSplit:
+        label = f"{self.settings.name}-{split}"
+        made_by = [
+            tokenizer_digest(self.tokenizer),
+            self.settings.max_length,
+            type(self).__qualname__,
+            self.encoding_version,
+        ]
+        encoded = encode_split(documents, self.encode, label=label, made_by=made_by)
+        if encoded.truncated and self._place()[0] == 0:
+            _log.warning(
+                "%s %s: %d of %d documents are longer than max_length=%d tokens and were cut",
+                self.settings.name,
+                split,
+                encoded.truncated,
+                len(encoded.rows),
+                self.settings.max_length,
+            )
+        return encoded

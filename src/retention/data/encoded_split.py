@@ -1,0 +1,59 @@
+"""One split as token rows, kept in the cache folder of ``datasets``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from datasets import Dataset
+from datasets.fingerprint import Hasher
+from filelock import FileLock
+from numpy.typing import NDArray
+
+Encode = Callable[[dict[str, list[Any]], list[int]], dict[str, list[Any]]]
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """The token rows of one split.
+
+    Attributes:
+        rows: one row per document, as ``RetentionData.encode`` made them.
+        lengths: [rows] tokens of each row.
+        truncated: rows that were cut to ``max_length``.
+    """
+
+    rows: Dataset
+    lengths: NDArray[np.int64]
+    truncated: int
+
+
+def encode_split(documents: Dataset, encode: Encode, *, label: str, made_by: Sequence[object]) -> EncodedSplit:
+    """Encode a split, or take its rows from the cache.
+
+    Args:
+        documents: the rows to encode.
+        encode: columns and row numbers of some documents -> columns of their token rows.
+        label: name of the split, for the progress bar and the file.
+        made_by: what the token rows depend on besides the documents.
+    """
+    # The key is ours: the hash that datasets takes of a tokenizer changes when it is used, and would miss the cache.
+    key = Hasher.hash("/".join(str(part) for part in (documents._fingerprint, *made_by)))
+    cache = Path(datasets.config.HF_DATASETS_CACHE, "retention", f"{label}-{key}.arrow")
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{cache}.lock"):  # of several processes the first encodes, the others read its file
+        rows = documents.map(
+            encode,
+            batched=True,
+            with_indices=True,
+            remove_columns=documents.column_names,
+            cache_file_name=str(cache),
+            new_fingerprint=key,
+            desc=f"tokenizing {label}",
+        )
+    lengths = np.asarray(rows["length"][:], dtype=np.int64)
+    return EncodedSplit(rows, lengths, int(np.sum(rows["truncated"][:])))

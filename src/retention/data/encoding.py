@@ -1,0 +1,67 @@
+"""From text to token rows, and the checks a tokenizer has to pass first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from datasets.fingerprint import Hasher
+from transformers import PreTrainedTokenizerFast
+
+from retention.errors import DataError
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
+    """Refuse a tokenizer that the gates cannot work with.
+
+    Raises:
+        DataError: it is no fast tokenizer, cannot pad, marks no text with special tokens (nothing would be
+            protected from removal), or ``max_length`` has no room beside them.
+    """
+    name = tokenizer.name_or_path or type(tokenizer).__name__
+    if not tokenizer.is_fast:
+        raise DataError(f"tokenizer {name}: must be a fast one (a tokenizer.json file); its class is slow")
+    if tokenizer.pad_token_id is None:
+        raise DataError(f"tokenizer {name}: has no padding token, so texts cannot be batched; set its pad_token")
+    special = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
+    added = tokenizer.num_special_tokens_to_add(pair=False)
+    if added == 0 or all(token is None for token in special):
+        raise DataError(
+            f"tokenizer {name}: puts no special token such as [CLS] or </s> around a text, so no token would be "
+            "protected from removal; choose a backbone with an encoder's tokenizer"
+        )
+    if max_length <= added:
+        raise DataError(f"max_length={max_length} leaves no room beside {added} special tokens; raise max_length")
+
+
+def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], max_length: int) -> dict[str, list[Any]]:
+    """Tokenize texts with their special tokens, cut to at most ``max_length`` tokens.
+
+    Returns:
+        One entry per text: ``input_ids``; ``protected`` (True on special tokens, which are never removed);
+        ``length`` in tokens; ``truncated`` (True if the text was cut).
+    """
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_length, padding=False)
+    encodings = encoded.encodings or []
+    return {
+        "input_ids": [encoding.ids for encoding in encodings],
+        # special_tokens_mask is 1 on padding too; attention_mask is not.
+        "protected": [
+            [bool(special and real) for special, real in zip(e.special_tokens_mask, e.attention_mask, strict=True)]
+            for e in encodings
+        ],
+        "length": [len(encoding.ids) for encoding in encodings],
+        "truncated": [bool(encoding.overflowing) for encoding in encodings],
+    }
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
+    """A name for what the tokenizer does, the same before and after it was used.
+
+    Truncation and padding are settings of the last call, not of the vocabulary, so they are left out.
+    """
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["truncation"] = state["padding"] = None
+    digest: str = Hasher.hash(json.dumps([state, tokenizer.truncation_side], sort_keys=True))
+    return digest

@@ -1,0 +1,21 @@
+"""Real token removal inside Hugging Face encoders."""
+
+from __future__ import annotations
+
+from retention.engine.adapters import adapter_for, adapters, encoder_of
+from retention.engine.gate import Decision, Gate, LayerView
+from retention.engine.report import ForwardReport
+from retention.engine.retainer import Retainer
+from retention.engine.state import ForwardState
+
+__all__ = [
+    "Decision",
+    "ForwardReport",
+    "ForwardState",
+    "Gate",
+    "LayerView",
+    "Retainer",
+    "adapter_for",
+    "adapters",
+    "encoder_of",
+]

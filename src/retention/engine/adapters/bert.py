@@ -1,0 +1,27 @@
+"""BERT and the families that share its encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
+
+from torch import nn
+
+from retention.core.flops import EncoderShape
+from retention.engine.adapters.base import Adapter
+
+
+class BertAdapter(Adapter):
+    """BERT, RoBERTa, XLM-R and ELECTRA: absolute positions enter before layer 0, so only the mask changes."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("bert", "roberta", "xlm-roberta", "electra")
+
+    def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
+        return cast(Sequence[nn.Module], cast(Any, encoder).encoder.layer)
+
+    def shape(self, config: Any) -> EncoderShape:
+        return EncoderShape(
+            num_layers=config.num_hidden_layers,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+        )

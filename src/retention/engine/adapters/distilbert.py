@@ -1,0 +1,23 @@
+"""DistilBERT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
+
+from torch import nn
+
+from retention.core.flops import EncoderShape
+from retention.engine.adapters.base import Adapter
+
+
+class DistilBertAdapter(Adapter):
+    """DistilBERT: absolute positions, only the mask changes."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("distilbert",)
+
+    def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
+        return cast(Sequence[nn.Module], cast(Any, encoder).transformer.layer)
+
+    def shape(self, config: Any) -> EncoderShape:
+        return EncoderShape(num_layers=config.n_layers, hidden_size=config.dim, intermediate_size=config.hidden_dim)

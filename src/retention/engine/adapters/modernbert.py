@@ -1,0 +1,49 @@
+"""ModernBERT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
+
+from torch import Tensor, nn
+
+from retention.core.flops import EncoderShape
+from retention.engine.adapters.base import Adapter, Arguments, argument, replace
+from retention.engine.compaction import compact
+from retention.engine.state import ForwardState
+
+
+class ModernBertAdapter(Adapter):
+    """ModernBERT: rotary tables are gathered, and local windows are measured in original positions."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("modernbert",)
+
+    def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
+        return cast(Sequence[nn.Module], cast(Any, encoder).layers)
+
+    def shape(self, config: Any) -> EncoderShape:
+        return EncoderShape(
+            num_layers=config.num_hidden_layers,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            ffn_matrices=3,
+            windows=tuple(
+                config.sliding_window if kind == "sliding_attention" else None for kind in config.layer_types
+            ),
+        )
+
+    def rewrite(self, layer: nn.Module, arguments: Arguments, state: ForwardState) -> Arguments:
+        kind = str(cast(Any, layer).attention_type)
+        window = int(cast(Any, layer).config.sliding_window) if kind == "sliding_attention" else None
+        tables: tuple[Tensor, Tensor] = argument(layer, arguments, "position_embeddings")
+
+        def gathered() -> tuple[Tensor, ...]:
+            batch = state.positions.shape[0]
+            return tuple(compact(table.expand(batch, -1, -1), state.positions) for table in tables)
+
+        return replace(
+            layer,
+            arguments,
+            attention_mask=self.mask(layer, arguments, state, window),
+            position_embeddings=state.cached(f"rotary/{kind}", gathered),
+        )

@@ -1,0 +1,48 @@
+"""MPNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
+
+from torch import Tensor, nn
+
+from retention.core.flops import EncoderShape
+from retention.engine.adapters.base import Adapter, Arguments, argument, replace
+from retention.engine.state import ForwardState
+
+
+class MPNetAdapter(Adapter):
+    """MPNet: the relative position bias [B, H, T, T] of the full sequence is gathered on both axes; eager only."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("mpnet",)
+    attention: ClassVar[tuple[str, ...]] = ("eager",)
+
+    def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
+        return cast(Sequence[nn.Module], cast(Any, encoder).encoder.layer)
+
+    def shape(self, config: Any) -> EncoderShape:
+        return EncoderShape(
+            num_layers=config.num_hidden_layers,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+        )
+
+    def rewrite(self, layer: nn.Module, arguments: Arguments, state: ForwardState) -> Arguments:
+        bias: Tensor = argument(layer, arguments, "position_bias")
+        return replace(
+            layer,
+            arguments,
+            attention_mask=self.mask(layer, arguments, state),
+            position_bias=state.cached("position_bias", lambda: gather_pairs(bias, state.positions)),
+        )
+
+    def implementation(self, layer: nn.Module) -> str:
+        return "eager"
+
+
+def gather_pairs(bias: Tensor, positions: Tensor) -> Tensor:
+    """Rows and columns of a pairwise tensor [B, H, T, T] at positions [B, N]: [B, H, N, N]."""
+    batch, heads, _, length = bias.shape
+    rows = bias.gather(2, positions[:, None, :, None].expand(batch, heads, -1, length))
+    return rows.gather(3, positions[:, None, None, :].expand(batch, heads, positions.shape[1], -1))

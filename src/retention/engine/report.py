@@ -1,0 +1,27 @@
+"""What one forward pass kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass
+class ForwardReport:
+    """Per-layer account of one forward pass, detached from the graph.
+
+    Attributes:
+        lengths: [B] long, real tokens per sample (no padding).
+        kept: layer_idx -> [B] long, tokens that go on after the gate of that layer; hard gates only.
+        keep_mass: layer_idx -> [B] float, expected number of kept tokens, sum of keep probabilities; soft gates only.
+        targets: layer_idx -> [B] float, budget asked of that gate, in tokens.
+        keep_indices: layer_idx -> [B, M] long, original positions kept, ascending, -1 in slots a ragged sample
+            does not use; hard gates only.
+    """
+
+    lengths: Tensor
+    kept: dict[int, Tensor] = field(default_factory=dict)
+    keep_mass: dict[int, Tensor] = field(default_factory=dict)
+    targets: dict[int, Tensor] = field(default_factory=dict)
+    keep_indices: dict[int, Tensor] = field(default_factory=dict)

@@ -1,0 +1,196 @@
+"""Real token removal inside a Hugging Face encoder, by hooks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from retention.engine.adapters import adapter_for, encoder_of
+from retention.engine.adapters.base import Arguments
+from retention.engine.gate import Gate
+from retention.engine.report import ForwardReport
+from retention.engine.state import ForwardState
+from retention.errors import Checks
+
+DROPPED = ("forward", "cut")
+
+
+class Retainer:
+    """Makes an encoder drop tokens between its layers while the context is open.
+
+    After every gated layer the gate decides; the hidden states are gathered to the kept tokens of every sample at once,
+    and masks and position tensors are rewritten for each later layer. Weights, ``state_dict`` keys and classes of the
+    model stay as they are, and leaving the context restores it.
+
+    Args:
+        model: a Hugging Face encoder, with or without a head.
+        gate: decides after each gated layer, usually a retention policy.
+        layers: 0-based indices of the gated layers.
+        dropped: ``forward`` puts dropped tokens back after the last layer, with the state they left with, so the output
+            keeps its length; ``cut`` returns only the kept tokens.
+        protected_ids: token ids that are never removed (CLS, SEP); used where ``protect`` gave no mask for the batch.
+
+    Raises:
+        ConfigError: no adapter for the family, attention other than sdpa or eager, a layer that does not exist.
+
+    >>> with Retainer(model, gate, layers=[0]) as retainer:        # doctest: +SKIP
+    ...     output = model(input_ids=ids, attention_mask=mask)
+    ...     retainer.report.kept
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        gate: Gate,
+        *,
+        layers: Iterable[int],
+        dropped: str = "forward",
+        protected_ids: Iterable[int] = (),
+    ) -> None:
+        self.encoder = encoder_of(model)
+        self.gate = gate
+        self.dropped = dropped
+        self.protected_ids = tuple(protected_ids)
+        config: Any = self.encoder.config
+        self.adapter = adapter_for(config.model_type)
+        self.shape = self.adapter.shape(config)
+        self.layers = check_layers(layers, self.shape.num_layers, str(config.model_type))
+        check_engine(dropped, str(config._attn_implementation), self.adapter.attention)
+        self._state: ForwardState | None = None
+        self._protected: Tensor | None = None
+        self._handles: list[RemovableHandle] = []
+
+    @property
+    def state(self) -> ForwardState:
+        """Tokens of the last forward pass.
+
+        Raises:
+            RuntimeError: no forward pass has run inside the context.
+        """
+        if self._state is None:
+            raise RuntimeError("no forward pass has run inside this context; call the model first")
+        return self._state
+
+    @property
+    def report(self) -> ForwardReport:
+        """What the last forward pass kept."""
+        return self.state.report
+
+    @contextmanager
+    def protect(self, protected_mask: Tensor | None) -> Iterator[None]:
+        """Protect these tokens, [B, T] bool, True = never removed, in forward passes inside the block."""
+        self._protected = protected_mask
+        try:
+            yield
+        finally:
+            self._protected = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies of a hooked model leave out the last forward pass: tensors of a graph cannot be copied."""
+        return {**self.__dict__, "_state": None}
+
+    def __enter__(self) -> Retainer:
+        if self._handles:
+            raise RuntimeError("this retainer is already attached; leave its context before entering it again")
+        hooked = self.adapter.layers(self.encoder)
+        self._handles.append(self.encoder.register_forward_pre_hook(self._begin, with_kwargs=True))
+        for layer_idx, layer in enumerate(hooked):
+            self._handles.append(layer.register_forward_pre_hook(self._before, with_kwargs=True))
+            if layer_idx in self.layers:
+                self._handles.append(layer.register_forward_hook(_Hook(self, layer_idx)))
+        self._handles.append(hooked[-1].register_forward_hook(self._finish))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _begin(self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        call = inspect.signature(encoder.forward).bind_partial(*args, **kwargs).arguments
+        call = {**call, **call.get("kwargs", {})}
+        input_ids, embeds = call.get("input_ids"), call.get("inputs_embeds")
+        source: Tensor = embeds if input_ids is None else input_ids
+        mask = call.get("attention_mask")
+        if mask is None:
+            mask = torch.ones(source.shape[:2], dtype=torch.long, device=source.device)
+        if mask.dim() != 2:
+            raise ValueError(f"attention_mask must be [B, T] with 1 = real token, got shape {tuple(mask.shape)}")
+        self._state = ForwardState(mask, self._protection(input_ids, mask), input_ids)
+        self.gate.begin(self._state.report)
+
+    def _protection(self, input_ids: Tensor | None, mask: Tensor) -> Tensor:
+        if self._protected is not None:
+            return self._protected.bool()
+        protected = torch.zeros_like(mask, dtype=torch.bool)
+        if input_ids is not None and self.protected_ids:
+            ids = torch.tensor(self.protected_ids, device=input_ids.device)
+            protected = torch.isin(input_ids, ids)
+        return protected
+
+    def _before(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+        if not self.state.touched:
+            return None
+        return self.adapter.rewrite(layer, (args, kwargs), self.state)
+
+    def gate_layer(self, layer_idx: int, output: Any) -> Any:
+        """Ask the gate and carry out its decision on the output of a layer."""
+        hidden_states = output[0] if isinstance(output, tuple) else output
+        decision = self.gate.decide(self.state.view(layer_idx, hidden_states))
+        if decision is None:
+            return None
+        remember = self.dropped == "forward"
+        return _with_states(output, self.state.apply(layer_idx, hidden_states, decision, remember=remember))
+
+    def _finish(self, layer: nn.Module, args: Any, output: Any) -> Any:
+        if self.dropped == "cut" or not self.state.shortened:
+            return None
+        hidden_states = output[0] if isinstance(output, tuple) else output
+        return _with_states(output, self.state.restored(hidden_states))
+
+
+class _Hook:
+    """A forward hook that knows its layer; a class, so that hooked models can be pickled."""
+
+    def __init__(self, retainer: Retainer, layer_idx: int) -> None:
+        self.retainer = retainer
+        self.layer_idx = layer_idx
+
+    def __call__(self, layer: nn.Module, args: Any, output: Any) -> Any:
+        return self.retainer.gate_layer(self.layer_idx, output)
+
+
+def _with_states(output: Any, hidden_states: Tensor) -> Any:
+    return (hidden_states, *output[1:]) if isinstance(output, tuple) else hidden_states
+
+
+def check_layers(layers: Iterable[int], num_layers: int, name: str) -> tuple[int, ...]:
+    """Sorted, distinct layer indices.
+
+    Raises:
+        ConfigError: a layer that the encoder does not have.
+    """
+    checks, chosen = Checks(), tuple(sorted(set(layers)))
+    for layer_idx in chosen:
+        message = f"layer {layer_idx} does not exist, {name} has {num_layers} (0..{num_layers - 1})"
+        checks.require(0 <= layer_idx < num_layers, "layers", message)
+    checks.finish()
+    return chosen
+
+
+def check_engine(dropped: str, attention: str, supported: Sequence[str]) -> None:
+    """Raise ``ConfigError`` for a setting that the engine does not know."""
+    checks = Checks()
+    checks.require(dropped in DROPPED, "dropped", f"must be one of {', '.join(DROPPED)}, got {dropped!r}")
+    message = f"must be one of {', '.join(supported)}, got {attention!r}; load the model with attn_implementation=..."
+    checks.require(attention in supported, "attn_implementation", message)
+    checks.finish()

@@ -1,0 +1,156 @@
+"""Everything one forward pass remembers about its tokens; made at its start, dropped at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from retention.engine.compaction import compact, compact_indices, restore
+from retention.engine.gate import Decision, LayerView
+from retention.engine.report import ForwardReport
+
+Cached = TypeVar("Cached")
+
+
+class ForwardState:
+    """The current tokens of a batch: where they come from, which are real, how their keys are weighed.
+
+    Args:
+        attention_mask: [B, T], non-zero = real.
+        protected: [B, T] bool, True = never removed.
+        input_ids: [B, T] long or None.
+
+    Attributes:
+        positions: [B, N] long, original positions of the current tokens.
+        valid: [B, N] bool.
+        log_gates: [B, N] float, or None while every gate is exactly 1.
+        shortened: whether any token has been removed.
+        padded: whether any current slot is not a real token.
+    """
+
+    def __init__(self, attention_mask: Tensor, protected: Tensor, input_ids: Tensor | None) -> None:
+        self.valid = attention_mask.bool()
+        self.protected = protected & self.valid
+        self.input_ids = input_ids
+        self.lengths = self.valid.sum(1)
+        batch, length = self.valid.shape
+        self.positions = torch.arange(length, device=self.valid.device).expand(batch, length)
+        self.log_gates: Tensor | None = None
+        self.survival: Tensor | None = None
+        self.shortened = False
+        self.padded = not bool(self.valid.all())
+        self.report = ForwardReport(lengths=self.lengths)
+        self._removed: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        self._cache: dict[object, object] = {}
+
+    @property
+    def touched(self) -> bool:
+        """Whether later layers see anything else than the model itself would show them."""
+        return self.shortened or self.log_gates is not None
+
+    @property
+    def weights(self) -> Tensor:
+        """Product of the gates so far, [B, N] float in [0, 1]; 0 on padding."""
+        open_gates = self.valid.float()
+        return open_gates if self.log_gates is None else open_gates * self.log_gates.exp()
+
+    def view(self, layer_idx: int, hidden_states: Tensor) -> LayerView:
+        """What the gate after ``layer_idx`` gets to see."""
+        survival = self.valid.to(hidden_states.dtype) if self.survival is None else self.survival
+        return LayerView(
+            layer_idx=layer_idx,
+            hidden_states=hidden_states,
+            valid=self.valid,
+            protected=self.protected,
+            positions=self.positions,
+            lengths=self.lengths,
+            survival=survival,
+            weights=self.weights.to(hidden_states.dtype),
+            input_ids=self.input_ids,
+        )
+
+    def apply(self, layer_idx: int, hidden_states: Tensor, decision: Decision, *, remember: bool) -> Tensor:
+        """Carry out a decision; returns the states that go on, [B, M, D].
+
+        Args:
+            layer_idx: the gated layer.
+            hidden_states: [B, N, D].
+            decision: of the gate.
+            remember: keep the states from before the removal, so that ``restored`` can put dropped tokens back.
+        """
+        if decision.log_gates is not None:
+            before = self.log_gates
+            self.log_gates = decision.log_gates if before is None else before + decision.log_gates
+        if decision.survival is not None:
+            self.survival = decision.survival
+        self._cache.clear()
+        if decision.keep_mask is None:
+            return hidden_states
+        return self._remove(layer_idx, hidden_states, decision.keep_mask & self.valid, remember)
+
+    def restored(self, hidden_states: Tensor) -> Tensor:
+        """States at their original places, [B, T, D]; dropped tokens have the state they left with."""
+        for previous, indices, slots in reversed(self._removed):
+            hidden_states = restore(hidden_states, previous, indices, slots)
+        return hidden_states
+
+    def mask(self, dtype: torch.dtype, *, boolean: bool, window: int | None = None) -> Tensor | None:
+        """Attention mask for the current tokens, built once per kept set; None = everything sees everything.
+
+        Args:
+            dtype: of an additive mask.
+            boolean: whether the implementation takes a boolean mask (True = attend) where no gate is soft.
+            window: keys on each side that a query may see, by original position; None = all.
+
+        Returns:
+            [B, 1, 1, N] or, with a window, [B, 1, N, N].
+        """
+        return self.cached((dtype, boolean, window), lambda: self._build_mask(dtype, boolean, window))
+
+    def cached(self, key: object, build: Callable[[], Cached]) -> Cached:
+        """What ``build`` makes for the current tokens, made once until tokens or gates change."""
+        if key not in self._cache:
+            self._cache[key] = build()
+        return cast(Cached, self._cache[key])
+
+    def _build_mask(self, dtype: torch.dtype, boolean: bool, window: int | None) -> Tensor | None:
+        visible = self.valid[:, None, None, :] if self.padded else None
+        if window is not None:
+            distance = (self.positions[:, :, None] - self.positions[:, None, :]).abs()
+            near = (distance <= window)[:, None]
+            # padding far from every real token sees itself: attention without any key is undefined
+            visible = near if visible is None else near & (visible | (distance == 0)[:, None])
+        if self.log_gates is None:
+            if visible is None or boolean:
+                return visible
+            return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
+                ~visible, torch.finfo(dtype).min
+            )
+        # closed gates add up: five of them, or one in float16, would reach -inf and so NaN where all keys are closed
+        closed = max(torch.finfo(kind).min for kind in (dtype, self.log_gates.dtype)) / 4
+        bias = self.log_gates.clamp_min(closed).to(dtype)[:, None, None, :]
+        return bias if visible is None else torch.where(visible, bias, torch.finfo(dtype).min)
+
+    def _remove(self, layer_idx: int, hidden_states: Tensor, keep_mask: Tensor, remember: bool) -> Tensor:
+        indices, slots = compact_indices(keep_mask)
+        if remember:
+            self._removed.append((hidden_states, indices, slots))
+        self.positions = compact(self.positions, indices)
+        self.protected = compact(self.protected, indices)
+        self.valid = torch.ones_like(indices, dtype=torch.bool) if slots is None else slots
+        self.protected = self.protected & self.valid
+        if self.log_gates is not None:
+            self.log_gates = compact(self.log_gates, indices)
+        if self.survival is not None:
+            self.survival = compact(self.survival, indices) * self.valid
+        self.shortened = True
+        self.padded = slots is not None
+        self._record(layer_idx)
+        return compact(hidden_states, indices)
+
+    def _record(self, layer_idx: int) -> None:
+        self.report.kept[layer_idx] = self.valid.sum(1)
+        self.report.keep_indices[layer_idx] = torch.where(self.valid, self.positions, -1)

@@ -1,0 +1,321 @@
+"""One run: check the configuration, build, train, test, and leave a record."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback
+
+from retention.analysis.picture import write_picture
+from retention.analysis.table import quality_table
+from retention.callbacks import Memory, RetentionProfile, Slack, Throughput
+from retention.checkpoints import checkpoint_config, encoder_folder, load_weights, read_checkpoint
+from retention.checks import Builder
+from retention.data.base import RetentionData
+from retention.errors import CheckpointError, ConfigError, Problem
+from retention.modules import RetentionModule, TrainingSettings
+from retention.modules.backbone import Backbone, Saved, save_backbone
+from retention.policies.base import RetentionPolicy
+from retention.records import Quality, Record, append_record, build_record, write_atomic, write_record
+
+log = logging.getLogger(__name__)
+
+MODES = ("fit", "test")
+_FROM_COMMAND = ("mode", "ckpt", "trainer", "logger", "callbacks", "paths", "record", "compare")
+_KNOWN_KEYS = {
+    *_FROM_COMMAND,
+    *("task", "backbone", "dual", "retention", "data", "optimizer", "phases", "distill", "init", "seed", "dropped"),
+}
+
+
+@dataclass
+class Parts:
+    """Everything a run is made of, built before any data or weights are loaded."""
+
+    backbone: Backbone
+    policy: RetentionPolicy
+    data: RetentionData
+    training: TrainingSettings
+    module_type: Any
+    callbacks: list[Callback]
+    loggers: list[Any]
+
+
+def run(config: DictConfig, overrides: Sequence[str] = ()) -> list[Record]:
+    """Carry out the configured run, and the rivals named in ``compare`` before it.
+
+    Args:
+        config: the composed configuration.
+        overrides: what was typed, ``key=value``; with ``mode=test`` they change the checkpoint's configuration.
+
+    Returns:
+        The result records, rivals first.
+
+    Raises:
+        ConfigError: everything wrong with the configuration, before data or weights are loaded.
+        DataError: data that cannot be used.
+        CheckpointError: a checkpoint that cannot be used.
+    """
+    _quiet()
+    check_run(config)
+    if config.mode == "test":
+        return [run_one(tested_config(config, overrides))]
+    rivals = list(config.compare or [])
+    records = [run_one(rival_config(config, name)) for name in rivals]
+    records.append(run_one(config))
+    if rivals:
+        table = quality_table(records)
+        write_atomic(Path(config.paths.run_dir) / "table.md", table)
+        print(table)
+    return records
+
+
+def check_run(config: DictConfig) -> None:
+    """Raise ``ConfigError`` for top-level settings that make no sense."""
+    problems = [
+        Problem(key, f"unknown key; known: {', '.join(sorted(_KNOWN_KEYS))}")
+        for key in sorted(str(key) for key in config)
+        if key not in _KNOWN_KEYS
+    ]
+    if config.mode not in MODES:
+        problems.append(Problem("mode", f"must be one of {', '.join(MODES)}, got {config.mode!r}"))
+    if config.mode == "test" and config.ckpt is None:
+        problems.append(Problem("ckpt", "mode=test needs a checkpoint; pass ckpt=<run folder>/checkpoints/last.ckpt"))
+    if problems:
+        raise ConfigError(problems)
+
+
+def tested_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The checkpoint's configuration, with what was typed on this command line on top."""
+    merged = checkpoint_config(read_checkpoint(config.ckpt))
+    for key in _FROM_COMMAND:
+        merged[key] = OmegaConf.to_container(config, resolve=False)[key]  # type: ignore[index, call-overload]
+    refused = []
+    for override in overrides:
+        key, _, _ = override.partition("=")
+        name = key.lstrip("+~")
+        if name.split(".")[0] in _FROM_COMMAND or name.startswith("hydra"):
+            continue
+        if "." not in name and name != "seed":
+            refused.append(Problem(name, "the checkpoint decides; leave it out with mode=test"))
+            continue
+        OmegaConf.update(merged, name, OmegaConf.select(config, name))
+    if refused:
+        raise ConfigError(refused)
+    merged.compare = []
+    saved = {"_target_": "retention.modules.backbone.Saved", "name": merged.backbone.name}
+    merged.backbone = {**saved, "path": encoder_folder(config.ckpt)}
+    return merged
+
+
+def rival_config(config: DictConfig, policy: str) -> DictConfig:
+    """The same run with another retention policy, in a folder of its own.
+
+    A rival keeps the budget settings (rho, schedule, slope, layers) of the main policy.
+    """
+    rival = config.copy()
+    OmegaConf.set_struct(rival, False)
+    known = {"dense": "Dense", "random": "Random", "truncate": "Truncate"}
+    if policy not in known:
+        raise ConfigError([Problem("compare", f"must name some of {', '.join(known)}, got {policy!r}")])
+    budget = {key: config.retention[key] for key in ("rho", "schedule", "slope", "layers") if key in config.retention}
+    target = {"_target_": f"retention.policies.{known[policy]}"}
+    rival.retention = {**target, "rho": 1.0} if policy == "dense" else {**target, **budget}
+    rival.paths.run_dir = str(Path(config.paths.run_dir) / policy)
+    rival.compare = []
+    rival.ckpt = None
+    return rival
+
+
+def run_one(config: DictConfig) -> Record:
+    """Train (unless ``mode=test``) and test one model."""
+    started = time.perf_counter()
+    parts = build_parts(config)
+    folder = Path(config.paths.run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    pl.seed_everything(int(config.seed), verbose=False)
+
+    tokenizer = own_tokenizer(parts)
+    parts.data.attach(tokenizer)
+    parts.data.setup("test" if config.mode == "test" else "fit")
+    module = build_module(config, parts, len(tokenizer))
+    trainer = build_trainer(config, parts)
+    try:
+        if config.mode == "test":
+            load_weights(module, read_checkpoint(config.ckpt), config.ckpt, policy=True)
+        else:
+            save_backbone(folder / "encoder", module.encoder, tokenizer)
+            fit(config, parts, module, trainer)
+        [metrics] = trainer.test(module, datamodule=parts.data, verbose=False)
+    finally:
+        for logger in parts.loggers:
+            logger.finalize("success")
+        _finish_wandb()
+    record = _record(config, parts, module, dict(metrics), time.perf_counter() - started)
+    write_record(folder / "record.json", record)
+    if config.record is not None:
+        append_record(config.record, record)
+    _draw(parts, folder)
+    return record
+
+
+def build_parts(config: DictConfig) -> Parts:
+    """Build everything that needs neither data nor weights; raises one ``ConfigError`` for all of it."""
+    builder = Builder(config)
+    policy, backbone = builder.make("retention"), builder.make("backbone")
+    data = builder.make("task.data")
+    training = TrainingSettings(
+        optimizer=builder.make("optimizer"), phases=builder.make("phases"), distill=builder.make("distill")
+    )
+    module_type = builder.make_later("task.module")
+    callbacks = [builder.make(f"callbacks.{name}") for name in config.callbacks]
+    if policy is not None and backbone is not None:
+        builder.checks.gather(lambda: _fit_together(policy, backbone, str(config.dropped)))
+    builder.finish()
+    loggers = [builder.make("logger")]
+    builder.finish()
+    return Parts(backbone, policy, data, training, module_type, callbacks, loggers)
+
+
+def _fit_together(policy: RetentionPolicy, backbone: Backbone, dropped: str) -> None:
+    shape = backbone.shape()
+    problems: list[Problem] = []
+    try:
+        policy.build(shape, backbone.name)
+    except ConfigError as error:
+        problems += [problem.under("retention") for problem in error.problems]
+    if dropped not in ("cut", "forward"):
+        problems.append(Problem("dropped", f"must be cut or forward, got {dropped!r}"))
+    if problems:
+        raise ConfigError(problems)
+
+
+def own_tokenizer(parts: Parts) -> Any:
+    """The task's own tokenizer if it brings one, otherwise the backbone's.
+
+    Raises:
+        ConfigError: neither has one.
+    """
+    tokenizer = parts.backbone.tokenizer()
+    if tokenizer is None and hasattr(parts.data, "build_tokenizer"):
+        tokenizer = parts.data.build_tokenizer()
+    if tokenizer is None:
+        message = f"{parts.backbone.name} is trained from scratch and has no tokenizer; this task needs a pretrained one"
+        raise ConfigError([Problem("backbone", message)])
+    return tokenizer
+
+
+def build_module(config: DictConfig, parts: Parts, vocab_size: int) -> RetentionModule:
+    """The LightningModule with its starting weights and its teacher."""
+    plain = OmegaConf.to_container(config, resolve=False)
+    shared = {"training": parts.training, "dropped": str(config.dropped), "config": plain}
+
+    def make(policy: RetentionPolicy) -> RetentionModule:
+        encoder = parts.backbone.encoder(vocab_size)
+        module: RetentionModule = parts.module_type(
+            num_labels=parts.data.num_labels, encoder=encoder, policy=policy, **shared
+        )
+        return module
+
+    module = make(parts.policy)
+    if config.init is not None and config.mode == "fit":
+        load_weights(module, read_checkpoint(config.init), config.init, policy=False)
+    if parts.training.distill.weight > 0 and config.mode == "fit":
+        module.teach(_teacher(make, parts))
+    return module
+
+
+def _teacher(make: Any, parts: Parts) -> RetentionModule:
+    from retention.policies.dense import Dense
+
+    path = parts.training.distill.teacher
+    if path is None:
+        raise ConfigError([Problem("distill.teacher", "is missing")])
+    policy = Dense()
+    policy.build(parts.backbone.shape(), parts.backbone.name)
+    teacher: RetentionModule = make(policy)
+    load_weights(teacher, read_checkpoint(path), path, policy=False)
+    return teacher
+
+
+def build_trainer(config: DictConfig, parts: Parts) -> pl.Trainer:
+    """The Lightning trainer of this run."""
+    settings = OmegaConf.to_container(config.trainer, resolve=True)
+    return pl.Trainer(
+        **settings,  # type: ignore[arg-type]
+        default_root_dir=str(config.paths.run_dir),
+        callbacks=parts.callbacks,
+        logger=parts.loggers,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+    )
+
+
+def fit(config: DictConfig, parts: Parts, module: RetentionModule, trainer: pl.Trainer) -> None:
+    """Train, from the start or from where ``ckpt`` left off."""
+    if config.ckpt is not None:
+        content = read_checkpoint(config.ckpt)
+        load_weights(module, content, config.ckpt, policy=True)
+        if content.get("epoch", 0) + 1 > trainer.max_epochs:  # type: ignore[operator]
+            raise CheckpointError(f"{config.ckpt}: has already finished epoch {content['epoch']}; raise trainer.max_epochs")
+    trainer.fit(module, datamodule=parts.data, ckpt_path=config.ckpt, weights_only=True)
+
+
+def _record(config: DictConfig, parts: Parts, module: RetentionModule, metrics: dict[str, float], wall_s: float) -> Record:
+    by_type = {type(callback): callback for callback in parts.callbacks}
+    profile, memory = by_type.get(RetentionProfile), by_type.get(Memory)
+    throughput, slack = by_type.get(Throughput), by_type.get(Slack)
+    speed = throughput.summary() if isinstance(throughput, Throughput) else {}
+    peak = memory.summary() if isinstance(memory, Memory) else {}
+    kept = profile.summary() if isinstance(profile, RetentionProfile) else {"mean": None, "by_layer": {}}
+    scores = {name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")}
+    share = scores.pop("flops_share")
+    result = Quality(
+        task=str(config.task.name),
+        data=parts.data.describe(),
+        policy=type(parts.policy).__name__.lower(),
+        backbone=parts.backbone.name,
+        rho=parts.policy.rho,
+        kept_share=kept,
+        flops_share=share,
+        metrics=scores,
+        monitor=str(config.task.monitor),
+        throughput_tokens_per_s=speed.get("test_tokens_per_s"),
+        peak_mib=peak.get("test_peak_mib"),
+        memory_kind=peak.get("memory_kind"),
+    )
+    plain = OmegaConf.to_container(config, resolve=True)
+    record = build_record(result, config=plain, seed=int(config.seed), wall_s=wall_s)  # type: ignore[arg-type]
+    record["training"] = {"speed": speed, "memory": peak, "slack": slack.summary() if isinstance(slack, Slack) else {}}
+    return record
+
+
+def _draw(parts: Parts, folder: Path) -> None:
+    if (folder / "retention_profile.json").exists() and parts.policy.layers:
+        write_picture(folder / "retention_profile.json", folder / "kept_tokens.html")
+
+
+def _finish_wandb() -> None:
+    import sys
+
+    if "wandb" in sys.modules:  # otherwise the next run of a sweep would write into this one
+        sys.modules["wandb"].finish()
+
+
+def _quiet() -> None:
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
+
+
+__all__ = ["Parts", "Saved", "build_parts", "run", "run_one"]

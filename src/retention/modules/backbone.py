@@ -1,0 +1,195 @@
+"""Encoders and their tokenizers: pretrained, from scratch, or saved beside a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+
+from retention.core.flops import EncoderShape
+from retention.engine.adapters import adapter_for
+from retention.engine.retainer import check_engine
+from retention.errors import Checks, CheckpointError, ConfigError, Problem
+
+
+class Backbone:
+    """Base: what an experiment asks of an encoder. ``config`` is read before any weights.
+
+    Args:
+        name: shown in tables.
+        attn_implementation: ``sdpa``, ``eager`` or None = the family's best.
+    """
+
+    def __init__(self, *, name: str, attn_implementation: str | None = None) -> None:
+        self.name = name
+        self.attn_implementation = attn_implementation
+
+    def config(self, vocab_size: int | None = None) -> Any:
+        """The Hugging Face configuration."""
+        raise TypeError(f"{type(self).__name__} has no configuration")
+
+    def encoder(self, vocab_size: int) -> nn.Module:
+        """The encoder with its weights, float32."""
+        return build_encoder(self.config(vocab_size), self.attn_implementation)
+
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """The tokenizer, or None if the task brings its own."""
+        return None
+
+    def shape(self) -> EncoderShape:
+        """Dimensions, from the configuration alone.
+
+        Raises:
+            ConfigError: the family has no adapter, or its attention is not supported.
+        """
+        config = self.config(vocab_size=1)
+        adapter = adapter_for(config.model_type)
+        if self.attn_implementation is not None:
+            check_engine("cut", self.attn_implementation, adapter.attention)
+        return adapter.shape(config)
+
+
+class Pretrained(Backbone):
+    """A checkpoint from the hub or a local folder.
+
+    Args:
+        name: shown in tables.
+        path: hub id or folder with config.json, weights and tokenizer.
+        revision: of the hub repository.
+        attn_implementation: see ``Backbone``.
+        attention_dropout: replaces the checkpoint's attention dropout, in [0, 1); None = as it is. 0 lets the fused
+            kernels run while training on a CPU.
+        freeze_embeddings: keep the token embeddings as they are while training; saves their gradient and optimiser state.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        path: str,
+        revision: str | None = None,
+        attn_implementation: str | None = None,
+        attention_dropout: float | None = None,
+        freeze_embeddings: bool = False,
+    ) -> None:
+        checks = Checks()
+        valid = attention_dropout is None or 0.0 <= attention_dropout < 1.0
+        checks.require(valid, "attention_dropout", f"must be in [0, 1) or null, got {attention_dropout}")
+        checks.finish()
+        super().__init__(name=name, attn_implementation=attn_implementation)
+        self.path = path
+        self.revision = revision
+        self.attention_dropout = attention_dropout
+        self.freeze_embeddings = freeze_embeddings
+        self._config: Any = None
+
+    def config(self, vocab_size: int | None = None) -> Any:
+        if self._config is None:
+            self._config = self._load(AutoConfig)
+            if self.attention_dropout is not None:
+                _set_attention_dropout(self._config, self.attention_dropout)
+        return self._config
+
+    def encoder(self, vocab_size: int) -> nn.Module:
+        extra = {} if self.attn_implementation is None else {"attn_implementation": self.attn_implementation}
+        model: Any = self._load(AutoModel, config=self.config(), dtype=torch.float32, **extra)
+        if self.freeze_embeddings:
+            model.get_input_embeddings().weight.requires_grad_(False)
+        return drop_pooler(model)
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        tokenizer: PreTrainedTokenizerBase = self._load(AutoTokenizer)
+        return tokenizer
+
+    def _load(self, loader: Any, **options: Any) -> Any:
+        try:
+            return loader.from_pretrained(self.path, revision=self.revision, **options)
+        except (OSError, ValueError) as error:
+            local = Path(self.path).is_dir()
+            where = "the folder holds no usable model" if local else "neither a folder nor a hub repository within reach"
+            message = f"{self.path!r}: {where} ({_first_line(error)}); pass backbone.path=<folder>"
+            raise ConfigError([Problem("backbone.path", message)]) from error
+
+
+class Scratch(Backbone):
+    """A randomly initialised encoder; the task brings the tokenizer.
+
+    Args:
+        name: shown in tables.
+        model_type: Hugging Face family, e.g. ``bert``.
+        fields: its configuration fields.
+        attn_implementation: see ``Backbone``.
+    """
+
+    def __init__(
+        self, *, name: str, model_type: str, fields: dict[str, Any], attn_implementation: str | None = None
+    ) -> None:
+        super().__init__(name=name, attn_implementation=attn_implementation)
+        self.model_type = model_type
+        self.fields = dict(fields)
+
+    def config(self, vocab_size: int | None = None) -> Any:
+        return AutoConfig.for_model(self.model_type, **self.fields, vocab_size=vocab_size or 1)
+
+
+class Saved(Backbone):
+    """The encoder of a finished run: configuration and tokenizer from its folder, weights from the checkpoint.
+
+    Args:
+        name: shown in tables.
+        path: folder written by ``save_backbone``.
+        attn_implementation: see ``Backbone``.
+    """
+
+    def __init__(self, *, name: str, path: str, attn_implementation: str | None = None) -> None:
+        super().__init__(name=name, attn_implementation=attn_implementation)
+        self.path = path
+
+    def config(self, vocab_size: int | None = None) -> Any:
+        if not (Path(self.path) / "config.json").is_file():
+            raise CheckpointError(
+                f"{self.path}: no encoder configuration beside the checkpoint; a run folder holds checkpoints/ and "
+                "encoder/ side by side, keep them together"
+            )
+        return AutoConfig.from_pretrained(self.path)
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.path)
+        return tokenizer
+
+
+def save_backbone(folder: Path, encoder: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write configuration and tokenizer, so that a checkpoint can be used without the original model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder.config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def build_encoder(config: Any, attn_implementation: str | None) -> nn.Module:
+    """A randomly initialised encoder."""
+    extra = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    return drop_pooler(AutoModel.from_config(config, dtype=torch.float32, **extra))
+
+
+def drop_pooler(model: nn.Module) -> nn.Module:
+    """Heads here read states, not the pooler; an unused pooler would only trouble distributed training."""
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return model
+
+
+def _set_attention_dropout(config: Any, value: float) -> None:
+    names = ("attention_probs_dropout_prob", "attention_dropout")
+    for name in names:
+        if hasattr(config, name):
+            setattr(config, name, value)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__

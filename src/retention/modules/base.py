@@ -1,0 +1,269 @@
+"""The LightningModule that every task shares: one backbone, one policy, one training loop."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from retention.core.flops import encoder_flops, scorer_flops
+from retention.engine import ForwardReport, Retainer
+from retention.modules.distillation import Distillation
+from retention.modules.optimization import AdamWSettings, restore_rng, rng_state
+from retention.modules.phases import Phases
+from retention.policies.adaptive import Adaptive
+from retention.policies.base import RetentionPolicy
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a head reads.
+
+    Attributes:
+        hidden_states: [B, M, D]; M = T where dropped tokens are forwarded or nothing was removed.
+        weights: [B, M] float in [0, 1]; 0 = padding, the product of the gates while they are soft.
+        positions: [B, M] long, original positions.
+    """
+
+    hidden_states: Tensor
+    weights: Tensor
+    positions: Tensor
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a module is trained; see the classes of its parts."""
+
+    optimizer: AdamWSettings
+    phases: Phases
+    distill: Distillation
+
+
+class RetentionModule(pl.LightningModule):
+    """Encoder, retention policy and head, trained through the phases of ``Phases``.
+
+    A subclass gives the head (``logits``), the task loss, and what to collect and to score in evaluation.
+
+    Args:
+        encoder: Hugging Face encoder.
+        policy: retention policy, already built for the encoder.
+        training: optimiser, phases, distillation.
+        dropped: ``cut`` or ``forward``, see ``Retainer``.
+        config: resolved plain configuration, stored in checkpoints.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: nn.Module,
+        policy: RetentionPolicy,
+        training: TrainingSettings,
+        dropped: str,
+        config: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters({"config": config})
+        self.encoder = encoder
+        self.policy = policy
+        self.settings = training
+        self.retainer = Retainer(encoder, policy, layers=policy.layers, dropped=dropped)
+        self.last_report: ForwardReport | None = None
+        self.last_predictions: Tensor | None = None
+        self._teacher: list[RetentionModule] = []  # in a list, so that it is neither trained nor saved
+        self._slacks: list[Tensor] = []
+        self._collected: list[dict[str, list[Any]]] = []
+        self._flops = [0.0, 0.0]
+        self._rng: dict[str, Any] | None = None
+
+    # -- what a task defines -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def logits(self, encoded: Encoded, batch: Batch) -> Tensor:
+        """Output of the head."""
+
+    @abstractmethod
+    def task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Scalar loss of the task."""
+
+    @abstractmethod
+    def distillation_loss(self, logits: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        """Scalar loss against the teacher's logits."""
+
+    @abstractmethod
+    def collect(self, logits: Tensor, batch: Batch) -> dict[str, list[Any]]:
+        """What one evaluation batch contributes to the metrics, rows as plain values."""
+
+    @abstractmethod
+    def score(self, rows: dict[str, list[Any]]) -> dict[str, float]:
+        """Metrics of all rows."""
+
+    # -- what callbacks read -------------------------------------------------------------------------------------------
+
+    @property
+    def gated_layers(self) -> tuple[int, ...]:
+        """0-based layers after which the policy may remove tokens."""
+        return self.policy.layers
+
+    @property
+    def shape(self) -> Any:
+        """Dimensions of the encoder."""
+        return self.retainer.shape
+
+    @property
+    def phase(self) -> str:
+        """The phase in force: ``keep_all``, ``soft`` or ``removal``."""
+        return self.policy.current_phase
+
+    @property
+    def target_share(self) -> float:
+        """The share of tokens asked for now, annealed while training."""
+        return 1.0 - self.policy.current_anneal * (1.0 - self.policy.rho)
+
+    # -- forward -------------------------------------------------------------------------------------------------------
+
+    def encode(self, batch: Batch) -> Encoded:
+        """Run the encoder with retention."""
+        mask = batch["attention_mask"]
+        with self.retainer, self.retainer.protect(batch["protected_mask"]):
+            output = self.encoder(input_ids=batch["input_ids"], attention_mask=mask)
+        states = output.last_hidden_state
+        state = self.retainer.state
+        self.last_report = state.report
+        if states.shape[1] == state.positions.shape[1]:
+            return Encoded(states, state.weights, state.positions)
+        everything = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+        return Encoded(states, mask.float(), everything)
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.logits(self.encode(batch), batch)
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def teach(self, teacher: RetentionModule) -> None:
+        """Learn from this finished model as well."""
+        teacher.requires_grad_(False)
+        self._teacher = [teacher.eval()]
+
+    def on_fit_start(self) -> None:
+        self.train()  # from_pretrained returns models in evaluation mode and Lightning leaves them so
+        for teacher in self._teacher:
+            teacher.to(self.device).eval()
+
+    def on_train_start(self) -> None:
+        if self._rng is not None:
+            restore_rng(self._rng)
+            self._rng = None
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        progress = self.global_step / max(1, int(self.trainer.estimated_stepping_batches))
+        self.policy.phase, self.policy.anneal = self.settings.phases.at(progress)
+        logits = self(batch)
+        loss = self._with_teacher(self.task_loss(logits, batch), logits, batch) + self._budget_loss(logits)
+        size = len(batch["input_ids"])
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
+        self.log("retention/target_share", self.target_share, batch_size=size)
+        return loss
+
+    def _with_teacher(self, task_loss: Tensor, logits: Tensor, batch: Batch) -> Tensor:
+        weight = self.settings.distill.weight
+        if weight == 0.0 or not self._teacher:
+            return task_loss
+        with torch.no_grad():
+            taught = self._teacher[0](batch)
+        return (1.0 - weight) * task_loss + weight * self.distillation_loss(logits, taught, batch)
+
+    def _budget_loss(self, logits: Tensor) -> Tensor:
+        if not isinstance(self.policy, Adaptive) or self.phase == "keep_all":
+            return logits.new_zeros(())
+        self._slacks.append(self.policy.budget_slack().detach())
+        return self.policy.budget_loss()
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self._slacks:  # once per optimiser step, over all micro-batches and ranks
+            slack = torch.stack(self._slacks).mean(0)
+            self._slacks.clear()
+            gathered = cast(Tensor, self.all_gather(slack)).reshape(-1, slack.shape[0])
+            cast(Adaptive, self.policy).dual.step(gathered.mean(0))
+
+    def configure_optimizers(self) -> Any:
+        model = chain(self.encoder.named_parameters(), self._head_parameters())
+        steps = int(self.trainer.estimated_stepping_batches)
+        return self.settings.optimizer.build(model, self.policy, steps)
+
+    def _head_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for name, parameter in self.named_parameters():
+            if not name.startswith(("encoder.", "policy.")):
+                yield name, parameter
+
+    # -- evaluation ----------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._finish("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._finish("test")
+
+    def _evaluate(self, batch: Batch) -> None:
+        logits = self(batch)
+        self._collected.append(self.collect(logits, batch))
+        report = self.retainer.report
+        dense = encoder_flops(self.shape, report.lengths, {})
+        kept = encoder_flops(self.shape, report.lengths, report.kept)
+        scorers = scorer_flops(self.policy.scorer_macs(), report.lengths, report.kept)
+        self._flops[0] += float((kept + scorers).sum())
+        self._flops[1] += float(dense.sum())
+
+    def _finish(self, stage: str) -> None:
+        rows = merge_rows(self._gather(self._collected))
+        flops, self._collected, self._flops = self._gather_sum(self._flops), [], [0.0, 0.0]
+        for name, value in self.score(rows).items():
+            self.log(f"{stage}/{name}", value, prog_bar=stage == "val", rank_zero_only=False)
+        self.log(f"{stage}/flops_share", flops[0] / max(flops[1], 1.0))
+
+    def _gather(self, parts: list[dict[str, list[Any]]]) -> list[dict[str, list[Any]]]:
+        if self.trainer.world_size == 1:
+            return parts
+        everyone: list[list[dict[str, list[Any]]] | None] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(everyone, parts)
+        return [part for rank in everyone for part in rank or []]
+
+    def _gather_sum(self, values: list[float]) -> list[float]:
+        total = torch.tensor(values, dtype=torch.float64, device=self.device if self.device.type != "mps" else "cpu")
+        return [float(value) for value in cast(Tensor, self.trainer.strategy.reduce(total, reduce_op="sum"))]
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["rng"] = rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._rng = checkpoint.get("rng")
+
+
+def merge_rows(parts: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
+    """Concatenate the rows of all batches; a row index met twice (a wrapped distributed sampler) counts once."""
+    seen: set[int] = set()
+    merged: dict[str, list[Any]] = {}
+    for part in parts:
+        for row, index in enumerate(part["index"]):
+            if index in seen:
+                continue
+            seen.add(index)
+            for name, values in part.items():
+                merged.setdefault(name, []).append(values[row])
+    return merged

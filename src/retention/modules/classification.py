@@ -1,0 +1,70 @@
+"""Sequence classification."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from retention.errors import Checks
+from retention.metrics import Accuracy
+from retention.modules.base import Batch, Encoded, RetentionModule
+from retention.modules.distillation import soft_target_loss
+
+POOLINGS = ("cls", "mean")
+
+
+class ClassificationModule(RetentionModule):
+    """One label per text: pooled state, dropout, linear layer, cross-entropy.
+
+    Args:
+        num_labels: C.
+        pooling: ``cls`` = state of the first token; ``mean`` = mean of the tokens that are left, weighed by their gates.
+        dropout: before the linear layer, in [0, 1).
+        others: see ``RetentionModule``.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+
+    def __init__(self, *, num_labels: int, pooling: str = "cls", dropout: float = 0.1, **shared: Any) -> None:
+        check_head(pooling=pooling, dropout=dropout)
+        super().__init__(**shared)
+        self.pooling = pooling
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.shape.hidden_size, num_labels))
+        self.accuracy = Accuracy()
+
+    def logits(self, encoded: Encoded, batch: Batch) -> Tensor:
+        """[B, C]."""
+        logits: Tensor = self.head(self._pool(encoded))
+        return logits
+
+    def task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        return F.cross_entropy(logits.float(), batch["labels"])
+
+    def distillation_loss(self, logits: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        return soft_target_loss(logits, teacher, self.settings.distill.temperature)
+
+    def collect(self, logits: Tensor, batch: Batch) -> dict[str, list[Any]]:
+        self.last_predictions = logits.argmax(-1)
+        rows = {"index": batch["index"], "prediction": self.last_predictions, "label": batch["labels"]}
+        return {name: values.tolist() for name, values in rows.items()}
+
+    def score(self, rows: dict[str, list[Any]]) -> dict[str, float]:
+        scores: dict[str, float] = self.accuracy.compute(predictions=rows["prediction"], references=rows["label"])
+        return scores
+
+    def _pool(self, encoded: Encoded) -> Tensor:
+        if self.pooling == "cls":
+            return encoded.hidden_states[:, 0]
+        weights = encoded.weights.unsqueeze(-1).to(encoded.hidden_states.dtype)
+        return (weights * encoded.hidden_states).sum(1) / weights.sum(1).clamp_min(1e-6)
+
+
+def check_head(*, pooling: str = "cls", dropout: float = 0.1) -> None:
+    """Raise ``ConfigError`` with every head setting that is out of range."""
+    checks = Checks()
+    checks.require(pooling in POOLINGS, "pooling", f"must be one of {', '.join(POOLINGS)}, got {pooling!r}")
+    checks.require(0.0 <= dropout < 1.0, "dropout", f"must be in [0, 1), got {dropout}")
+    checks.finish()

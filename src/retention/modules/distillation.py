@@ -1,0 +1,43 @@
+"""Learning from the dense model: soft targets of a finished run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from retention.errors import Checks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """How much of the loss comes from a teacher (Hinton et al. 2015).
+
+    Attributes:
+        weight: w in [0, 1]; loss = (1 - w) task + w distillation. 0 = off.
+        temperature: > 0; the loss is scaled by its square.
+        teacher: checkpoint of a dense run of the same task; needed where ``weight`` > 0.
+
+    Raises:
+        ConfigError: a value is out of range, or the teacher is missing.
+    """
+
+    weight: float = 0.0
+    temperature: float = 2.0
+    teacher: str | None = None
+
+    def __post_init__(self) -> None:
+        checks = Checks()
+        checks.require(0.0 <= self.weight <= 1.0, "weight", f"must be in [0, 1], got {self.weight}")
+        checks.require(self.temperature > 0, "temperature", f"must be > 0, got {self.temperature}")
+        message = f"weight is {self.weight} but there is no teacher; pass distill.teacher=<checkpoint of a dense run>"
+        checks.require(self.weight == 0.0 or self.teacher is not None, "teacher", message)
+        checks.finish()
+
+
+def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """temperature^2 KL(teacher || student) of class logits [..., C], mean over the leading axes, scalar."""
+    student_log = F.log_softmax(student.float() / temperature, -1).flatten(0, -2)
+    teacher_log = F.log_softmax(teacher.float() / temperature, -1).flatten(0, -2)
+    return temperature**2 * F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True)

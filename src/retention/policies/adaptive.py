@@ -1,0 +1,156 @@
+"""Adaptive Retention: learned scores, Hard-Concrete gates, a dual that meets the budget (paper, sections 3-4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from retention.core.dual import Dual
+from retention.core.flops import EncoderShape
+from retention.core.hard_concrete import HardConcrete, log_gate
+from retention.core.scorer import Scorer, build_scorer, check_scorer
+from retention.engine.gate import Decision, LayerView
+from retention.engine.report import ForwardReport
+from retention.errors import Checks
+from retention.policies.base import RetentionPolicy, check_policy
+
+
+class Adaptive(RetentionPolicy):
+    """Keeps the tokens that a learned scorer ranks highest.
+
+    Soft phase: gates z ~ Hard-Concrete enter every later layer as log z on the attention logits of the token as a key
+    (Differs from the paper: H * z would leave a removed token its attention mass). Removal phase: the top M tokens
+    stay, the rest leaves, and the keep probabilities of the survivors carry a straight-through gradient, so training
+    ends on exactly what inference does.
+
+    Args:
+        dual: holds the expected count at the budget.
+        rho, schedule, slope, layers: see ``RetentionPolicy``.
+        beta, gamma, zeta: of the Hard-Concrete gates (eq. 6).
+        scorer: ``gated`` (eq. 3), ``mlp`` (Fig. 1) or ``linear``.
+        inner: width of the gated scorer.
+        decay: of the running summary (eq. 3), in [0, 1].
+        keep_bias: initial score; positive starts near "keep all" (matters with ``dual=ascent`` only).
+        explore: scale of logistic noise on the ranking in the removal phase of training, >= 0; 0 = the ranking itself.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+
+    soft: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        dual: Dual,
+        rho: float,
+        schedule: str | Sequence[float] = "linear",
+        slope: float = 0.5,
+        layers: Sequence[int] | None = None,
+        beta: float = 0.66,
+        gamma: float = -0.1,
+        zeta: float = 1.1,
+        scorer: str = "gated",
+        inner: int = 32,
+        decay: float = 0.9,
+        keep_bias: float = 3.0,
+        explore: float = 0.0,
+    ) -> None:
+        checks = Checks()
+        checks.gather(lambda: check_scorer(kind=scorer, inner=inner, decay=decay))
+        checks.gather(lambda: HardConcrete(beta=beta, gamma=gamma, zeta=zeta))
+        checks.gather(lambda: check_policy(rho, schedule, slope, layers))
+        checks.require(explore >= 0, "explore", f"the noise scale must be >= 0, got {explore}")
+        checks.finish()
+        super().__init__(rho=rho, schedule=schedule, slope=slope, layers=layers)
+        self.gate = HardConcrete(beta=beta, gamma=gamma, zeta=zeta)
+        self.dual = dual
+        self.scorer = scorer
+        self.inner = inner
+        self.decay = decay
+        self.keep_bias = keep_bias
+        self.explore = explore
+        self._slacks: dict[int, Tensor] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies leave out the last forward pass: tensors of a graph cannot be copied."""
+        return {name: value for name, value in self.__dict__.items() if name != "_targets"} | {"_slacks": {}}
+
+    def build(self, shape: EncoderShape, name: str = "the encoder") -> None:
+        super().build(shape, name)
+        scored = [layer for layer, active in zip(self.layers, self.active, strict=True) if active]
+        self.scorers = nn.ModuleDict(
+            {
+                str(layer): build_scorer(
+                    self.scorer, shape.hidden_size, inner=self.inner, decay=self.decay, keep_bias=self.keep_bias
+                )
+                for layer in scored
+            }
+        )
+        self.scored = tuple(scored)
+        self.dual.setup(len(scored))
+
+    def begin(self, report: ForwardReport) -> None:
+        super().begin(report)
+        self._slacks = {}
+        self._targets = self.budget.targets(report.lengths, self.current_anneal)
+
+    def score(self, view: LayerView) -> Tensor:
+        scorer: Scorer = self.scorers[str(view.layer_idx)]  # type: ignore[assignment]
+        scores: Tensor = scorer(view.hidden_states, view.weights)
+        return scores.float()
+
+    def soft_decision(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
+        logits, keep_probs = self._probabilities(gate, scores, view.survival.float(), view)
+        gates = torch.where(view.protected, torch.ones_like(scores), self.gate.sample(logits))
+        survival = view.survival.float() * keep_probs
+        self._account(gate, survival.sum(1), view)
+        self.report.keep_mass[view.layer_idx] = survival.detach().sum(1)
+        return Decision(log_gates=torch.where(view.valid, log_gate(gates), 0.0), survival=survival)
+
+    def remove(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
+        if not self.training:
+            return Decision(keep_mask=self.select(gate, scores, view))
+        real = view.valid.float()
+        _, keep_probs = self._probabilities(gate, scores, real, view)
+        self._account(gate, (real * keep_probs).sum(1), view)
+        keep_mask = self.select(gate, self._explored(scores), view)
+        # the forward value is log 1 = 0; the gradient is that of the keep probability
+        return Decision(keep_mask=keep_mask, log_gates=keep_probs - keep_probs.detach())
+
+    def budget_slack(self) -> Tensor:
+        """(expected kept - budget) of the last pass, [G'] for the scored layers, mean over the batch.
+
+        As a share of the real tokens, or in tokens where the dual asks for raw slack. Zeros where no gate was asked:
+        in the ``keep_all`` phase, and where the budget is so large that no gate is active.
+        """
+        if not self._slacks:
+            return self.dual.multipliers.new_zeros(len(self.scored))
+        return torch.stack([self._slacks[layer] for layer in self.scored])
+
+    def budget_loss(self) -> Tensor:
+        """Lagrangian term of the last pass, scalar (eq. 5)."""
+        return self.dual.penalty(self.budget_slack())
+
+    def price(self) -> dict[int, float]:
+        return dict(zip(self.scored, self.dual.multipliers.tolist(), strict=True))
+
+    def scorer_macs(self) -> dict[int, int]:
+        return {int(layer): scorer.macs_per_token() for layer, scorer in self.scorers.items()}  # type: ignore[operator]
+
+    def _probabilities(self, gate: int, scores: Tensor, survival: Tensor, view: LayerView) -> tuple[Tensor, Tensor]:
+        logits = self.dual.gate_logits(scores, self._targets[gate], survival, view.protected, self.gate)
+        keep_probs = self.dual.keep_probs(logits, self.gate)
+        return logits, torch.where(view.protected, torch.ones_like(keep_probs), keep_probs)
+
+    def _account(self, gate: int, mass: Tensor, view: LayerView) -> None:
+        slack = mass - self._targets[gate]
+        self._slacks[view.layer_idx] = (slack if self.dual.uses_raw_slack() else slack / view.lengths).mean()
+
+    def _explored(self, scores: Tensor) -> Tensor:
+        if self.explore == 0.0:
+            return scores
+        return scores + self.explore * torch.logit(torch.rand_like(scores), eps=1e-6)

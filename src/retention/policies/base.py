@@ -1,0 +1,164 @@
+"""The base of all retention policies: a policy ranks tokens, the engine removes them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from retention.core.budget import Budget, check_budget
+from retention.core.flops import EncoderShape
+from retention.core.selection import select_top
+from retention.engine.gate import Decision, LayerView
+from retention.engine.report import ForwardReport
+from retention.engine.retainer import check_layers
+from retention.errors import Checks
+
+PHASES = ("keep_all", "soft", "removal")
+
+
+def check_policy(rho: float, schedule: str | Sequence[float], slope: float, layers: Sequence[int] | None) -> None:
+    """Raise ``ConfigError`` with every setting of ``RetentionPolicy`` that is out of range."""
+    checks = Checks()
+    checks.gather(lambda: check_budget(rho, schedule, slope))
+    negative = [layer for layer in layers or () if layer < 0]
+    checks.require(not negative, "layers", f"layer indices start at 0, got {negative}")
+    checks.require(layers is None or len(layers) > 0, "layers", "is empty; use retention=dense for no gate at all")
+    checks.finish()
+
+
+class RetentionPolicy(nn.Module):
+    """Ranks the tokens of a batch after each gated layer, within a budget.
+
+    A subclass implements ``score``; a trainable one also overrides ``soft_decision``. In evaluation mode every policy
+    removes for real with its full budget; while training, ``phase`` and ``anneal`` say what happens.
+
+    Args:
+        rho: mean share of a sample's real tokens that is kept, over the gated layers, in (0, 1].
+        schedule: how the budget is spread over depth, see ``Budget``.
+        slope: of the linear schedule, in [0, 1].
+        layers: 0-based gated layers; None = all but the last, where a removal would save nothing.
+
+    Attributes:
+        phase: ``keep_all``, ``soft`` or ``removal``; used in training mode only.
+        anneal: 0 = keep all, 1 = the full budget; used in training mode only.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+
+    soft: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        rho: float,
+        schedule: str | Sequence[float] = "linear",
+        slope: float = 0.5,
+        layers: Sequence[int] | None = None,
+    ) -> None:
+        check_policy(rho, schedule, slope, layers)
+        super().__init__()
+        self.rho = rho
+        self.schedule = schedule
+        self.slope = slope
+        self.layers_asked = None if layers is None else tuple(layers)
+        self.phase = "removal"
+        self.anneal = 1.0
+        self.layers: tuple[int, ...] = ()
+        self._report: ForwardReport | None = None
+        self._counts: Tensor | None = None
+
+    def resolve_layers(self, shape: EncoderShape, name: str) -> tuple[int, ...]:
+        """The gated layers of this encoder.
+
+        Raises:
+            ConfigError: a layer that the encoder does not have.
+        """
+        asked = range(shape.num_layers - 1) if self.layers_asked is None else self.layers_asked
+        return check_layers(asked, shape.num_layers, name)
+
+    def build(self, shape: EncoderShape, name: str = "the encoder") -> None:
+        """Allocate what depends on the encoder; call once, before training or loading weights.
+
+        Raises:
+            ConfigError: layers or schedule do not fit the encoder.
+        """
+        self.layers = self.resolve_layers(shape, name)
+        self.budget = Budget(rho=self.rho, schedule=self.schedule, num_gates=len(self.layers), slope=self.slope)
+        self.active = self.budget.active()
+
+    @abstractmethod
+    def score(self, view: LayerView) -> Tensor:
+        """Scores [B, N]; the highest are kept. Values on padding and protected tokens do not matter."""
+
+    def select(self, gate: int, scores: Tensor, view: LayerView) -> Tensor:
+        """keep_mask [B, N] bool; by default the strict top-M of eq. 7."""
+        return select_top(scores, self.counts[gate], view.valid, view.protected)
+
+    def soft_decision(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
+        """Soft gates for training; only policies with ``soft = True`` are asked."""
+        raise TypeError(f"{type(self).__name__} has no soft gates")
+
+    def remove(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
+        """Real removal."""
+        return Decision(keep_mask=self.select(gate, scores, view))
+
+    def price(self) -> dict[int, float]:
+        """layer_idx -> lambda of the budget constraint; empty without one."""
+        return {}
+
+    def scorer_macs(self) -> dict[int, int]:
+        """layer_idx -> multiply-accumulates per token of that gate's scorer, for the FLOPs ledger."""
+        return {}
+
+    @property
+    def counts(self) -> Tensor:
+        """[G, B] long, budget in whole tokens of the current forward pass."""
+        if self._counts is None:
+            raise RuntimeError("the policy has not been asked about a batch yet; run the encoder inside a Retainer")
+        return self._counts
+
+    @property
+    def report(self) -> ForwardReport:
+        """The account of the current forward pass."""
+        if self._report is None:
+            raise RuntimeError("the policy has not been asked about a batch yet; run the encoder inside a Retainer")
+        return self._report
+
+    @property
+    def current_anneal(self) -> float:
+        """The annealing in force: the full budget outside training."""
+        return self.anneal if self.training else 1.0
+
+    @property
+    def current_phase(self) -> str:
+        """The phase in force: real removal outside training and for policies without soft gates."""
+        if not self.training:
+            return "removal"
+        return "removal" if self.phase == "soft" and not self.soft else self.phase
+
+    def begin(self, report: ForwardReport) -> None:
+        self._report = report
+        self._counts = self.budget.counts(report.lengths, self.current_anneal)
+
+    def decide(self, view: LayerView) -> Decision | None:
+        if self.current_phase == "keep_all":
+            return None
+        gate = self.layers.index(view.layer_idx)
+        self.report.targets[view.layer_idx] = self.counts[gate].float()
+        if not self.active[gate]:
+            self._pass_on(view)
+            return None
+        scores = self.score(view)
+        if self.current_phase == "soft":
+            return self.soft_decision(gate, scores, view)
+        return self.remove(gate, scores, view)
+
+    def _pass_on(self, view: LayerView) -> None:
+        if self.current_phase == "removal":
+            self.report.kept[view.layer_idx] = view.valid.sum(1)
+            self.report.keep_indices[view.layer_idx] = torch.where(view.valid, view.positions, -1)

@@ -1,0 +1,56 @@
+"""Random selection: the floor that a learned policy has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from retention.engine.gate import LayerView
+from retention.policies.base import RetentionPolicy
+
+
+class Random(RetentionPolicy):
+    """Keeps a random subset of the budget's size.
+
+    While training, every pass draws anew. At test time the draw is a hash of seed, layer, text and position, so that a
+    sample's result depends neither on its batch nor on the order of the data.
+
+    Args:
+        rho, schedule, slope, layers: see ``RetentionPolicy``.
+        seed: of the test-time draw.
+    """
+
+    def __init__(
+        self,
+        *,
+        rho: float,
+        schedule: str | Sequence[float] = "linear",
+        slope: float = 0.5,
+        layers: Sequence[int] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(rho=rho, schedule=schedule, slope=slope, layers=layers)
+        self.seed = seed
+
+    def score(self, view: LayerView) -> Tensor:
+        if self.training:
+            return torch.rand(view.valid.shape, device=view.valid.device)
+        return hashed_uniform(view, self.seed)
+
+
+def hashed_uniform(view: LayerView, seed: int) -> Tensor:
+    """Numbers in [0, 1), [B, N], from a hash of seed, layer, the sample's tokens and the position."""
+    content = torch.zeros_like(view.lengths)
+    if view.input_ids is not None:
+        tokens = view.input_ids.gather(1, view.positions) * view.valid
+        content = (tokens * _mix(view.positions + 1)).sum(1)
+    return (_mix(view.positions + _mix(content + seed * 1_000_003 + view.layer_idx).unsqueeze(1)) & 0xFFFFFF) / 2.0**24
+
+
+def _mix(value: Tensor) -> Tensor:
+    """A 64-bit integer hash; multiplication wraps around."""
+    value = (value ^ (value >> 31)) * 0x5851F42D4C957F2D
+    value = (value ^ (value >> 29)) * 0x14057B7EF767814F
+    return value ^ (value >> 32)

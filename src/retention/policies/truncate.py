@@ -1,0 +1,15 @@
+"""Truncation to the budget."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from retention.engine.gate import LayerView
+from retention.policies.base import RetentionPolicy
+
+
+class Truncate(RetentionPolicy):
+    """Keeps the first M tokens: what users do today when a text is too long."""
+
+    def score(self, view: LayerView) -> Tensor:
+        return -view.positions.float()

@@ -1,0 +1,256 @@
+"""Tiny random encoders of every family in the registry, and a masking reference that does not use the engine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from retention.core.dual import ExactDual
+from retention.engine import Decision, ForwardReport, LayerView, Retainer, adapter_for, adapters
+from retention.policies import Adaptive, Random, RetentionPolicy, Threshold, Truncate
+
+FAMILIES = sorted(adapters())
+CASES = [(family, attention) for family in FAMILIES for attention in adapters()[family].attention]
+
+LAYERS = 4
+BERT_LIKE = {
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 80,
+    "initializer_range": 0.2,  # far from uniform attention, so that a wrong mask or position shows
+}
+# A new family needs one entry here; without it its tests fail.
+TINY: dict[str, dict[str, Any]] = {
+    "bert": BERT_LIKE,
+    "roberta": BERT_LIKE,
+    "xlm-roberta": BERT_LIKE,
+    "electra": {**BERT_LIKE, "embedding_size": 32},
+    "mpnet": BERT_LIKE,
+    "distilbert": {
+        "vocab_size": 100,
+        "dim": 32,
+        "n_layers": LAYERS,
+        "n_heads": 4,
+        "hidden_dim": 64,
+        "max_position_embeddings": 80,
+        "initializer_range": 0.2,
+    },
+    "modernbert": {
+        **BERT_LIKE,
+        "local_attention": 8,
+        "global_attn_every_n_layers": 2,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "cls_token_id": 1,
+        "sep_token_id": 2,
+    },
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test that asks for ``family`` runs for all of them, with every attention where it asks for that too."""
+    if "attention" in metafunc.fixturenames:
+        metafunc.parametrize(("family", "attention"), CASES)
+    elif "family" in metafunc.fixturenames:
+        metafunc.parametrize("family", FAMILIES)
+
+
+@pytest.fixture
+def config() -> Callable[..., Any]:
+    """``config(family, **changes)``: a tiny Hugging Face configuration."""
+    from transformers import AutoConfig
+
+    def make(family: str, **changes: Any) -> Any:
+        if family not in TINY:
+            pytest.fail(f"the family {family!r} has no tiny configuration; add one to TINY in {__file__}")
+        return AutoConfig.for_model(family, **{**TINY[family], **changes})
+
+    return make
+
+
+@pytest.fixture
+def build(config: Callable[..., Any]) -> Callable[..., nn.Module]:
+    """``build(family, attention, **changes)``: a tiny random encoder in evaluation mode."""
+    from transformers import AutoModel
+
+    def make(family: str, attention: str | None = None, **changes: Any) -> nn.Module:
+        torch.manual_seed(0)
+        attention = attention or adapters()[family].attention[0]
+        model: nn.Module = AutoModel.from_config(config(family, **changes), attn_implementation=attention)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def encoder(request: pytest.FixtureRequest, family: str, build: Callable[..., nn.Module]) -> nn.Module:
+    """The tiny encoder of the family and attention under test."""
+    attention = request.getfixturevalue("attention") if "attention" in request.fixturenames else None
+    return build(family, attention)
+
+
+Batch = dict[str, Tensor]
+
+
+@pytest.fixture
+def make_batch() -> Callable[..., Batch]:
+    """``make_batch(encoder, lengths)``: random tokens, right-padded; the first token of a text is always id 3."""
+
+    def make(encoder: nn.Module, lengths: tuple[int, ...] = (23, 15, 9)) -> Batch:
+        generator = torch.Generator().manual_seed(7)
+        ids = torch.randint(5, 100, (len(lengths), max(lengths)), generator=generator)
+        ids[:, 0] = 3
+        mask = (torch.arange(max(lengths)).unsqueeze(0) < torch.tensor(lengths).unsqueeze(1)).long()
+        pad: Any = encoder.config.pad_token_id  # type: ignore[union-attr]
+        return {"input_ids": torch.where(mask.bool(), ids, pad or 0), "attention_mask": mask}
+
+    return make
+
+
+Keep = dict[int, Tensor]
+
+
+@pytest.fixture
+def nested_keep() -> Callable[[Tensor], Keep]:
+    """Two successive removals, after layers 0 and 2; all keep their first token, each sample another number of tokens."""
+
+    def make(mask: Tensor) -> Keep:
+        generator = torch.Generator().manual_seed(13)
+        share = torch.linspace(0.4, 0.8, len(mask)).unsqueeze(1)
+        first = (torch.rand(mask.shape, generator=generator) < share) & mask.bool()
+        first[:, 0] = True
+        second = first & (torch.rand(mask.shape, generator=generator) < 0.6)
+        second[:, 0] = True
+        assert len(set(first.sum(1).tolist())) > 1 and (first.sum(1) > second.sum(1)).all()
+        return {0: first, 2: second}
+
+    return make
+
+
+@dataclass
+class FixedGate:
+    """Keeps given original positions, by removal or by gates that are exactly 0 or 1."""
+
+    keep: Keep
+    soft: bool = False
+
+    def begin(self, report: ForwardReport) -> None:
+        pass
+
+    def decide(self, view: LayerView) -> Decision:
+        keep = self.keep[view.layer_idx].gather(1, view.positions) & view.valid
+        if not self.soft:
+            return Decision(keep_mask=keep)
+        return Decision(log_gates=torch.where(keep, 0.0, torch.finfo(torch.float32).min / 4))
+
+
+@pytest.fixture
+def fixed_gate() -> type[FixedGate]:
+    return FixedGate
+
+
+@pytest.fixture
+def layers_of() -> Callable[[nn.Module], list[nn.Module]]:
+    """The Transformer layers, found without the engine: the longest list of modules."""
+
+    def find(encoder: nn.Module) -> list[nn.Module]:
+        lists = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
+        layers = list(max(lists, key=len))
+        assert len(layers) == LAYERS
+        return layers
+
+    return find
+
+
+def make_policy(name: str, **settings: Any) -> RetentionPolicy:
+    """A policy by short name, in evaluation mode."""
+    torch.manual_seed(1)
+    kinds: dict[str, Callable[..., RetentionPolicy]] = {
+        "adaptive": lambda **more: Adaptive(dual=ExactDual(), **more),
+        "threshold": lambda **more: Threshold(dual=ExactDual(), **more),
+        "random": Random,
+        "truncate": Truncate,
+    }
+    return kinds[name](**{"rho": 0.5, **settings}).eval()
+
+
+@pytest.fixture
+def policy_named() -> Callable[..., RetentionPolicy]:
+    """``policy_named(name, **settings)``."""
+    return make_policy
+
+
+@pytest.fixture
+def attach() -> Callable[..., Retainer]:
+    """``attach(model, policy, **settings)``: builds the policy for the encoder and ties both together."""
+
+    def make(model: Any, policy: RetentionPolicy, **settings: Any) -> Retainer:
+        torch.manual_seed(2)
+        config = model.base_model.config
+        policy.build(adapter_for(config.model_type).shape(config))
+        policy.eval()
+        return Retainer(model, policy, layers=policy.layers, **settings)
+
+    return make
+
+
+def native_mask(encoder: Any, layer: Any, visible: Tensor) -> Tensor:
+    """Full-length mask [B, 1, N, N] in the form that the model's own masks have; ``visible`` [B, N], True = a key."""
+    batch, length = visible.shape
+    attend = visible[:, None, None, :].expand(batch, 1, length, length)
+    if getattr(layer, "attention_type", "") == "sliding_attention":
+        place = torch.arange(length)
+        distance = (place[:, None] - place[None, :]).abs()
+        # a removed token that sees no kept neighbour sees itself; nobody sees it
+        attend = (attend & (distance <= encoder.config.local_attention // 2)) | (distance == 0)
+    if encoder.config._attn_implementation == "sdpa":
+        return attend
+    return torch.zeros(attend.shape).masked_fill(~attend, torch.finfo(torch.float32).min)
+
+
+@dataclass
+class MaskSwap:
+    """A pre-hook that hands a layer another attention mask; the mask follows the states or comes by name."""
+
+    mask: Tensor
+
+    def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        if "attention_mask" in kwargs:
+            return args, {**kwargs, "attention_mask": self.mask}
+        return (args[0], self.mask, *args[2:]), kwargs
+
+
+@pytest.fixture
+def masked_states(layers_of: Callable[[nn.Module], list[nn.Module]]) -> Callable[[nn.Module, Batch, Keep], Tensor]:
+    """``masked_states(encoder, batch, keep)``: the model's own loop at full length, removed tokens masked as keys."""
+
+    @contextlib.contextmanager
+    def swapped(encoder: nn.Module, mask: Tensor, keep: Keep) -> Iterator[None]:
+        visible, handles = mask.bool(), []
+        for layer_idx, layer in enumerate(layers_of(encoder)):
+            if layer_idx > min(keep):
+                swap = MaskSwap(native_mask(encoder, layer, visible))
+                handles.append(layer.register_forward_pre_hook(swap, with_kwargs=True))
+            visible = visible & keep.get(layer_idx, visible)
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def run(encoder: nn.Module, batch: Batch, keep: Keep) -> Tensor:
+        with torch.no_grad(), swapped(encoder, batch["attention_mask"], keep):
+            states: Tensor = encoder(**batch).last_hidden_state
+        return states
+
+    return run

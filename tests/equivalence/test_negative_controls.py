@@ -1,0 +1,102 @@
+"""The oracle can fail: re-indexed positions and one wrong token are both seen by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from retention.engine import Retainer
+
+SEEN = 1e-4  # twenty times the tolerance of the oracle
+
+
+def reindex_rotary(encoder: Any, kwargs: dict[str, Any], args: tuple[Any, ...], layer: Any) -> tuple[Any, Any]:
+    places = torch.arange(args[0].shape[1]).unsqueeze(0)
+    tables = encoder.rotary_emb(args[0], places, layer.attention_type)
+    return args, {**kwargs, "position_embeddings": tables}
+
+
+def reindex_bias(encoder: Any, kwargs: dict[str, Any], args: tuple[Any, ...], layer: Any) -> tuple[Any, Any]:
+    return (*args[:2], encoder.encoder.compute_position_bias(args[0]), *args[3:]), kwargs
+
+
+REINDEX = {"modernbert": reindex_rotary, "mpnet": reindex_bias}
+
+
+@pytest.mark.parametrize("relative", sorted(REINDEX))
+def test_positions_counted_anew_are_seen(
+    relative: str,
+    build: Callable[..., nn.Module],
+    make_batch: Callable[..., Any],
+    nested_keep: Callable[..., Any],
+    masked_states: Callable[..., Tensor],
+    layers_of: Callable[..., Any],
+    fixed_gate: Callable[..., Any],
+) -> None:
+    encoder = build(relative)
+    batch = make_batch(encoder)
+    keep = nested_keep(batch["attention_mask"])
+
+    def wrong(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        return REINDEX[relative](encoder, kwargs, args, layer)
+
+    with torch.no_grad(), Retainer(encoder, fixed_gate(keep), layers=[0, 2]):
+        for layer in layers_of(encoder):  # after the engine's own hooks
+            layer.register_forward_pre_hook(wrong, with_kwargs=True)
+        removed = encoder(**batch).last_hidden_state
+    right = build(relative)
+    assert (removed - masked_states(right, batch, keep))[keep[2]].abs().max() > SEEN
+
+
+def test_one_wrong_token_is_seen(
+    encoder: nn.Module,
+    family: str,
+    make_batch: Callable[..., Any],
+    nested_keep: Callable[..., Any],
+    masked_states: Callable[..., Tensor],
+    fixed_gate: Callable[..., Any],
+) -> None:
+    batch = make_batch(encoder)
+    keep = nested_keep(batch["attention_mask"])
+    wrong = {layer_idx: mask.clone() for layer_idx, mask in keep.items()}
+    victim = int(keep[2][0].nonzero()[1])
+    for mask in wrong.values():
+        mask[0, victim] = False
+    with torch.no_grad(), Retainer(encoder, fixed_gate(wrong), layers=[0, 2]):
+        removed = encoder(**batch).last_hidden_state
+    difference = (removed - masked_states(encoder, batch, keep)).abs().amax(2)
+    assert difference[0][wrong[2][0]].max() > SEEN
+    assert difference[1:][keep[2][1:]].max() < 5e-6  # the other samples are not touched
+
+
+def test_a_band_by_new_positions_is_seen(
+    build: Callable[..., nn.Module],
+    make_batch: Callable[..., Any],
+    nested_keep: Callable[..., Any],
+    masked_states: Callable[..., Tensor],
+    fixed_gate: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A local window measured between the kept tokens instead of the original ones."""
+    from retention.engine.state import ForwardState
+
+    encoder = build("modernbert")
+    batch = make_batch(encoder)
+    keep = nested_keep(batch["attention_mask"])
+    built = ForwardState._build_mask
+
+    def wrong(state: ForwardState, dtype: torch.dtype, boolean: bool, window: int | None) -> Tensor | None:
+        positions = state.positions
+        state.positions = torch.arange(positions.shape[1]).expand_as(positions)
+        mask = built(state, dtype, boolean, window)
+        state.positions = positions
+        return mask
+
+    monkeypatch.setattr(ForwardState, "_build_mask", wrong)
+    with torch.no_grad(), Retainer(encoder, fixed_gate(keep), layers=[0, 2]):
+        removed = encoder(**batch).last_hidden_state
+    assert (removed - masked_states(encoder, batch, keep))[keep[2]].abs().max() > SEEN

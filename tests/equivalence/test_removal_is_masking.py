@@ -1,0 +1,129 @@
+"""The oracle: removing tokens is masking them as keys, for every family and attention implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from retention.engine import Retainer
+
+TOLERANCE = 5e-6
+PADDED, FULL = (23, 15, 9), (23, 23, 23)
+
+each_padding = pytest.mark.parametrize("lengths", [PADDED, FULL], ids=["padded", "full"])
+
+
+def removed_states(encoder: nn.Module, batch: dict[str, Tensor], gate: Any) -> Tensor:
+    with torch.no_grad(), Retainer(encoder, gate, layers=[0, 2]):
+        states: Tensor = encoder(**batch).last_hidden_state
+    return states
+
+
+@each_padding
+def test_two_removals_equal_masking(
+    encoder: nn.Module,
+    attention: str,
+    lengths: tuple[int, ...],
+    make_batch: Callable[..., Any],
+    nested_keep: Callable[..., Any],
+    masked_states: Callable[..., Tensor],
+    fixed_gate: Callable[..., Any],
+) -> None:
+    batch = make_batch(encoder, lengths)
+    keep = nested_keep(batch["attention_mask"])
+    removed = removed_states(encoder, batch, fixed_gate(keep))
+    masked = masked_states(encoder, batch, keep)
+    assert (removed - masked)[keep[2]].abs().max() < TOLERANCE
+    with torch.no_grad():
+        dense = encoder(**batch).last_hidden_state
+    assert (dense - masked)[keep[2]].abs().max() > 1e-3  # the removal matters to what stays
+
+
+@each_padding
+def test_gates_of_zero_and_one_equal_removal(
+    encoder: nn.Module,
+    attention: str,
+    lengths: tuple[int, ...],
+    make_batch: Callable[..., Any],
+    nested_keep: Callable[..., Any],
+    fixed_gate: Callable[..., Any],
+) -> None:
+    batch = make_batch(encoder, lengths)
+    keep = nested_keep(batch["attention_mask"])
+    removed = removed_states(encoder, batch, fixed_gate(keep))
+    soft = removed_states(encoder, batch, fixed_gate(keep, soft=True))
+    assert (removed - soft)[keep[2]].abs().max() < TOLERANCE
+
+
+@each_padding
+def test_keeping_all_real_tokens_is_the_untouched_model(
+    encoder: nn.Module,
+    attention: str,
+    lengths: tuple[int, ...],
+    make_batch: Callable[..., Any],
+    fixed_gate: Callable[..., Any],
+) -> None:
+    batch = make_batch(encoder, lengths)
+    real = batch["attention_mask"].bool()
+    with torch.no_grad():
+        dense = encoder(**batch).last_hidden_state
+    for soft in (False, True):
+        kept = removed_states(encoder, batch, fixed_gate({0: real, 2: real}, soft=soft))
+        assert (kept - dense)[real].abs().max() < 2e-6
+
+
+def test_equal_counts_without_padding_need_no_mask(
+    encoder: nn.Module,
+    attention: str,
+    make_batch: Callable[..., Any],
+    masked_states: Callable[..., Tensor],
+    fixed_gate: Callable[..., Any],
+) -> None:
+    """Every sample keeps the same number of tokens at places of its own: the fast path without any mask."""
+    batch = make_batch(encoder, FULL)
+    first, second = torch.zeros(3, 23, dtype=torch.bool), torch.zeros(3, 23, dtype=torch.bool)
+    for row in range(3):
+        first[row, row::2][:10] = True
+        second[row, row::2][:9:2] = True
+    removed = removed_states(encoder, batch, fixed_gate({0: first, 2: second}))
+    masked = masked_states(encoder, batch, {0: first, 2: second})
+    assert (removed - masked)[second].abs().max() < TOLERANCE
+
+
+def test_in_double_precision_the_difference_is_rounding(
+    encoder: nn.Module,
+    family: str,
+    attention: str,
+    make_batch: Callable[..., Any],
+    nested_keep: Callable[..., Any],
+    fixed_gate: Callable[..., Any],
+) -> None:
+    batch = make_batch(encoder)
+    keep = nested_keep(batch["attention_mask"])
+    encoder = encoder.double()
+    in_float32 = (family, attention) == ("modernbert", "eager")  # its softmax is float32 whatever comes in
+    removed = removed_states(encoder, batch, fixed_gate(keep))
+    soft = removed_states(encoder, batch, fixed_gate(keep, soft=True))
+    assert removed.dtype == torch.float64
+    assert (removed - soft)[keep[2]].abs().max() < (1e-6 if in_float32 else 1e-12)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_runs_under_bfloat16_autocast(
+    encoder: nn.Module,
+    attention: str,
+    soft: bool,
+    make_batch: Callable[..., Any],
+    nested_keep: Callable[..., Any],
+    fixed_gate: Callable[..., Any],
+) -> None:
+    batch = make_batch(encoder)
+    keep = nested_keep(batch["attention_mask"])
+    exact = removed_states(encoder, batch, fixed_gate(keep, soft=soft))
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = removed_states(encoder, batch, fixed_gate(keep, soft=soft))
+    assert (exact - rough)[keep[2]].abs().max() < 0.3 and torch.isfinite(rough).all()

@@ -1,0 +1,135 @@
+"""Tables from records, on numbers worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from retention.analysis import quality_table
+from retention.errors import DataError
+
+_DATES = iter(f"2026-01-01T00:{minute:02d}:{second:02d}+00:00" for minute in range(60) for second in range(60))
+
+
+def record(policy: str = "adaptive", rho: float = 0.3, value: float | None = 0.8, **changes: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "kind": "quality",
+        "task": "sst2",
+        "data": {"source": "SST-2 (GLUE)", "train": 100, "test": 50},
+        "policy": policy,
+        "backbone": "distilbert",
+        "rho": rho,
+        "seed": 1,
+        "kept_share": {"mean": 0.31, "by_layer": {"0": 0.31}},
+        "flops_share": 0.4,
+        "metrics": {"accuracy": value},
+        "monitor": "accuracy",
+        "config": {"seed": 1, "trainer": {"epochs": 2}},
+        "date": next(_DATES),
+    }
+    return fields | changes
+
+
+def cells(table: str) -> list[list[str]]:
+    """Rows of the table's body, cell by cell."""
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_means_spread_and_distance_to_dense() -> None:
+    records = [
+        record("adaptive", value=0.80, seed=1),
+        record("adaptive", value=0.83, seed=2),
+        record("adaptive", value=0.86, seed=3),
+        record("dense", 1.0, 0.90, kept_share={"mean": 1.0, "by_layer": {}}, flops_share=1.0),
+    ]
+    assert cells(quality_table(records)) == [
+        ["dense", "1", "90.0 (1)", "100.0 %", "100.0 %", "-"],
+        ["adaptive", "0.3", "83.0 ± 3.0 (3)", "31.0 %", "40.0 %", "-7.0"],
+    ]
+
+
+def test_rows_run_from_dense_over_names_to_fewer_tokens() -> None:
+    records = [record("random", 0.3), record("adaptive", 0.3), record("adaptive", 0.5), record("dense", 1.0)]
+    assert [row[:2] for row in cells(quality_table(records))] == [
+        ["dense", "1"],
+        ["adaptive", "0.5"],
+        ["adaptive", "0.3"],
+        ["random", "0.3"],
+    ]
+
+
+def test_what_was_not_run_is_said_to_be_so() -> None:
+    imdb = {"task": "imdb", "data": {"source": "IMDb", "train": 9, "test": 5}}
+    records = [record("dense", 1.0, 0.9), record("random", 0.3, 0.7, **imdb)]
+    dense, random = cells(quality_table(records))
+    assert dense == ["dense", "1", *["not run"] * 4, "90.0 (1)", "31.0 %", "40.0 %", "-"]
+    assert random == ["random", "0.3", "70.0 (1)", "31.0 %", "40.0 %", "dense not run", *["not run"] * 4]
+
+
+def test_other_rows_are_never_averaged_together() -> None:
+    other = {"source": "stand-in reviews", "train": 100, "test": 50}
+    table = quality_table([record(value=0.8, seed=1), record(value=0.6, seed=2, data=other)])
+    assert cells(table)[0][2::4] == ["80.0 (1)", "60.0 (1)"]
+    assert "[1] sst2: SST-2 (GLUE), 100 training and 50 test rows, distilbert" in table
+    assert "[2] sst2: stand-in reviews, 100 training and 50 test rows, distilbert" in table
+
+
+def test_runs_with_other_settings_get_their_own_row() -> None:
+    nonzero = {"retention": {"dual": {"count": "nonzero"}}, "seed": 2}
+    sigmoid = {"retention": {"dual": {"count": "sigmoid"}}, "seed": 1}
+    records = [record(value=0.8, config=sigmoid), record(value=0.6, seed=2, config=nonzero)]
+    assert [(row[0], row[2]) for row in cells(quality_table(records))] == [
+        ("adaptive (retention.dual.count=nonzero)", "60.0 (1)"),
+        ("adaptive (retention.dual.count=sigmoid)", "80.0 (1)"),
+    ]
+
+
+def test_of_two_runs_with_one_seed_the_later_counts() -> None:
+    late, early = record(value=0.8, date="2026-03-02"), record(value=0.6, date="2026-03-01")
+    assert cells(quality_table([late, early]))[0][2] == "80.0 (1)"
+
+
+def test_the_best_dense_variant_is_the_reference() -> None:
+    records = [
+        record("dense", 1.0, 0.8, config={"lr": 1}),
+        record("dense", 1.0, 0.9, config={"lr": 2}),
+        record("random", 0.5, 0.7),
+    ]
+    assert cells(quality_table(records))[-1][-1] == "-20.0"
+
+
+def test_a_run_that_diverged_has_no_number() -> None:
+    table = quality_table([record(value=None), record("dense", 1.0, 0.9)])
+    assert cells(table)[1][2:] == ["no number (1)", "31.0 %", "40.0 %", "no number"]
+
+
+def test_an_unmeasured_share_is_said_to_be_so() -> None:
+    assert cells(quality_table([record(kept_share={"mean": None, "by_layer": {}})]))[0][3] == "not measured"
+
+
+def test_lines_are_aligned_and_bars_escaped() -> None:
+    table = quality_table([record("a|b"), record("dense", 1.0, 1.0)])
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    assert len({len(line) for line in lines}) == 1
+    assert "a\\|b" in table
+
+
+def test_speed_records_are_left_out() -> None:
+    assert len(cells(quality_table([record(), {"kind": "speed"}]))) == 1
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([], "no quality records"),
+        ([{"kind": "speed"}], "no quality records"),
+        ([{"kind": "quality", "date": "2026"}], "record of 2026: lacks task, data, policy"),
+        ([record(value=88.0)], r"metric accuracy is 88.0; metrics are stored as shares in \[0, 1\]"),
+        ([record(monitor="f1")], "has no metric 'f1', its monitor; it has accuracy"),
+    ],
+)
+def test_unusable_records_are_named(records: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        quality_table(records)

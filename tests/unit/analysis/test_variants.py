@@ -1,0 +1,27 @@
+"""Labels of differing settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from retention.analysis.variants import variants
+
+
+def configs(*values: dict[str, Any] | None) -> list[dict[str, Any]]:
+    return [{"config": value} for value in values]
+
+
+def test_only_what_differs_is_named() -> None:
+    one = {"retention": {"beta": 0.66, "gamma": -0.1}, "epochs": 3}
+    two = {"retention": {"beta": 1.0, "gamma": -0.1}, "epochs": 5}
+    assert variants(configs(one, two)) == ["epochs=3, retention.beta=0.66", "epochs=5, retention.beta=1.0"]
+
+
+def test_repetitions_share_an_empty_label() -> None:
+    one = {"seed": 1, "data": {"seed": 1, "dir": "sets/a"}, "teacher": "outputs/1/last.ckpt", "paths": {"run": "x"}}
+    two = {"seed": 2, "data": {"seed": 2, "dir": None}, "teacher": "outputs/2/last.ckpt", "paths": {"run": "y"}}
+    assert variants(configs(one, two)) == ["", ""]
+
+
+def test_an_absent_setting_reads_as_null() -> None:
+    assert variants(configs({"distill": 0.5}, None)) == ["distill=0.5", "distill=null"]

@@ -1,0 +1,128 @@
+"""A module whose forward passes are written down beforehand, and a trainer that runs it in an instant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from retention.engine.report import ForwardReport
+
+Batch = dict[str, Any]
+
+
+def make_batch(lengths: list[int], *, first_index: int = 0, **extra: Any) -> Batch:
+    """A right-padded batch; token ids are 10 * row + position."""
+    width = max(lengths)
+    mask = torch.tensor([[int(place < length) for place in range(width)] for length in lengths])
+    ids = 10 * torch.arange(len(lengths)).unsqueeze(1) + torch.arange(width)
+    index = torch.arange(first_index, first_index + len(lengths))
+    labels = torch.zeros(len(lengths), dtype=torch.long)
+    protected = torch.zeros_like(mask, dtype=torch.bool)
+    batch = {"input_ids": ids, "attention_mask": mask, "protected_mask": protected, "labels": labels, "index": index}
+    return batch | extra
+
+
+class Toy(pl.LightningModule):
+    """Steps look up their report and loss in the batch and call ``during`` with the name of the stage."""
+
+    def __init__(self, gated_layers: tuple[int, ...] = (0, 2), rho: float = 0.5) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.gated_layers = gated_layers
+        self.prices: dict[int, float] = {}
+        self.policy = SimpleNamespace(rho=rho, price=lambda: self.prices)
+        self.target_share = rho
+        self.phase = "soft"
+        self.last_report: ForwardReport | None = None
+        self.last_predictions: Tensor | None = None
+        self.during: Callable[[str], None] = lambda stage: None
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        self._look_up(batch, "train")
+        task_loss = torch.tensor(float(batch.get("loss", 0.0)))
+        return {"loss": self.weight.sum() + task_loss + 100.0, "task_loss": task_loss}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._look_up(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._look_up(batch, "test")
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    def _look_up(self, batch: Batch, stage: str) -> None:
+        self.last_report = batch.get("report")
+        self.last_predictions = batch.get("predictions")
+        self.target_share = batch.get("target_share", self.target_share)
+        self.prices = batch.get("prices", self.prices)
+        self.during(stage)
+
+
+def loader(batches: list[Batch]) -> Any:
+    return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def trainer_with(tmp_path: Path) -> Callable[..., pl.Trainer]:
+    """Builds a quiet CPU trainer: ``trainer_with(callback, max_epochs=2)``."""
+
+    def build(*callbacks: pl.Callback, **options: Any) -> pl.Trainer:
+        quiet: dict[str, Any] = {
+            "accelerator": "cpu",
+            "devices": 1,
+            "max_epochs": 1,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            "default_root_dir": tmp_path,
+        }
+        return pl.Trainer(callbacks=list(callbacks), **(quiet | options))
+
+    return build
+
+
+@pytest.fixture
+def toy() -> type[Toy]:
+    return Toy
+
+
+@pytest.fixture
+def batch_of() -> Callable[..., Batch]:
+    return make_batch
+
+
+@pytest.fixture
+def loader_of() -> Callable[[list[Batch]], Any]:
+    return loader
+
+
+class TwoEqualRanks:
+    """Strategy of a made-up second rank that holds the same values as this one, or ``rivals`` for a maximum."""
+
+    root_device = torch.device("cpu")
+
+    def __init__(self, rival: float = 0.0) -> None:
+        self.rival = rival
+
+    def reduce(self, tensor: Tensor, reduce_op: str) -> Tensor:
+        return tensor * 2 if reduce_op == "sum" else torch.clamp(tensor, min=self.rival)
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        return torch.stack([tensor, tensor])
+
+
+@pytest.fixture
+def two_ranks() -> Callable[..., Any]:
+    """A stand-in for a trainer on two ranks."""
+    return lambda rival=0.0: SimpleNamespace(strategy=TwoEqualRanks(rival), is_global_zero=True, sanity_checking=False)

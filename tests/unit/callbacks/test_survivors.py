@@ -1,0 +1,68 @@
+"""Which tokens came how far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from retention.callbacks.survivors import Example, ExampleBank, survival_depth
+from retention.engine.report import ForwardReport
+
+
+def report(**keep_indices: list[list[int]]) -> ForwardReport:
+    kept = {int(name.removeprefix("layer")): torch.tensor(rows) for name, rows in keep_indices.items()}
+    rows = len(next(iter(kept.values()))) if kept else 2
+    return ForwardReport(lengths=torch.full((rows,), 5), keep_indices=kept)
+
+
+def test_depth_counts_the_gates_passed() -> None:
+    depth = survival_depth(report(layer0=[[0, 2, 4, -1], [0, 1, 2, 3]], layer3=[[0, 4], [3, -1]]), (0, 3), 5)
+    assert depth.tolist() == [[2, 0, 1, 0, 2], [1, 1, 1, 2, 0]]
+
+
+def test_a_gate_that_is_not_reported_removed_nothing() -> None:
+    depth = survival_depth(report(layer1=[[0, 2, 3]]), (0, 1, 2), 4)
+    assert depth.tolist() == [[3, 1, 3, 3]]
+
+
+def test_without_gates_every_depth_is_zero() -> None:
+    assert survival_depth(report(), (), 3).tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def offer(bank: ExampleBank, index: list[int], lengths: list[int], with_classes: bool = True) -> None:
+    width = max(lengths)
+    rows = torch.tensor(index)
+    bank.offer(
+        index=rows,
+        token_ids=100 * rows.unsqueeze(1) + torch.arange(width),
+        lengths=torch.tensor(lengths),
+        depth=torch.arange(width).repeat(len(index), 1),
+        labels=rows % 2 if with_classes else None,
+        predictions=rows % 3 if with_classes else None,
+    )
+
+
+def test_keeps_the_lowest_rows_whatever_order_they_come_in(two_ranks: Callable[..., Any]) -> None:
+    bank = ExampleBank(3)
+    offer(bank, [7, 4], [2, 2])
+    offer(bank, [9, 1], [4, 3])
+    offer(bank, [5, 8], [1, 1])
+    assert bank.collect(two_ranks()) == [  # the second rank repeats the rows of the first: each counts once
+        Example(1, [100, 101, 102], [0, 1, 2], 1, 1),
+        Example(4, [400, 401], [0, 1], 0, 1),
+        Example(5, [500], [0], 1, 2),
+    ]
+
+
+def test_fewer_rows_than_asked(two_ranks: Callable[..., Any]) -> None:
+    bank = ExampleBank(5)
+    offer(bank, [3], [2], with_classes=False)
+    assert bank.collect(two_ranks()) == [Example(3, [300, 301], [0, 1], None, None)]
+
+
+@pytest.mark.parametrize("size", [0, 2])
+def test_nothing_offered(size: int, two_ranks: Callable[..., Any]) -> None:
+    assert ExampleBank(size).collect(two_ranks()) == []

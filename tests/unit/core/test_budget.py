@@ -1,0 +1,161 @@
+"""Budgets: the mean of every schedule, whole-token counts, and their errors."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retention.core.budget import Budget
+from retention.errors import ConfigError
+
+shares = st.integers(1, 100).map(lambda percent: percent / 100)
+gates = st.integers(1, 12)
+lengths = st.lists(st.integers(1, 5000), min_size=1, max_size=5)
+anneals = st.floats(0.0, 1.0)
+
+
+@given(rho=shares, num_gates=gates, slope=st.floats(0.0, 1.0))
+def test_named_schedules_have_mean_rho(rho: float, num_gates: int, slope: float) -> None:
+    for schedule in ("flat", "linear", "learned"):
+        values = Budget(rho=rho, schedule=schedule, num_gates=num_gates, slope=slope).shares().detach()
+        assert values.mean().item() == pytest.approx(rho, abs=1e-5), schedule
+        assert (values.diff() <= 1e-6).all() and values.max() <= 1.0, schedule
+
+
+@given(rho=shares, num_gates=gates, scale=st.sampled_from([0.5, 3.0, 30.0]), seed=st.integers(0, 10**6))
+def test_learned_mean_stays_rho_wherever_the_allocation_goes(
+    rho: float, num_gates: int, scale: float, seed: int
+) -> None:
+    budget = Budget(rho=rho, schedule="learned", num_gates=num_gates)
+    assert budget.allocation is not None
+    noise = torch.randn(num_gates, generator=torch.Generator().manual_seed(seed))
+    budget.allocation.data.add_(scale * noise)
+    values = budget.shares().detach()
+    assert values.mean().item() == pytest.approx(rho, abs=1e-5)
+    assert values.min() > 0 and values.max() <= 1.0 and (values.diff() <= 1e-6).all()
+
+
+def test_linear_has_the_asked_slope() -> None:
+    values = Budget(rho=0.4, schedule="linear", num_gates=5, slope=0.5).shares()
+    torch.testing.assert_close(values, torch.tensor([0.6, 0.5, 0.4, 0.3, 0.2]))
+
+
+def test_linear_above_one_is_cut_and_the_mean_restored() -> None:
+    values = Budget(rho=0.8, schedule="linear", num_gates=5, slope=1.0).shares()
+    assert values[0] == 1.0 and values[-1] < values[1]
+    assert values.mean().item() == pytest.approx(0.8, abs=1e-6)
+
+
+def test_linear_with_one_gate_is_rho() -> None:
+    assert Budget(rho=0.3, schedule="linear", num_gates=1).shares().tolist() == pytest.approx([0.3])
+
+
+@given(percent=st.integers(1, 100), num_gates=gates, real=lengths)
+def test_flat_counts_are_the_exact_floor(percent: int, num_gates: int, real: list[int]) -> None:
+    counts = Budget(rho=percent / 100, schedule="flat", num_gates=num_gates).counts(torch.tensor(real))
+    exact = [max(1, math.floor(Fraction(percent, 100) * length)) for length in real]
+    assert counts.tolist() == [exact] * num_gates
+
+
+@given(percents=st.lists(st.integers(1, 100), min_size=1, max_size=6), real=lengths)
+def test_listed_counts_are_the_exact_floor(percents: list[int], real: list[int]) -> None:
+    percents = sorted(percents, reverse=True)
+    listed = Budget(rho=0.5, schedule=[p / 100 for p in percents], num_gates=len(percents))
+    exact = [[max(1, math.floor(Fraction(p, 100) * length)) for length in real] for p in percents]
+    assert listed.counts(torch.tensor(real)).tolist() == exact
+
+
+@given(percent=st.integers(1, 100), num_gates=gates, real=lengths)
+def test_geometric_counts_are_nested_floors(percent: int, num_gates: int, real: list[int]) -> None:
+    counts = Budget(rho=percent / 100, schedule="geometric", num_gates=num_gates).counts(torch.tensor(real))
+    expected, current = [], real
+    for _ in range(num_gates):
+        current = [max(1, math.floor(Fraction(percent, 100) * length)) for length in current]
+        expected.append(current)
+    assert counts.tolist() == expected
+
+
+@pytest.mark.parametrize("schedule", ["flat", "linear", "geometric", "learned", (0.9, 0.9, 0.4, 0.1)])
+@given(rho=shares, real=lengths, anneal=anneals)
+def test_counts_never_rise_and_ignore_the_batch(
+    schedule: str | tuple[float, ...], rho: float, real: list[int], anneal: float
+) -> None:
+    budget = Budget(rho=rho, schedule=schedule, num_gates=4)
+    tokens = torch.tensor(real)
+    counts = budget.counts(tokens, anneal)
+    assert counts.shape == (4, len(real)) and counts.dtype == torch.long
+    assert (counts >= 1).all() and (counts <= tokens).all() and (counts.diff(dim=0) <= 0).all()
+    alone = torch.cat([budget.counts(tokens[row : row + 1], anneal) for row in range(len(real))], 1)
+    assert torch.equal(counts, alone)
+
+
+@pytest.mark.parametrize("schedule", ["flat", "linear", "geometric", "learned", (0.9, 0.9, 0.4, 0.1)])
+@given(real=lengths, anneal=anneals)
+def test_targets_are_the_counts_before_rounding(
+    schedule: str | tuple[float, ...], real: list[int], anneal: float
+) -> None:
+    budget = Budget(rho=0.5, schedule=schedule, num_gates=4)
+    tokens = torch.tensor(real)
+    lost = budget.targets(tokens, anneal).detach() - budget.counts(tokens, anneal)
+    # nested floors lose up to a token at each gate
+    allowed = 4.0 if schedule == "geometric" else 1.0
+    assert (lost > -1e-2).all() and (lost < allowed + 1e-2).all()
+
+
+@pytest.mark.parametrize("schedule", ["flat", "linear", "geometric", "learned"])
+def test_annealing_starts_at_keep_all(schedule: str) -> None:
+    budget = Budget(rho=0.3, schedule=schedule, num_gates=3)
+    real = torch.tensor([17, 1000])
+    assert torch.equal(budget.counts(real, 0.0), real.expand(3, -1))
+    torch.testing.assert_close(budget.targets(real, 0.0).detach(), real.float().expand(3, -1))
+
+
+def test_learned_starts_linear_and_is_differentiable() -> None:
+    budget = Budget(rho=0.4, schedule="learned", num_gates=5, slope=0.5)
+    torch.testing.assert_close(budget.shares().detach(), torch.tensor([0.6, 0.5, 0.4, 0.3, 0.2]), atol=5e-3, rtol=0)
+    budget.targets(torch.tensor([100, 50]))[0].sum().backward()
+    assert budget.allocation is not None and budget.allocation.grad is not None
+    # a larger share for the first gate comes from all the others
+    assert budget.allocation.grad[0] > 0 and (budget.allocation.grad[1:] < 0).all()
+
+
+def test_only_learned_has_parameters() -> None:
+    assert not list(Budget(rho=0.4, schedule="linear", num_gates=3).parameters())
+    assert [p.shape for p in Budget(rho=0.4, schedule="learned", num_gates=3).parameters()] == [(3,)]
+
+
+def test_a_gate_that_removes_nothing_is_not_active() -> None:
+    assert Budget(rho=0.5, schedule="flat", num_gates=3).active() == (True, False, False)
+    assert Budget(rho=1.0, schedule="geometric", num_gates=2).active() == (False, False)
+    assert Budget(rho=0.5, schedule=[1.0, 0.5, 0.5, 0.2], num_gates=4).active() == (False, True, False, True)
+    assert Budget(rho=0.5, schedule="learned", num_gates=2).active() == (True, True)
+
+
+@pytest.mark.parametrize("schedule", ["flat", "linear", "geometric", "learned"])
+def test_no_gates_at_all(schedule: str) -> None:
+    budget = Budget(rho=0.5, schedule=schedule, num_gates=0)
+    assert budget.counts(torch.tensor([5, 6])).shape == (0, 2)
+    assert budget.active() == ()
+
+
+def test_all_errors_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Budget(rho=1.7, schedule="steep", num_gates=3, slope=-1)
+    assert [problem.key for problem in caught.value.problems] == ["rho", "slope", "schedule"]
+    assert "flat, linear, geometric, learned" in str(caught.value)
+
+
+@pytest.mark.parametrize("listed", [[], [0.5, 0.6], [1.2, 0.5], [0.5, 0.0]])
+def test_unusable_lists(listed: list[float]) -> None:
+    with pytest.raises(ConfigError, match="schedule: a list must hold"):
+        Budget(rho=0.5, schedule=listed, num_gates=len(listed))
+
+
+def test_a_list_needs_one_share_per_gate() -> None:
+    with pytest.raises(ConfigError, match="has 2 shares for 3 gated layers"):
+        Budget(rho=0.5, schedule=[0.6, 0.4], num_gates=3)

@@ -1,0 +1,51 @@
+"""The FLOPs ledger against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import torch
+
+from retention.core.flops import EncoderShape, encoder_flops, layer_flops, scorer_flops
+
+SHAPE = EncoderShape(num_layers=3, hidden_size=4, intermediate_size=8)
+
+
+def test_one_layer() -> None:
+    # 10 tokens: projections 4 * 4 * 4 = 64 and feed-forward 2 * 4 * 8 = 64 multiply-accumulates per token,
+    # attention 2 * 10 * 10 * 4 = 800; two FLOPs each
+    assert layer_flops(SHAPE, 0, torch.tensor([10])).tolist() == [2 * (10 * 128 + 800)]
+
+
+def test_gated_feed_forward_has_a_third_matrix() -> None:
+    gated = EncoderShape(num_layers=1, hidden_size=4, intermediate_size=8, ffn_matrices=3)
+    assert layer_flops(gated, 0, torch.tensor([10])).tolist() == [2 * (10 * 160 + 800)]
+
+
+def test_a_window_bounds_the_keys() -> None:
+    local = EncoderShape(num_layers=2, hidden_size=4, intermediate_size=8, windows=(None, 2))
+    assert layer_flops(local, 0, torch.tensor([10])).tolist() == [2 * (1280 + 800)]
+    assert layer_flops(local, 1, torch.tensor([10, 3])).tolist() == [2 * (1280 + 2 * 10 * 5 * 4), 2 * (384 + 2 * 9 * 4)]
+
+
+def test_later_layers_see_the_kept_tokens() -> None:
+    lengths, kept = torch.tensor([10, 6]), {0: torch.tensor([5, 3]), 2: torch.tensor([1, 1])}
+    expected = layer_flops(SHAPE, 0, lengths) + 2 * layer_flops(SHAPE, 0, torch.tensor([5, 3]))
+    assert torch.equal(encoder_flops(SHAPE, lengths, kept), expected)  # a gate after the last layer saves nothing
+
+
+def test_no_gates_is_the_dense_encoder() -> None:
+    lengths = torch.tensor([10, 6])
+    assert torch.equal(encoder_flops(SHAPE, lengths, {}), 3 * layer_flops(SHAPE, 0, lengths))
+
+
+def test_a_scorer_pays_for_the_tokens_that_reach_it() -> None:
+    lengths, kept = torch.tensor([10]), {0: torch.tensor([6]), 1: torch.tensor([4]), 2: torch.tensor([2])}
+    # gate 1 has no scorer; gate 2 sees the 4 tokens that gate 1 let through
+    assert scorer_flops({0: 7, 2: 5}, lengths, kept).tolist() == [2 * (10 * 7 + 4 * 5)]
+    assert scorer_flops({}, lengths, kept).tolist() == [0]
+
+
+def test_counts_beyond_float32_stay_exact() -> None:
+    large = EncoderShape(num_layers=1, hidden_size=1024, intermediate_size=4096)
+    n = 8191
+    exact = 2 * n * (4 * 1024**2 + 2 * 1024 * 4096) + 4 * n * n * 1024
+    assert int(layer_flops(large, 0, torch.tensor([n])).item()) == exact

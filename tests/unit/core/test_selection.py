@@ -1,0 +1,60 @@
+"""Strict top-M selection against a plain Python ranking."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from retention.core.selection import select_top
+
+
+def ranked(scores: list[float], count: int, valid: list[bool], protected: list[bool]) -> set[int]:
+    """Protected first, then by falling score, then by position."""
+    real = [position for position, is_real in enumerate(valid) if is_real]
+    shielded = [position for position in real if protected[position]]
+    order = sorted(real, key=lambda position: (not protected[position], -scores[position], position))
+    return set(order[: max(min(count, len(real)), len(shielded))])
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    size, length = draw(st.integers(1, 4)), draw(st.integers(1, 24))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31 - 1)))
+    levels = draw(st.sampled_from([1, 2, 3, 1000]))  # few levels make ties
+    scores = torch.randint(-levels, levels + 1, (size, length), generator=generator) / levels
+    counts = torch.randint(0, length + 3, (size,), generator=generator)
+    valid = torch.rand(size, length, generator=generator) < draw(st.sampled_from([0.5, 0.9, 1.1]))
+    protected = torch.rand(size, length, generator=generator) < draw(st.sampled_from([-1.0, 0.2, 0.8]))
+    return scores, counts, valid, protected
+
+
+@given(batch=batches())
+def test_equals_a_plain_ranking(batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    scores, counts, valid, protected = batch
+    keep = select_top(scores, counts, valid, protected)
+    for row in range(len(scores)):
+        expected = ranked(scores[row].tolist(), int(counts[row]), valid[row].tolist(), protected[row].tolist())
+        assert set(keep[row].nonzero().flatten().tolist()) == expected
+
+
+@given(batch=batches())
+def test_counts_protection_and_padding(batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    scores, counts, valid, protected = batch
+    keep = select_top(scores, counts, valid, protected)
+    shielded = protected & valid
+    assert not (keep & ~valid).any()
+    assert (keep | ~shielded).all()
+    assert torch.equal(keep.sum(1), torch.maximum(torch.minimum(counts, valid.sum(1)), shielded.sum(1)))
+
+
+def test_equal_scores_keep_the_earlier_tokens() -> None:
+    keep = select_top(torch.zeros(1, 9), torch.tensor([4]), torch.ones(1, 9).bool(), torch.zeros(1, 9).bool())
+    assert keep.nonzero()[:, 1].tolist() == [0, 1, 2, 3]
+
+
+def test_scores_without_gradient_and_in_half_precision() -> None:
+    scores = torch.tensor([[0.1, 0.9, 0.5]], dtype=torch.bfloat16, requires_grad=True)
+    keep = select_top(scores, torch.tensor([1]), torch.ones(1, 3).bool(), torch.zeros(1, 3).bool())
+    assert keep.tolist() == [[False, True, False]]

@@ -1,0 +1,70 @@
+"""Shared by the data tests: a cache folder of their own, the embedded tokenizer, small files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from retention.data import KeywordData, TextClassificationData
+
+MakeData = Callable[..., TextClassificationData]
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return KeywordData.build_tokenizer()
+
+
+@pytest.fixture
+def make_data() -> MakeData:
+    """Builds a small two-class module; keyword arguments override."""
+
+    def make(**overrides: Any) -> TextClassificationData:
+        settings: dict[str, Any] = {
+            "name": "reviews",
+            "source_note": "made-up reviews",
+            "hub": None,
+            "dir": "missing",
+            "text_column": "text",
+            "label_column": "label",
+            "label_names": ["bad", "good"],
+            "max_length": 16,
+            "splits": {"train": "train", "val": None, "test": "test"},
+            "train_size": None,
+            "val_size": 3,
+            "test_size": None,
+            "batch_size": 4,
+            "eval_batch_size": 4,
+            "seed": 0,
+        }
+        return TextClassificationData(**{**settings, **overrides})
+
+    return make
+
+
+@pytest.fixture
+def write_rows() -> Callable[..., Path]:
+    """Writes (text, label) rows as <folder>/<split>.parquet."""
+
+    def write(folder: Path, split: str, count: int, text: str = "horse number") -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        texts = [f"{text} {'and so on ' * (i % 4)}{i}" for i in range(count)]
+        path = folder / f"{split}.parquet"
+        pq.write_table(pa.table({"text": texts, "label": [i % 2 for i in range(count)]}), path)
+        return path
+
+    return write

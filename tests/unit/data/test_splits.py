@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from retention.data.splits import SplitPlan, draw_rows, hold_out
+from retention.errors import Checks, ConfigError, DataError
+
+HELD_OUT: dict[str, str | None] = {"train": "train", "val": None, "test": "validation"}
+
+
+def rows(count: int = 100) -> Dataset:
+    return Dataset.from_dict({"n": list(range(count))})
+
+
+def plan(**overrides: Any) -> SplitPlan:
+    settings = {"names": HELD_OUT, "train_size": None, "val_size": 10, "test_size": None, "seed": 0}
+    return SplitPlan(**{**settings, **overrides})
+
+
+def numbers(dataset: Dataset) -> list[int]:
+    return list(dataset["n"])
+
+
+def test_held_out_rows_are_never_trained_on() -> None:
+    found = plan().read(("train", "val"), lambda split: rows())
+    train, val = numbers(found["train"]), numbers(found["val"])
+    assert len(val) == 10 and len(train) == 90
+    assert sorted(train + val) == list(range(100))
+    assert val != list(range(10)) and val != list(range(90, 100)), "drawn, not cut off an end"
+
+
+def test_only_the_training_rows_change_with_the_seed() -> None:
+    def read(seed: int, train_size: int) -> list[list[int]]:
+        sized = plan(seed=seed, train_size=train_size, test_size=20)
+        return [numbers(part) for part in sized.read(("train", "val", "test"), lambda split: rows()).values()]
+
+    train, val, test = read(0, 30)
+    other_train, other_val, other_test = read(1, 30)
+    assert train != other_train
+    assert (val, test) == (other_val, other_test)
+    assert set(train) < set(read(0, 60)[0]), "a smaller draw is part of a larger one"
+    assert read(0, 30) == [train, val, test]
+
+
+def test_sources_are_read_once_and_only_where_needed() -> None:
+    asked: list[str] = []
+
+    def load(split: str) -> Dataset:
+        asked.append(split)
+        return rows()
+
+    assert list(plan().read(("test",), load)) == ["test"]
+    assert asked == ["validation"]
+    asked.clear()
+    assert list(plan().read(("val",), load)) == ["val"]
+    assert asked == ["train"]
+    asked.clear()
+    plan().read(("train", "val"), load)
+    assert asked == ["train"]
+    asked.clear()
+    own = plan(names={"train": "a", "val": "b", "test": "c"}, val_size=None).read(("val",), load)
+    assert asked == ["b"] and len(own["val"]) == 100
+
+
+@pytest.mark.parametrize(("size", "left"), [(99, 1), (1, 99)])
+def test_hold_out_sizes(size: int, left: int) -> None:
+    assert [len(part) for part in hold_out(rows(), size)] == [left, size]
+
+
+def test_more_rows_than_there_are() -> None:
+    with pytest.raises(DataError, match=r"val_size: 100 rows to hold out of 100 leave none to train on"):
+        hold_out(rows(), 100)
+    with pytest.raises(
+        DataError, match=r"train_size: 101 rows asked, 100 there are; lower train_size or set it to null"
+    ):
+        draw_rows(rows(), 101, 0, "train_size")
+    assert numbers(draw_rows(rows(), 100, 0, "train_size")) == list(range(100))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        ({"train_size": 0}, "train_size"),
+        ({"train_size": True}, "train_size"),
+        ({"test_size": 1.5}, "test_size"),
+        ({"val_size": None}, "val_size"),
+        ({"names": {"train": "train", "test": "test"}}, "splits"),
+        ({"names": ["train", "test"]}, "splits"),
+        ({"names": {"train": None, "val": None, "test": "test"}}, "splits.train"),
+        ({"names": {"train": "train", "val": "", "test": "test"}}, "splits.val"),
+    ],
+)
+def test_bad_plans(overrides: dict[str, Any], key: str) -> None:
+    checks = Checks()
+    plan(**overrides).check(checks)
+    with pytest.raises(ConfigError) as raised:
+        checks.finish()
+    assert [problem.key for problem in raised.value.problems] == [key]

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from retention.data import KeywordData, TextClassificationData
+from retention.errors import ConfigError, DataError
+
+MakeData = Callable[..., TextClassificationData]
+WriteRows = Callable[..., Path]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, write_rows: WriteRows) -> Path:
+    write_rows(tmp_path / "reviews", "train", 20)
+    write_rows(tmp_path / "reviews", "test", 9, text="other words")
+    return tmp_path / "reviews"
+
+
+def test_batches_keep_the_contract(folder: Path, make_data: MakeData, tokenizer: PreTrainedTokenizerFast) -> None:
+    data = make_data(dir=str(folder))
+    data.attach(tokenizer)
+    data.setup("fit")
+    data.setup("test")
+    seen: dict[str, list[int]] = {}
+    for name, loader in (
+        ("train", data.train_dataloader()),
+        ("val", data.val_dataloader()),
+        ("test", data.test_dataloader()),
+    ):
+        for batch in loader:
+            rows, length = batch["input_ids"].shape
+            assert set(batch) == {"input_ids", "attention_mask", "protected_mask", "labels", "index"}
+            assert batch["attention_mask"].shape == batch["protected_mask"].shape == (rows, length)
+            assert batch["labels"].shape == batch["index"].shape == (rows,)
+            assert all(batch[key].dtype == torch.long for key in set(batch) - {"protected_mask"})
+            assert batch["protected_mask"].dtype == torch.bool
+            assert torch.equal(batch["protected_mask"].sum(1), torch.full((rows,), 2))
+            assert not (batch["protected_mask"] & (batch["attention_mask"] == 0)).any()
+            assert batch["attention_mask"].sum(1).max() == length, "padded to the longest row of the batch"
+            seen.setdefault(name, []).extend(batch["index"].tolist())
+    assert {name: sorted(rows) for name, rows in seen.items()} == {
+        "train": list(range(17)),
+        "val": list(range(3)),
+        "test": list(range(9)),
+    }
+
+
+def test_index_leads_back_to_text_and_label(
+    folder: Path, make_data: MakeData, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    data = make_data(dir=str(folder), test_size=5)
+    data.attach(tokenizer)
+    data.setup("test")
+    for batch in data.test_dataloader():
+        for index, label in zip(batch["index"].tolist(), batch["labels"].tolist(), strict=True):
+            text = data.example(index)
+            assert text.startswith("other words") and int(text.split()[-1]) % 2 == label
+    for index in (5, -1):
+        with pytest.raises(DataError, match=rf"test document {index} does not exist, there are 5 \(0..4\)"):
+            data.example(index)
+
+
+def test_a_folder_with_only_a_test_file_can_be_tested(
+    tmp_path: Path, write_rows: WriteRows, make_data: MakeData, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    write_rows(tmp_path, "test", 6)
+    data = make_data(dir=str(tmp_path))
+    data.attach(tokenizer)
+    data.setup("test")
+    assert sum(len(batch["index"]) for batch in data.test_dataloader()) == 6
+    assert data.describe()["train"] is None and data.describe()["test"] == 6
+    for stage in ("fit", "validate"):
+        with pytest.raises(DataError, match=r"none of train\.parquet"):
+            data.setup(stage)
+
+
+def test_description_and_one_warning_per_cut_split(
+    folder: Path, make_data: MakeData, tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = make_data(dir=str(folder), max_length=8, train_size=10)
+    data.attach(tokenizer)
+    with caplog.at_level(logging.WARNING, logger="retention"):
+        data.setup("fit")
+        data.setup("test")
+        data.setup("test")
+    described = data.describe()
+    cut = described.pop("truncated")
+    assert described == {
+        "name": "reviews",
+        "source": "made-up reviews",
+        "train": 10,
+        "val": 3,
+        "test": 9,
+        "max_length": 8,
+    }
+    # Of a row's "<two words> {and so on} x (i mod 4) <number>", those with i mod 4 > 1 exceed 6 words.
+    assert cut["test"] == 4 and 0 < cut["train"] < 10
+    lines = [record.getMessage() for record in caplog.records]
+    assert "reviews test: 4 of 9 documents are longer than max_length=8 tokens and were cut" in lines
+    assert len(lines) == sum(count > 0 for count in cut.values())
+
+
+def test_encoded_rows_are_cached_and_the_cache_knows_what_made_them(
+    folder: Path, make_data: MakeData, tokenizer: PreTrainedTokenizerFast, cache_folder: Path, write_rows: WriteRows
+) -> None:
+    def encode(**settings: Any) -> set[str]:
+        data = make_data(dir=str(folder), **settings)
+        data.attach(tokenizer)
+        data.setup("test")
+        return {path.name for path in (cache_folder / "retention").glob("*.arrow")}
+
+    first = encode()
+    assert len(first) == 1
+    stamp = next((cache_folder / "retention").glob("*.arrow")).stat().st_mtime_ns
+    assert encode() == first
+    assert next((cache_folder / "retention").glob("*.arrow")).stat().st_mtime_ns == stamp
+    assert len(encode(max_length=9)) == 2
+    write_rows(folder, "test", 9, text="changed words")
+    assert len(encode()) == 3
+    tokenizer = KeywordData.build_tokenizer()
+    tokenizer.add_tokens(["words"])
+    assert len(encode()) == 4
+
+
+def test_another_tokenizer_encodes_again(folder: Path, make_data: MakeData, tokenizer: PreTrainedTokenizerFast) -> None:
+    data = make_data(dir=str(folder))
+    data.attach(tokenizer)
+    data.setup("test")
+    other = KeywordData.build_tokenizer()
+    other.add_tokens(["words"])
+    data.attach(other)
+    with pytest.raises(RuntimeError, match=r"call setup\(\)"):
+        data.test_dataloader()
+    data.setup("test")
+    ids = {token for batch in data.test_dataloader() for row in batch["input_ids"].tolist() for token in row}
+    assert other.convert_tokens_to_ids("words") in ids
+
+
+def test_steps_out_of_order(make_data: MakeData, tokenizer: PreTrainedTokenizerFast) -> None:
+    data = make_data()
+    with pytest.raises(RuntimeError, match=r"call attach\(tokenizer\) before setup"):
+        data.setup("fit")
+    data.attach(tokenizer)
+    for call in (data.describe, data.train_dataloader, lambda: data.example(0)):
+        with pytest.raises(RuntimeError, match="setup"):
+            call()
+    with pytest.raises(ValueError, match="stage must be one of fit, validate, test, got 'predict'"):
+        data.setup("predict")
+
+
+def test_classes(make_data: MakeData) -> None:
+    data = make_data(label_names=["a", "b", "c"])
+    assert data.num_labels == 3 and data.label_names == ("a", "b", "c")
+
+
+def test_every_configuration_problem_is_told_at_once(make_data: MakeData) -> None:
+    with pytest.raises(ConfigError) as raised:
+        make_data(
+            name="a/b",
+            dir=None,
+            text_column=None,
+            label_names=["same", "same"],
+            max_length="long",
+            splits={"train": "train"},
+            train_size=0,
+            batch_size=0,
+            eval_batch_size=2.0,
+            num_workers=-1,
+            seed=-1,
+        )
+    keys = {problem.key for problem in raised.value.problems}
+    assert keys == {
+        "name", "dir", "text_column", "label_names", "max_length", "splits", "train_size", "batch_size",
+        "eval_batch_size", "num_workers", "seed",
+    }  # fmt: skip
+    assert "max_length: must be a whole number of at least 1, got 'long'" in str(raised.value)
+
+
+@pytest.mark.parametrize("names", ["ab", ["one"], ["a", 3], None])
+def test_label_names_must_be_a_list_of_names(make_data: MakeData, names: object) -> None:
+    with pytest.raises(ConfigError, match="label_names: must be a list of at least 2 different names"):
+        make_data(label_names=names)

@@ -1,0 +1,255 @@
+"""Result records: what goes in, and files that survive company and accidents."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import subprocess
+from collections.abc import Callable
+from dataclasses import fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retention import provenance
+from retention.errors import DataError
+from retention.provenance import portable
+from retention.records import Quality, Speed, append_record, build_record, read_records, write_record
+
+_ALL = {"kind", "command", "commit", "config", "seed", "versions", "machine", "wall_s", "date"}
+
+
+def quality(**changes: Any) -> Quality:
+    values: dict[str, Any] = {
+        "task": "sst2",
+        "data": {"source": "SST-2", "train": 10, "test": 5},
+        "policy": "adaptive",
+        "backbone": "distilbert",
+        "rho": 0.3,
+        "kept_share": {"mean": 0.3, "by_layer": {0: 0.3}},
+        "flops_share": 0.4,
+        "metrics": {"accuracy": 0.9},
+        "monitor": "accuracy",
+        "throughput_tokens_per_s": 12.5,
+        "peak_mib": None,
+    }
+    return Quality(**(values | changes))
+
+
+def build(result: Quality | Speed | None = None, **changes: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {"config": {"seed": 3}, "seed": 3, "wall_s": 1.23456, "argv": ["run.py", "seed=3"]}
+    return build_record(quality() if result is None else result, **(values | changes))
+
+
+def test_a_quality_record_has_all_fields() -> None:
+    record = build()
+    assert set(record) == _ALL | {field.name for field in fields(Quality)}
+    assert (record["kind"], record["command"], record["seed"]) == ("quality", "python run.py seed=3", 3)
+    assert record["wall_s"] == 1.235
+    assert record["kept_share"] == {"mean": 0.3, "by_layer": {"0": 0.3}}
+    assert datetime.fromisoformat(record["date"]).utcoffset() is not None
+    assert set(record["versions"]) == {"python", "torch", "lightning", "transformers", "datasets", "retention"}
+    assert set(record["machine"]) == {"cpu", "cores", "ram_gib", "gpu", "platform"}
+    assert record["machine"]["ram_gib"] > 0 and record["machine"]["cores"] >= 1
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+def test_a_speed_record_has_all_fields() -> None:
+    speed = Speed(
+        phase="inference",
+        backbone="b",
+        device="cpu",
+        dtype="float32",
+        batch=8,
+        length=256,
+        policy="random",
+        rho=0.5,
+        baseline="sdpa, unpadded",
+        speedup={"median": 1.5, "low": 1.4, "high": 1.6},
+        ideal_speedup=1.8,
+        share_of_ideal=0.83,
+        peak_mib=1.0,
+        baseline_peak_mib=2.0,
+    )
+    record = build(speed)
+    assert record["kind"] == "speed"
+    assert set(record) == _ALL | {field.name for field in fields(Speed)}
+
+
+def test_numbers_become_plain_and_infinite_ones_null() -> None:
+    record = build(quality(metrics={"accuracy": float("nan"), "f1": np.float32(0.5), "rows": np.int64(7)}))
+    assert record["metrics"] == {"accuracy": None, "f1": 0.5, "rows": 7}
+    assert type(record["metrics"]["f1"]) is float and type(record["metrics"]["rows"]) is int
+
+
+def test_a_value_without_json_form_is_named() -> None:
+    with pytest.raises(DataError, match=r"record\.config\.retention\[1\]: a object cannot be stored"):
+        build(config={"retention": [1, object()]})
+
+
+def test_the_monitor_must_be_a_metric() -> None:
+    with pytest.raises(DataError, match=r"monitor 'f1' is not among the metrics \(accuracy\)"):
+        quality(monitor="f1")
+
+
+def test_private_paths_stay_out_of_a_record() -> None:
+    root = Path(provenance.__file__).resolve().parents[2]
+    config = {"data": {"dir": "/home/ann/sets/sst2"}, "paths": {"run_dir": f"{root}/outputs/1"}}
+    record = build(config=config, argv=[f"{root}/run.py", "data.dir=/home/ann/sets/sst2", "x=[/home/ann/a,b]"])
+    assert record["command"] == "python run.py data.dir=sets/sst2 'x=[ann/a,b]'"
+    assert record["config"] == {"data": {"dir": "sets/sst2"}, "paths": {"run_dir": "outputs/1"}}
+    assert "/home" not in json.dumps(record)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("/home/ann/My Data/sst2", "My Data/sst2"),
+        ("/root", "root"),
+        ("/", "/"),
+        ("/project/conf/a.yaml", "conf/a.yaml"),
+        ("/project", "."),
+        ("/projects/other/a", "other/a"),
+        ("outputs/run/1", "outputs/run/1"),
+        ("../shared/data", "../shared/data"),
+        ("~/sets/sst2", "~/sets/sst2"),
+        ("https://example.org/a/b/c", "https://example.org/a/b/c"),
+        ("file:///home/ann/sets/sst2", "file://sets/sst2"),
+        ("a=/home/ann/x/y,b=/home/ann/z", "a=x/y,b=ann/z"),
+        ("/home/ann/x:/home/ann/y", "ann/x:ann/y"),
+        ("distilbert/distilbert-base-uncased", "distilbert/distilbert-base-uncased"),
+        ("tokens/s, 1/2 and/or", "tokens/s, 1/2 and/or"),
+        (["/home/ann/b/c", {"d": ("/home/ann/e/f", 3)}], ["b/c", {"d": ["e/f", 3]}]),
+    ],
+)
+def test_portable(value: Any, expected: Any) -> None:
+    assert portable(value, Path("/project")) == expected
+
+
+def git(*arguments: str, folder: Path) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_commit_tells_clean_from_changed_and_from_foreign_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "provenance.py"
+    source.write_text("1\n")
+    monkeypatch.setattr(provenance, "__file__", str(source))
+    assert provenance.commit() == "unknown"
+    git("init", "-q", folder=tmp_path)
+    (tmp_path / "other").write_text("1\n")
+    git("add", "other", folder=tmp_path)
+    git("commit", "-qm", "c", folder=tmp_path)
+    assert provenance.commit() == "unknown"  # the repository does not hold this source
+    git("add", "provenance.py", folder=tmp_path)
+    git("commit", "-qm", "d", folder=tmp_path)
+    (tmp_path / "untracked").write_text("1\n")
+    head = git("rev-parse", "HEAD", folder=tmp_path)
+    assert provenance.commit() == head
+    source.write_text("2\n")
+    assert provenance.commit() == f"{head}-dirty"
+
+
+def test_writing_replaces_whole_files(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "record.json"
+    write_record(path, {"kind": "quality", "value": 1})
+    write_record(path, {"kind": "quality", "value": "zwölf"})
+    assert read_records([path]) == [{"kind": "quality", "value": "zwölf"}]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "record.json"
+    write_record(path, {"kind": "quality", "value": 1})
+
+    def fail(*_: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_record(path, {"kind": "quality", "value": 2})
+    assert read_records([path]) == [{"kind": "quality", "value": 1}]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_appending_keeps_order_and_unknown_fields(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "topic" / "runs.jsonl"
+    records = [{"kind": "quality", "value": 1, "later": {"x": None}}, {"kind": "speed", "text": "a\u2028b"}]
+    for record in records:
+        append_record(path, record)
+    assert read_records([path]) == records
+    assert path.read_bytes().count(b"\n") == 2
+
+
+def test_a_cut_off_line_does_not_swallow_the_next_record(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    append_record(path, {"kind": "quality", "value": 1})
+    with path.open("a") as file:
+        file.write('{"kind": "qual')
+    append_record(path, {"kind": "quality", "value": 2})
+    lines = path.read_text().split("\n")
+    assert json.loads(lines[2]) == {"kind": "quality", "value": 2}
+    with pytest.raises(DataError, match=r"runs\.jsonl:2: not valid JSON .* remove the line"):
+        read_records([path])
+
+
+def test_a_missing_line_end_is_mended(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_text('{"kind": "quality", "value": 1}')
+    append_record(path, {"kind": "quality", "value": 2})
+    assert [record["value"] for record in read_records([path])] == [1, 2]
+
+
+def _append_many(path: Path, writer: int) -> None:
+    for number in range(40):
+        append_record(path, {"kind": "quality", "writer": writer, "number": number, "padding": "x" * 9000})
+
+
+def test_writers_at_the_same_time_do_not_interleave(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_append_many, args=(path, writer)) for writer in range(4)]
+    for process in writers:
+        process.start()
+    for process in writers:
+        process.join()
+    records = read_records([path])
+    assert sorted((record["writer"], record["number"]) for record in records) == [
+        (writer, number) for writer in range(4) for number in range(40)
+    ]
+
+
+def _nothing(path: Path) -> None:
+    del path
+
+
+@pytest.mark.parametrize(
+    ("name", "prepare", "message"),
+    [
+        ("gone.jsonl", _nothing, r"gone\.jsonl: cannot be read"),
+        ("bytes.jsonl", lambda path: path.write_bytes(b'{"kind"\xff'), r"bytes\.jsonl: is not UTF-8 at byte 7"),
+        ("list.jsonl", lambda path: path.write_text('\n\n["kind"]\n'), r"list\.jsonl:3: not a result record"),
+        ("kindless.json", lambda path: path.write_text('{"a": 1}'), r"kindless\.json: not a result record"),
+        ("broken.json", lambda path: path.write_text("{"), r"broken\.json: not valid JSON"),
+    ],
+)
+def test_unusable_files_are_named(name: str, prepare: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    prepare(path)
+    with pytest.raises(DataError, match=message):
+        read_records([str(path)])
+
+
+def test_files_are_read_in_the_order_given(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a.json"):
+        (tmp_path / name).write_text(json.dumps({"kind": "quality", "name": name}) + "\n")
+    assert [record["name"] for record in read_records([tmp_path / "b.jsonl", tmp_path / "a.json"])] == [
+        "b.jsonl",
+        "a.json",
+    ]
