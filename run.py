@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import hydra
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -15,7 +16,7 @@ from retention.experiment import run
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> float | None:
     try:
-        records = run(config, HydraConfig.get().overrides.task)
+        records = run(config, HydraConfig.get().overrides.task, lambda extra: compose("config", overrides=extra))
     except RetentionError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(2) from None

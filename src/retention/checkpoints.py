@@ -21,7 +21,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path)
     if not file.is_file():
-        raise CheckpointError(f"{file}: no such checkpoint; pass a .ckpt file, for example <run folder>/checkpoints/last.ckpt")
+        raise CheckpointError(f"{file}: no such checkpoint; pass a file such as <run folder>/checkpoints/last.ckpt")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
@@ -33,7 +33,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def checkpoint_config(content: dict[str, Any]) -> DictConfig:
     """The configuration (unresolved) that a checkpoint was trained with."""
-    return OmegaConf.create(content["hyper_parameters"]["config"])
+    config: DictConfig = OmegaConf.create(content["hyper_parameters"]["config"])
+    return config
 
 
 def encoder_folder(path: str | Path) -> str:
@@ -65,5 +66,7 @@ def load_weights(module: nn.Module, content: dict[str, Any], path: str | Path, *
     ]
     if problems:
         listed = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
-        raise CheckpointError(f"{path}: is a checkpoint of another model ({listed}); use the backbone, task and policy it was made with")
+        raise CheckpointError(
+            f"{path}: is a checkpoint of another model ({listed}); use the backbone, task and policy it was made with"
+        )
     module.load_state_dict(loaded, strict=False)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
@@ -49,12 +49,16 @@ class Parts:
     loggers: list[Any]
 
 
-def run(config: DictConfig, overrides: Sequence[str] = ()) -> list[Record]:
+Compose = Callable[[list[str]], DictConfig]
+
+
+def run(config: DictConfig, overrides: Sequence[str], compose: Compose) -> list[Record]:
     """Carry out the configured run, and the rivals named in ``compare`` before it.
 
     Args:
         config: the composed configuration.
         overrides: what was typed, ``key=value``; with ``mode=test`` they change the checkpoint's configuration.
+        compose: makes a configuration from such a list, for the rivals.
 
     Returns:
         The result records, rivals first.
@@ -69,7 +73,7 @@ def run(config: DictConfig, overrides: Sequence[str] = ()) -> list[Record]:
     if config.mode == "test":
         return [run_one(tested_config(config, overrides))]
     rivals = list(config.compare or [])
-    records = [run_one(rival_config(config, name)) for name in rivals]
+    records = [run_one(rival_config(config, compose([f"retention={name}"]), name)) for name in rivals]
     records.append(run_one(config))
     if rivals:
         table = quality_table(records)
@@ -116,23 +120,25 @@ def tested_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return merged
 
 
-def rival_config(config: DictConfig, policy: str) -> DictConfig:
+def rival_config(config: DictConfig, rival: DictConfig, name: str) -> DictConfig:
     """The same run with another retention policy, in a folder of its own.
 
-    A rival keeps the budget settings (rho, schedule, slope, layers) of the main policy.
+    Args:
+        config: of the main policy.
+        rival: composed with ``retention=<name>``.
+        name: of the policy's option.
+
+    Returns:
+        ``config`` with the rival's policy, which takes over what both know (rho, schedule, layers, ...).
     """
-    rival = config.copy()
-    OmegaConf.set_struct(rival, False)
-    known = {"dense": "Dense", "random": "Random", "truncate": "Truncate"}
-    if policy not in known:
-        raise ConfigError([Problem("compare", f"must name some of {', '.join(known)}, got {policy!r}")])
-    budget = {key: config.retention[key] for key in ("rho", "schedule", "slope", "layers") if key in config.retention}
-    target = {"_target_": f"retention.policies.{known[policy]}"}
-    rival.retention = {**target, "rho": 1.0} if policy == "dense" else {**target, **budget}
-    rival.paths.run_dir = str(Path(config.paths.run_dir) / policy)
-    rival.compare = []
-    rival.ckpt = None
-    return rival
+    merged = config.copy()
+    OmegaConf.set_struct(merged, False)
+    shared = {key: value for key, value in config.retention.items() if key in rival.retention and key != "_target_"}
+    merged.retention = OmegaConf.merge(rival.retention, shared)
+    merged.paths.run_dir = str(Path(config.paths.run_dir) / name)
+    merged.compare = []
+    merged.ckpt = None
+    return merged
 
 
 def run_one(config: DictConfig) -> Record:
@@ -209,7 +215,9 @@ def own_tokenizer(parts: Parts) -> Any:
     if tokenizer is None and hasattr(parts.data, "build_tokenizer"):
         tokenizer = parts.data.build_tokenizer()
     if tokenizer is None:
-        message = f"{parts.backbone.name} is trained from scratch and has no tokenizer; this task needs a pretrained one"
+        message = (
+            f"{parts.backbone.name} is trained from scratch and has no tokenizer; this task needs a pretrained one"
+        )
         raise ConfigError([Problem("backbone", message)])
     return tokenizer
 
@@ -221,15 +229,13 @@ def build_module(config: DictConfig, parts: Parts, vocab_size: int) -> Retention
 
     def make(policy: RetentionPolicy) -> RetentionModule:
         encoder = parts.backbone.encoder(vocab_size)
-        module: RetentionModule = parts.module_type(
-            num_labels=parts.data.num_labels, encoder=encoder, policy=policy, **shared
-        )
+        module: RetentionModule = parts.module_type(encoder=encoder, policy=policy, **parts.data.head(), **shared)
         return module
 
     module = make(parts.policy)
     if config.init is not None and config.mode == "fit":
         load_weights(module, read_checkpoint(config.init), config.init, policy=False)
-    if parts.training.distill.weight > 0 and config.mode == "fit":
+    if parts.training.distill.active and config.mode == "fit":
         module.teach(_teacher(make, parts))
     return module
 
@@ -266,12 +272,16 @@ def fit(config: DictConfig, parts: Parts, module: RetentionModule, trainer: pl.T
     if config.ckpt is not None:
         content = read_checkpoint(config.ckpt)
         load_weights(module, content, config.ckpt, policy=True)
-        if content.get("epoch", 0) + 1 > trainer.max_epochs:  # type: ignore[operator]
-            raise CheckpointError(f"{config.ckpt}: has already finished epoch {content['epoch']}; raise trainer.max_epochs")
+        if content.get("epoch", 0) + 1 >= (trainer.max_epochs or 0):
+            raise CheckpointError(
+                f"{config.ckpt}: has already finished epoch {content['epoch']}; raise trainer.max_epochs"
+            )
     trainer.fit(module, datamodule=parts.data, ckpt_path=config.ckpt, weights_only=True)
 
 
-def _record(config: DictConfig, parts: Parts, module: RetentionModule, metrics: dict[str, float], wall_s: float) -> Record:
+def _record(
+    config: DictConfig, parts: Parts, module: RetentionModule, metrics: dict[str, float], wall_s: float
+) -> Record:
     by_type = {type(callback): callback for callback in parts.callbacks}
     profile, memory = by_type.get(RetentionProfile), by_type.get(Memory)
     throughput, slack = by_type.get(Throughput), by_type.get(Slack)
@@ -291,8 +301,8 @@ def _record(config: DictConfig, parts: Parts, module: RetentionModule, metrics: 
         metrics=scores,
         monitor=str(config.task.monitor),
         throughput_tokens_per_s=speed.get("test_tokens_per_s"),
-        peak_mib=peak.get("test_peak_mib"),
-        memory_kind=peak.get("memory_kind"),
+        peak_mib=cast("float | None", peak.get("test_peak_mib")),
+        memory_kind=cast("str | None", peak.get("memory_kind")),
     )
     plain = OmegaConf.to_container(config, resolve=True)
     record = build_record(result, config=plain, seed=int(config.seed), wall_s=wall_s)  # type: ignore[arg-type]

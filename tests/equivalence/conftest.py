@@ -122,7 +122,7 @@ Keep = dict[int, Tensor]
 
 @pytest.fixture
 def nested_keep() -> Callable[[Tensor], Keep]:
-    """Two successive removals, after layers 0 and 2; all keep their first token, each sample another number of tokens."""
+    """Two successive removals, after layers 0 and 2; all keep their first token, and different numbers of tokens."""
 
     def make(mask: Tensor) -> Keep:
         generator = torch.Generator().manual_seed(13)
@@ -181,7 +181,7 @@ def make_policy(name: str, **settings: Any) -> RetentionPolicy:
         "random": Random,
         "truncate": Truncate,
     }
-    return kinds[name](**{"rho": 0.5, **settings}).eval()
+    return kinds[name](**{"rho": 0.5, "slope": 0.5, **settings}).eval()
 
 
 @pytest.fixture

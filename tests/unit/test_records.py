@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-import multiprocessing
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from datetime import datetime
@@ -206,23 +207,35 @@ def test_a_missing_line_end_is_mended(tmp_path: Path) -> None:
     assert [record["value"] for record in read_records([path])] == [1, 2]
 
 
-def _append_many(path: Path, writer: int) -> None:
-    for number in range(40):
-        append_record(path, {"kind": "quality", "writer": writer, "number": number, "padding": "x" * 9000})
+def writer(path: Path, name: str, count: int) -> subprocess.Popen[bytes]:
+    """Another process that appends ``count`` records."""
+    code = (
+        "import sys; from retention.records import append_record\n"
+        "path, name, count = sys.argv[1:]\n"
+        "for number in range(int(count)):\n"
+        "    append_record(path, {'kind': 'quality', 'writer': name, 'number': number, 'padding': 'x' * 9000})\n"
+    )
+    return subprocess.Popen([sys.executable, "-c", code, str(path), name, str(count)])
 
 
 def test_writers_at_the_same_time_do_not_interleave(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
-    context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=_append_many, args=(path, writer)) for writer in range(4)]
-    for process in writers:
-        process.start()
-    for process in writers:
-        process.join()
-    records = read_records([path])
-    assert sorted((record["writer"], record["number"]) for record in records) == [
-        (writer, number) for writer in range(4) for number in range(40)
-    ]
+    writers = [writer(path, name, 40) for name in "abc"]
+    assert [process.wait() for process in writers] == [0, 0, 0]
+    found = sorted((record["writer"], record["number"]) for record in read_records([path]))
+    assert found == [(name, number) for name in "abc" for number in range(40)]
+
+
+def test_a_writer_waits_for_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    with path.open("a") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        waiting = writer(path, "a", 1)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(1.0)
+        assert path.read_bytes() == b""
+    assert waiting.wait() == 0
+    assert len(read_records([path])) == 1
 
 
 def _nothing(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ def check_budget(rho: float, schedule: str | Sequence[float], slope: float) -> N
         )
     else:
         shares = list(schedule)
-        ordered = all(a >= b for a, b in zip(shares, shares[1:], strict=False))
+        ordered = all(a >= b for a, b in pairwise(shares))
         within = all(0.0 < share <= 1.0 for share in shares)
         checks.require(
             bool(shares) and within and ordered,
@@ -58,7 +59,7 @@ class Budget(nn.Module):
         ConfigError: a value is out of range, or a list does not have one share per gate.
     """
 
-    def __init__(self, *, rho: float, schedule: str | Sequence[float], num_gates: int, slope: float = 0.5) -> None:
+    def __init__(self, *, rho: float, schedule: str | Sequence[float], num_gates: int, slope: float = 1.0) -> None:
         check_budget(rho, schedule, slope)
         super().__init__()
         self.rho = rho
@@ -87,7 +88,7 @@ class Budget(nn.Module):
         if self.allocation is not None:
             return (True,) * self.num_gates
         values = [1.0, *self.shares().tolist()]
-        return tuple(after < before - _ROUNDING for before, after in zip(values, values[1:], strict=False))
+        return tuple(after < before - _ROUNDING for before, after in pairwise(values))
 
     def targets(self, lengths: Tensor, anneal: float = 1.0) -> Tensor:
         """Budget in tokens, not rounded, [G, B] float.

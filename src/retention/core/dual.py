@@ -131,7 +131,7 @@ class ExactDual(Dual):
     """The multiplier of every sample in closed form: tau with sum_t survival_t p(s_t - tau) = budget.
 
     tau is found by bisection without gradient; one Newton step from there carries the exact derivative of tau with
-    respect to scores, survival and budget (implicit function theorem). There is nothing to tune and nothing to collapse.
+    respect to scores, survival and budget (implicit function theorem). Nothing to tune, nothing to collapse.
 
     Differs from the paper: eqs. 4-5 ascend one multiplier for all samples; the stationarity condition in s of the
     entropy-regularised problem is the same shift by tau.

@@ -79,6 +79,10 @@ class RetentionData(pl.LightningDataModule, ABC):
     def collator(self) -> Collate:
         """The function that pads encoded rows into a batch (picklable, for loader processes)."""
 
+    def head(self) -> dict[str, Any]:
+        """What the task's LightningModule must know of the data, as constructor arguments."""
+        return {}
+
     @property
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The attached tokenizer."""

@@ -42,6 +42,9 @@ class LabelledTextData(RetentionData):
         """How many classes there are."""
         return len(self.label_names)
 
+    def head(self) -> dict[str, Any]:
+        return {"num_labels": self.num_labels}
+
     def encode(self, documents: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         """Token rows of the texts, with ``label`` and ``index``."""
         encoded = encode_texts(self.tokenizer, documents["text"], self.settings.max_length)

@@ -43,7 +43,7 @@ class Decision:
 
     Attributes:
         keep_mask: [B, N] bool, True = goes on; None = nothing is removed.
-        log_gates: [B, N] float <= 0, added to the attention logits of the token as a key in every later layer; None = 0.
+        log_gates: [B, N] float <= 0, added to the attention logits of the token as a key in all later layers; None = 0.
         survival: [B, N] float, updated ``LayerView.survival``; None = unchanged.
     """
 

@@ -119,7 +119,7 @@ class Retainer:
         call = inspect.signature(encoder.forward).bind_partial(*args, **kwargs).arguments
         call = {**call, **call.get("kwargs", {})}
         input_ids, embeds = call.get("input_ids"), call.get("inputs_embeds")
-        source: Tensor = embeds if input_ids is None else input_ids
+        source: Any = embeds if input_ids is None else input_ids
         mask = call.get("attention_mask")
         if mask is None:
             mask = torch.ones(source.shape[:2], dtype=torch.long, device=source.device)

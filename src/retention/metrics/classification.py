@@ -9,7 +9,7 @@ import datasets
 import evaluate
 
 
-class Accuracy(evaluate.Metric):  # type: ignore[misc]
+class Accuracy(evaluate.Metric):
     """Share of rows whose predicted class is the label, in [0, 1]."""
 
     def _info(self) -> evaluate.MetricInfo:

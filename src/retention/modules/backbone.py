@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokeniz
 from retention.core.flops import EncoderShape
 from retention.engine.adapters import adapter_for
 from retention.engine.retainer import check_engine
-from retention.errors import Checks, CheckpointError, ConfigError, Problem
+from retention.errors import CheckpointError, Checks, ConfigError, Problem
 
 
 class Backbone:
@@ -62,7 +62,7 @@ class Pretrained(Backbone):
         attn_implementation: see ``Backbone``.
         attention_dropout: replaces the checkpoint's attention dropout, in [0, 1); None = as it is. 0 lets the fused
             kernels run while training on a CPU.
-        freeze_embeddings: keep the token embeddings as they are while training; saves their gradient and optimiser state.
+        freeze_embeddings: do not train the token embeddings; saves their gradient and optimiser state.
 
     Raises:
         ConfigError: a value is out of range.
@@ -112,7 +112,9 @@ class Pretrained(Backbone):
             return loader.from_pretrained(self.path, revision=self.revision, **options)
         except (OSError, ValueError) as error:
             local = Path(self.path).is_dir()
-            where = "the folder holds no usable model" if local else "neither a folder nor a hub repository within reach"
+            where = (
+                "the folder holds no usable model" if local else "neither a folder nor a hub repository within reach"
+            )
             message = f"{self.path!r}: {where} ({_first_line(error)}); pass backbone.path=<folder>"
             raise ConfigError([Problem("backbone.path", message)]) from error
 
@@ -174,14 +176,16 @@ def save_backbone(folder: Path, encoder: Any, tokenizer: PreTrainedTokenizerBase
 def build_encoder(config: Any, attn_implementation: str | None) -> nn.Module:
     """A randomly initialised encoder."""
     extra = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
-    return drop_pooler(AutoModel.from_config(config, dtype=torch.float32, **extra))
+    loader: Any = AutoModel
+    return drop_pooler(loader.from_config(config, dtype=torch.float32, **extra))
 
 
-def drop_pooler(model: nn.Module) -> nn.Module:
+def drop_pooler(model: Any) -> nn.Module:
     """Heads here read states, not the pooler; an unused pooler would only trouble distributed training."""
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
-    return model
+    encoder: nn.Module = model
+    return encoder
 
 
 def _set_attention_dropout(config: Any, value: float) -> None:

@@ -17,6 +17,7 @@ from retention.engine import ForwardReport, Retainer
 from retention.modules.distillation import Distillation
 from retention.modules.optimization import AdamWSettings, restore_rng, rng_state
 from retention.modules.phases import Phases
+from retention.modules.saliency import layer_saliency
 from retention.policies.adaptive import Adaptive
 from retention.policies.base import RetentionPolicy
 
@@ -98,6 +99,10 @@ class RetentionModule(pl.LightningModule):
         """Scalar loss against the teacher's logits."""
 
     @abstractmethod
+    def answer_score(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Scalar, confidence in the answer given, summed over the batch; its gradient is the saliency."""
+
+    @abstractmethod
     def collect(self, logits: Tensor, batch: Batch) -> dict[str, list[Any]]:
         """What one evaluation batch contributes to the metrics, rows as plain values."""
 
@@ -165,20 +170,40 @@ class RetentionModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         progress = self.global_step / max(1, int(self.trainer.estimated_stepping_batches))
         self.policy.phase, self.policy.anneal = self.settings.phases.at(progress)
+        taught = self._ask_teacher(batch)
         logits = self(batch)
-        loss = self._with_teacher(self.task_loss(logits, batch), logits, batch) + self._budget_loss(logits)
+        loss = self._with_teacher(self.task_loss(logits, batch), logits, taught, batch) + self._budget_loss(logits)
         size = len(batch["input_ids"])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
         self.log("retention/target_share", self.target_share, batch_size=size)
         return loss
 
-    def _with_teacher(self, task_loss: Tensor, logits: Tensor, batch: Batch) -> Tensor:
-        weight = self.settings.distill.weight
-        if weight == 0.0 or not self._teacher:
+    def _ask_teacher(self, batch: Batch) -> Tensor | None:
+        """The teacher's logits; guides the policy by the teacher's saliency on the way."""
+        if not self._teacher:
+            return None
+        teacher = self._teacher[0]
+        if self.settings.distill.saliency == 0.0 or not isinstance(self.policy, Adaptive):
+            with torch.no_grad():
+                logits: Tensor = teacher(batch)
+            return logits
+
+        def answer() -> tuple[Tensor, Tensor]:
+            logits = teacher(batch)
+            return logits, teacher.answer_score(logits, batch)
+
+        logits, saliency = layer_saliency(teacher.encoder, self.policy.scored, answer)
+        self.policy.guide(saliency)
+        return logits
+
+    def _with_teacher(self, task_loss: Tensor, logits: Tensor, taught: Tensor | None, batch: Batch) -> Tensor:
+        if taught is None:
             return task_loss
-        with torch.no_grad():
-            taught = self._teacher[0](batch)
-        return (1.0 - weight) * task_loss + weight * self.distillation_loss(logits, taught, batch)
+        settings = self.settings.distill
+        loss = (1.0 - settings.weight) * task_loss + settings.weight * self.distillation_loss(logits, taught, batch)
+        if isinstance(self.policy, Adaptive):
+            loss = loss + settings.saliency * self.policy.guidance_loss().to(loss)
+        return loss
 
     def _budget_loss(self, logits: Tensor) -> Tensor:
         if not isinstance(self.policy, Adaptive) or self.phase == "keep_all":

@@ -20,7 +20,7 @@ class ClassificationModule(RetentionModule):
 
     Args:
         num_labels: C.
-        pooling: ``cls`` = state of the first token; ``mean`` = mean of the tokens that are left, weighed by their gates.
+        pooling: ``cls`` = state of the first token; ``mean`` = mean of the tokens left, weighed by their gates.
         dropout: before the linear layer, in [0, 1).
         others: see ``RetentionModule``.
 
@@ -45,6 +45,9 @@ class ClassificationModule(RetentionModule):
 
     def distillation_loss(self, logits: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         return soft_target_loss(logits, teacher, self.settings.distill.temperature)
+
+    def answer_score(self, logits: Tensor, batch: Batch) -> Tensor:
+        return F.log_softmax(logits.float(), -1).amax(-1).sum()
 
     def collect(self, logits: Tensor, batch: Batch) -> dict[str, list[Any]]:
         self.last_predictions = logits.argmax(-1)

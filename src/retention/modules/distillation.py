@@ -17,6 +17,8 @@ class Distillation:
     Attributes:
         weight: w in [0, 1]; loss = (1 - w) task + w distillation. 0 = off.
         temperature: > 0; the loss is scaled by its square.
+        saliency: weight >= 0 of a ranking loss that teaches scorers which token states the teacher's answer rests on
+            (its gradient norms); needs a trainable policy. 0 = off.
         teacher: checkpoint of a dense run of the same task; needed where ``weight`` > 0.
 
     Raises:
@@ -25,15 +27,22 @@ class Distillation:
 
     weight: float = 0.0
     temperature: float = 2.0
+    saliency: float = 0.0
     teacher: str | None = None
 
     def __post_init__(self) -> None:
         checks = Checks()
         checks.require(0.0 <= self.weight <= 1.0, "weight", f"must be in [0, 1], got {self.weight}")
         checks.require(self.temperature > 0, "temperature", f"must be > 0, got {self.temperature}")
-        message = f"weight is {self.weight} but there is no teacher; pass distill.teacher=<checkpoint of a dense run>"
-        checks.require(self.weight == 0.0 or self.teacher is not None, "teacher", message)
+        checks.require(self.saliency >= 0, "saliency", f"must be >= 0, got {self.saliency}")
+        message = "weight or saliency is set but there is no teacher; pass distill.teacher=<checkpoint of a dense run>"
+        checks.require(not self.active or self.teacher is not None, "teacher", message)
         checks.finish()
+
+    @property
+    def active(self) -> bool:
+        """Whether a teacher is asked at all."""
+        return self.weight > 0 or self.saliency > 0
 
 
 def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -30,7 +30,7 @@ class AdamWSettings:
     """
 
     lr: float = 3e-5
-    policy_lr: float = 1e-3
+    policy_lr: float = 1e-2
     weight_decay: float = 0.01
     warmup: float = 0.06
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +17,21 @@ from retention.engine.gate import Decision, LayerView
 from retention.engine.report import ForwardReport
 from retention.errors import Checks
 from retention.policies.base import RetentionPolicy, check_policy
+
+
+@dataclass
+class _Pass:
+    """What one forward pass leaves for the losses; holds the graph, so it is never copied or saved.
+
+    Attributes:
+        targets: [G, B] float, budget in tokens.
+        slacks: layer_idx -> scalar, (expected kept - budget), mean over the batch.
+        ranking: ranking losses of the guided gates.
+    """
+
+    targets: Tensor = field(default_factory=lambda: torch.zeros(0))
+    slacks: dict[int, Tensor] = field(default_factory=dict)
+    ranking: list[Tensor] = field(default_factory=list)
 
 
 class Adaptive(RetentionPolicy):
@@ -48,7 +64,7 @@ class Adaptive(RetentionPolicy):
         dual: Dual,
         rho: float,
         schedule: str | Sequence[float] = "linear",
-        slope: float = 0.5,
+        slope: float = 1.0,
         layers: Sequence[int] | None = None,
         beta: float = 0.66,
         gamma: float = -0.1,
@@ -73,11 +89,12 @@ class Adaptive(RetentionPolicy):
         self.decay = decay
         self.keep_bias = keep_bias
         self.explore = explore
-        self._slacks: dict[int, Tensor] = {}
+        self._saliency: dict[int, Tensor] = {}
+        self._pass = _Pass()
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies leave out the last forward pass: tensors of a graph cannot be copied."""
-        return {name: value for name, value in self.__dict__.items() if name != "_targets"} | {"_slacks": {}}
+        return {**self.__dict__, "_pass": _Pass(), "_saliency": {}}
 
     def build(self, shape: EncoderShape, name: str = "the encoder") -> None:
         super().build(shape, name)
@@ -95,13 +112,23 @@ class Adaptive(RetentionPolicy):
 
     def begin(self, report: ForwardReport) -> None:
         super().begin(report)
-        self._slacks = {}
-        self._targets = self.budget.targets(report.lengths, self.current_anneal)
+        self._pass = _Pass(targets=self.budget.targets(report.lengths, self.current_anneal))
 
     def score(self, view: LayerView) -> Tensor:
         scorer: Scorer = self.scorers[str(view.layer_idx)]  # type: ignore[assignment]
-        scores: Tensor = scorer(view.hidden_states, view.weights)
-        return scores.float()
+        scores: Tensor = scorer(view.hidden_states, view.weights).float()
+        if self.training and view.layer_idx in self._saliency:
+            saliency = self._saliency[view.layer_idx].gather(1, view.positions)
+            self._pass.ranking.append(ranking_loss(scores, saliency, view.valid & ~view.protected))
+        return scores
+
+    def guide(self, saliency: dict[int, Tensor]) -> None:
+        """Importance that the scorers should rank by in the next passes; layer_idx -> [B, T] float >= 0."""
+        self._saliency = saliency
+
+    def guidance_loss(self) -> Tensor:
+        """Mean ranking loss of the last pass over the gates, scalar; 0 where nothing guides."""
+        return torch.stack(self._pass.ranking).mean() if self._pass.ranking else torch.zeros(())
 
     def soft_decision(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
         logits, keep_probs = self._probabilities(gate, scores, view.survival.float(), view)
@@ -127,9 +154,9 @@ class Adaptive(RetentionPolicy):
         As a share of the real tokens, or in tokens where the dual asks for raw slack. Zeros where no gate was asked:
         in the ``keep_all`` phase, and where the budget is so large that no gate is active.
         """
-        if not self._slacks:
+        if not self._pass.slacks:
             return self.dual.multipliers.new_zeros(len(self.scored))
-        return torch.stack([self._slacks[layer] for layer in self.scored])
+        return torch.stack([self._pass.slacks[layer] for layer in self.scored])
 
     def budget_loss(self) -> Tensor:
         """Lagrangian term of the last pass, scalar (eq. 5)."""
@@ -142,15 +169,32 @@ class Adaptive(RetentionPolicy):
         return {int(layer): scorer.macs_per_token() for layer, scorer in self.scorers.items()}  # type: ignore[operator]
 
     def _probabilities(self, gate: int, scores: Tensor, survival: Tensor, view: LayerView) -> tuple[Tensor, Tensor]:
-        logits = self.dual.gate_logits(scores, self._targets[gate], survival, view.protected, self.gate)
+        logits = self.dual.gate_logits(scores, self._pass.targets[gate], survival, view.protected, self.gate)
         keep_probs = self.dual.keep_probs(logits, self.gate)
         return logits, torch.where(view.protected, torch.ones_like(keep_probs), keep_probs)
 
     def _account(self, gate: int, mass: Tensor, view: LayerView) -> None:
-        slack = mass - self._targets[gate]
-        self._slacks[view.layer_idx] = (slack if self.dual.uses_raw_slack() else slack / view.lengths).mean()
+        slack = mass - self._pass.targets[gate]
+        self._pass.slacks[view.layer_idx] = (slack if self.dual.uses_raw_slack() else slack / view.lengths).mean()
 
     def _explored(self, scores: Tensor) -> Tensor:
         if self.explore == 0.0:
             return scores
         return scores + self.explore * torch.logit(torch.rand_like(scores), eps=1e-6)
+
+
+def ranking_loss(scores: Tensor, importance: Tensor, candidates: Tensor) -> Tensor:
+    """Cross-entropy between the distributions that importance and scores induce over a sample's tokens (ListNet).
+
+    Args:
+        scores: [B, N].
+        importance: [B, N] >= 0, any scale.
+        candidates: [B, N] bool, tokens that are ranked; samples without any do not count.
+
+    Returns:
+        Scalar, mean over samples.
+    """
+    wanted = importance.masked_fill(~candidates, 0.0)
+    wanted = wanted / wanted.sum(1, keepdim=True).clamp_min(1e-12)
+    log_shares = torch.log_softmax(scores.masked_fill(~candidates, -1e4), dim=1)
+    return -(wanted * log_shares).sum(1).mean()

@@ -57,7 +57,7 @@ class RetentionPolicy(nn.Module):
         *,
         rho: float,
         schedule: str | Sequence[float] = "linear",
-        slope: float = 0.5,
+        slope: float = 1.0,
         layers: Sequence[int] | None = None,
     ) -> None:
         check_policy(rho, schedule, slope, layers)

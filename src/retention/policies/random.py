@@ -27,7 +27,7 @@ class Random(RetentionPolicy):
         *,
         rho: float,
         schedule: str | Sequence[float] = "linear",
-        slope: float = 0.5,
+        slope: float = 1.0,
         layers: Sequence[int] | None = None,
         seed: int = 0,
     ) -> None:

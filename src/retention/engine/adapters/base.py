@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,22 +60,22 @@ def _autocast(tensor: Tensor) -> bool:
 
 
 @cache
-def parameter_names(layer_type: type[nn.Module]) -> tuple[str, ...]:
-    """Parameter names of ``forward``, without self."""
-    return tuple(inspect.signature(layer_type.forward).parameters)[1:]
+def parameter_names(layer_type: Hashable) -> tuple[str, ...]:
+    """Parameter names of the ``forward`` of a layer class, without self."""
+    return tuple(inspect.signature(cast(type[nn.Module], layer_type).forward).parameters)[1:]
 
 
 def argument(layer: nn.Module, arguments: Arguments, name: str) -> Any:
     """One argument of a layer call, given by position or by name."""
     args, kwargs = arguments
-    index = parameter_names(type(layer)).index(name)
+    index = parameter_names(cast(Hashable, type(layer))).index(name)
     return args[index] if index < len(args) else kwargs.get(name)
 
 
 def replace(layer: nn.Module, arguments: Arguments, **values: Any) -> Arguments:
     """The same call with some arguments replaced; positional ones stay positional."""
     args, kwargs = list(arguments[0]), dict(arguments[1])
-    names = parameter_names(type(layer))
+    names = parameter_names(cast(Hashable, type(layer)))
     for name, value in values.items():
         index = names.index(name)
         if index < len(args):

@@ -1,0 +1,91 @@
+"""Train a series of policies from one dense model per seed, and append their records to results/.
+
+For every seed: stage 1 trains the dense model; stage 2 gives each policy the same further training from its
+checkpoint, distilled from it. Finished runs are skipped, so an interrupted series goes on where it stopped.
+
+    python scripts/quality.py sst2_small backbone.path=<folder> data.dir=<folder>
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from retention.records import read_records
+
+ROOT = Path(__file__).resolve().parent.parent
+SERIES = ("dense", "adaptive:0.5", "adaptive:0.3", "random:0.3", "truncate:0.3")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the series; ``rho`` is None for the dense model of stage 1."""
+
+    policy: str
+    rho: float | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Folder name."""
+        return f"{self.policy}-{'stage1' if self.rho is None else self.rho}-seed{self.seed}"
+
+
+def jobs(series: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
+    """Stage 1 of a seed, then its stage 2."""
+    for seed in seeds:
+        yield Job("dense", None, seed)
+        for entry in series:
+            policy, _, rho = entry.partition(":")
+            yield Job(policy, float(rho or 1.0), seed)
+
+
+def command(job: Job, experiment: str, folder: Path, record: Path, overrides: Sequence[str]) -> list[str]:
+    """The command line of one run; only stage 2 leaves a record."""
+    words = [sys.executable, str(ROOT / "run.py"), f"experiment={experiment}", f"retention={job.policy}"]
+    words += [f"seed={job.seed}", f"hydra.run.dir={folder / job.name}", *overrides]
+    if job.rho is None:
+        return words
+    teacher = folder / Job("dense", None, job.seed).name / "checkpoints" / "last.ckpt"
+    return [*words, f"retention.rho={job.rho}", f"init={teacher}", "distill.weight=0.9", f"record={record}"]
+
+
+def main() -> int:
+    """Run the series; returns the number of failed runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", help="name of a recipe in conf/experiment")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--series", nargs="+", default=list(SERIES), help="policy:rho, for example adaptive:0.3")
+    parser.add_argument("--record", type=Path, help="default: results/quality/<experiment>.jsonl")
+    parser.add_argument("overrides", nargs="*", help="passed on to run.py")
+    arguments = parser.parse_intermixed_args()
+    record = arguments.record or ROOT / "results" / "quality" / f"{arguments.experiment}.jsonl"
+    folder = ROOT / "outputs" / "quality" / arguments.experiment
+    done = {
+        (entry["policy"], entry["rho"], entry["seed"]) for entry in (read_records([record]) if record.exists() else [])
+    }
+    failed = 0
+    for job in jobs(arguments.series, arguments.seeds):
+        finished = (folder / job.name / "record.json").exists() if job.rho is None else astuple(job) in done
+        if finished:
+            print(f"{job.name}: already done", flush=True)
+            continue
+        print(f"{job.name} ...", flush=True)
+        status = subprocess.run(command(job, arguments.experiment, folder, record, arguments.overrides)).returncode
+        if status:
+            failed += 1
+            print(f"{job.name}: failed with exit status {status}", file=sys.stderr, flush=True)
+    return failed
+
+
+def astuple(job: Job) -> tuple[str, float | None, int]:
+    """What a record is recognised by."""
+    return job.policy, job.rho, job.seed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

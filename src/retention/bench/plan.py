@@ -1,0 +1,198 @@
+"""From the settings to encoder, policies and data, built and checked before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from retention.bench.settings import SHAPES, VOCABULARY, Settings
+from retention.checks import Builder
+from retention.core.flops import EncoderShape
+from retention.data.base import RetentionData
+from retention.engine.adapters import adapter_for
+from retention.errors import Checks, ConfigError, Problem
+from retention.modules.backbone import Backbone
+from retention.policies import RetentionPolicy
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One policy at one asked share, sized for the encoder.
+
+    Attributes:
+        name: of its file in conf/retention.
+        policy: freshly initialised.
+        node: its resolved configuration.
+    """
+
+    name: str
+    policy: RetentionPolicy
+    node: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a measurement is made of.
+
+    Attributes:
+        settings: what was typed.
+        backbone: the encoder, not loaded yet.
+        backbone_node: its resolved configuration.
+        shape: its dimensions.
+        attention: attention implementations it can be measured with, the one that policies use first.
+        contenders: policies x shares.
+    """
+
+    settings: Settings
+    backbone: Backbone
+    backbone_node: dict[str, Any]
+    shape: EncoderShape
+    attention: tuple[str, ...]
+    contenders: tuple[Contender, ...]
+
+    def data(self, length: int, batch_size: int) -> RetentionData:
+        """The data module of the task, with texts cut at ``length``."""
+        builder = Builder(_data_config(self.settings, length, batch_size))
+        data: RetentionData = builder.make("task.data")
+        builder.finish()
+        return data
+
+
+def make_plan(settings: Settings) -> Plan:
+    """Check the settings and build what needs neither weights nor data.
+
+    Raises:
+        ConfigError: everything wrong with the settings.
+    """
+    checks = Checks()
+    settings.check(checks)
+    _check_names(settings, checks)
+    checks.finish()
+    builder = Builder(_config(settings))
+    backbone = builder.make("backbone")
+    checks.problems += builder.checks.problems
+    contenders = [_contender(settings, name, rho, checks) for name in settings.policies for rho in settings.rhos]
+    if settings.task is not None:
+        checks.gather(lambda: _check_data(settings))
+    if backbone is not None:
+        checks.gather(lambda: _check_fit(settings, backbone, contenders))
+    checks.problems = list(dict.fromkeys(checks.problems))  # the same mistake shows once per policy
+    checks.finish()
+    return Plan(
+        settings=settings,
+        backbone=backbone,
+        backbone_node=_plain(builder.config, "backbone"),
+        shape=backbone.shape(),
+        attention=_attention(backbone),
+        contenders=tuple(contender for contender in contenders if contender is not None),
+    )
+
+
+def backbone_node(settings: Settings) -> Mapping[str, Any] | None:
+    """Configuration of the encoder where it does not come from conf/backbone; None = it does.
+
+    ``--backbone`` names a file of conf/backbone or is one of your own; ``--path`` alone is a checkpoint folder;
+    otherwise random weights of ``--shape``.
+    """
+    if settings.backbone is not None:
+        own = settings.backbone.endswith(".yaml")
+        return OmegaConf.to_container(OmegaConf.load(settings.backbone)) if own else None  # type: ignore[return-value]
+    target = "retention.modules.backbone"
+    if settings.path is not None:
+        return {"_target_": f"{target}.Pretrained", "name": Path(settings.path).resolve().name, "path": settings.path}
+    shape = settings.shape or "minilm"
+    preset = SHAPES[shape]
+    fields = {**preset["fields"], "max_position_embeddings": max(512, *settings.lengths)}
+    return {"_target_": f"{target}.Scratch", "name": f"{shape}-random", **preset, "fields": fields}
+
+
+def _check_names(settings: Settings, checks: Checks) -> None:
+    """Names of files in the configuration groups."""
+    asked = [("--policy", "retention", name) for name in settings.policies]
+    if settings.task is not None:
+        asked.append(("--task", "task", settings.task))
+    if settings.backbone is not None and not settings.backbone.endswith(".yaml"):
+        asked.append(("--backbone", "backbone", settings.backbone))
+    for flag, group, name in asked:
+        known = sorted(path.stem for path in (settings.conf / group).glob("*.yaml"))
+        checks.require(name in known, flag, f"must be one of {', '.join(known)}, got {name!r}")
+    if settings.backbone is not None and settings.backbone.endswith(".yaml"):
+        there = Path(settings.backbone).is_file()
+        checks.require(there, "--backbone", f"{settings.backbone}: no such file; give one, or a name of conf/backbone")
+
+
+def _config(settings: Settings, *changes: str, policy: str = "adaptive") -> DictConfig:
+    """The project's configuration with this encoder, task and policy, and the changes ``key=value`` on top."""
+    groups = [f"retention={policy}"]
+    groups += [f"task={settings.task}"] if settings.task is not None else []
+    node = backbone_node(settings)
+    groups += [f"backbone={settings.backbone}"] if node is None else []
+    with initialize_config_dir(str(settings.conf.resolve()), version_base="1.3"):
+        config = compose("config", overrides=groups)
+    if node is not None:
+        config.backbone = node
+    if settings.path is not None:
+        changes = (*changes, f"backbone.path={settings.path}")
+    if settings.data is not None:
+        changes = (*changes, f"data.dir={settings.data}")
+    try:
+        return OmegaConf.merge(config, OmegaConf.from_dotlist([*changes, *settings.sets]))  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        key, message = str(error.full_key or "--set"), str(error).splitlines()[0]
+        raise ConfigError([Problem(key, f"{message}; see the files in conf (retention={policy})")]) from error
+
+
+def _contender(settings: Settings, name: str, rho: float, checks: Checks) -> Contender | None:
+    changes = [f"retention.rho={rho}"]
+    changes += [] if settings.schedule is None else [f"retention.schedule={settings.schedule}"]
+    changes += [] if settings.slope is None else [f"retention.slope={settings.slope}"]
+    try:
+        builder = Builder(_config(settings, *changes, policy=name))
+    except ConfigError as error:
+        checks.problems += error.problems
+        return None
+    policy = builder.make("retention")
+    checks.problems += builder.checks.problems
+    return None if policy is None else Contender(name, policy, _plain(builder.config, "retention"))
+
+
+def _data_config(settings: Settings, length: int, batch_size: int) -> DictConfig:
+    return _config(settings, f"task.data.max_length={length}", f"task.data.eval_batch_size={batch_size}")
+
+
+def _check_data(settings: Settings) -> None:
+    for length in settings.lengths:
+        builder = Builder(_data_config(settings, length, settings.batch_sizes[0]))
+        builder.make("task.data")
+        builder.finish()
+
+
+def _check_fit(settings: Settings, backbone: Backbone, contenders: list[Contender | None]) -> None:
+    """Sizes the policies, too; weights are not needed for it."""
+    checks = Checks()
+    shape = backbone.shape()
+    for contender in contenders:
+        if contender is not None:
+            policy = contender.policy
+            checks.gather(lambda policy=policy: policy.build(shape, backbone.name), "retention")  # type: ignore[misc]
+    places = getattr(backbone.config(VOCABULARY), "max_position_embeddings", None)
+    for length in settings.lengths:
+        fits = places is None or length <= places
+        checks.require(fits, "--length", f"{backbone.name} has {places} positions, got {length}")
+    checks.finish()
+
+
+def _attention(backbone: Backbone) -> tuple[str, ...]:
+    known = adapter_for(backbone.config(VOCABULARY).model_type).attention
+    first = backbone.attn_implementation or known[0]
+    return first, *(name for name in known if name != first)
+
+
+def _plain(config: DictConfig, key: str) -> dict[str, Any]:
+    return OmegaConf.to_container(OmegaConf.select(config, key), resolve=True)  # type: ignore[return-value]

@@ -1,0 +1,195 @@
+"""The dense models and the policies that run beside each other."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from retention.bench.inputs import Batch, Inputs
+from retention.bench.plan import Plan
+from retention.bench.settings import DTYPES
+from retention.bench.training import TrainingStep
+from retention.engine import Decision, ForwardReport, Gate, LayerView, Retainer
+from retention.policies import RetentionPolicy
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a variant is, in plain values.
+
+    Attributes:
+        name: unique, as shown in the table.
+        attention: attention implementation.
+        padded: whether texts are padded to the full length.
+        compiled: whether the encoder goes through ``torch.compile``.
+        contender: index in ``Plan.contenders``; None = dense.
+        keeps_all: whether the contender only scores, and removes nothing.
+    """
+
+    name: str
+    attention: str
+    padded: bool = False
+    compiled: bool = False
+    contender: int | None = None
+    keeps_all: bool = False
+
+
+def specs(plan: Plan, inputs: Inputs) -> list[Spec]:
+    """Everything that runs in one case: dense models first, then the contenders, then scoring alone."""
+    best = plan.attention[0]
+    found = [Spec(f"dense-{name}", name) for name in plan.attention]
+    if inputs.padded is not None:
+        found.append(Spec(f"dense-{best}-padded", best, padded=True))
+    if plan.settings.compiled:
+        found.append(Spec(f"dense-{best}-compiled", best, compiled=True))
+    for index, contender in enumerate(plan.contenders):
+        found.append(Spec(f"{contender.name} {contender.policy.rho:g}", best, contender=index))
+    return found + ([] if plan.settings.phase == "train" else _scoring(plan, best))
+
+
+def _scoring(plan: Plan, attention: str) -> list[Spec]:
+    """Scoring alone, once per kind of trainable policy: at the share where most layers have a scorer."""
+    most: dict[str, int] = {}
+    for index, contender in enumerate(plan.contenders):
+        scorers = len(contender.policy.scorer_macs())
+        before = most.get(contender.name)
+        if scorers and (before is None or scorers > len(plan.contenders[before].policy.scorer_macs())):
+            most[contender.name] = index
+    return [Spec(f"{name} scoring", attention, contender=index, keeps_all=True) for name, index in most.items()]
+
+
+class KeepsAll:
+    """A gate that asks a policy for its scores and lets everything through: what scoring alone costs."""
+
+    def __init__(self, policy: RetentionPolicy) -> None:
+        self.policy = policy
+
+    def begin(self, report: ForwardReport) -> None:
+        self.policy.begin(report)
+
+    def decide(self, view: LayerView) -> Decision | None:
+        if self.policy.active[self.policy.layers.index(view.layer_idx)]:
+            self.policy.score(view)
+        return None
+
+
+class Dense:
+    """The encoder as it is, [B, N] -> [B, N, D]."""
+
+    def __init__(self, encoder: Callable[..., Any]) -> None:
+        self.encoder = encoder
+
+    def __call__(self, batch: Batch) -> Tensor:
+        output = self.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        states: Tensor = output.last_hidden_state
+        return states
+
+
+class Retained:
+    """The encoder with removal, [B, N] -> [B, M, D]; hooks are attached for every batch, as in ``RetentionModule``."""
+
+    def __init__(self, encoder: nn.Module, gate: Gate, layers: tuple[int, ...]) -> None:
+        self.dense = Dense(encoder)
+        self.retainer = Retainer(encoder, gate, layers=layers, dropped="cut")
+
+    def __call__(self, batch: Batch) -> Tensor:
+        with self.retainer, self.retainer.protect(batch["protected_mask"]):
+            return self.dense(batch)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Something to time.
+
+    Attributes:
+        spec: what it is.
+        batches: its inputs.
+        step: one forward pass or one training step.
+        retainer: of a variant that removes tokens.
+        policy: likewise.
+    """
+
+    spec: Spec
+    batches: list[Batch]
+    step: Callable[[Batch], None]
+    retainer: Retainer | None = None
+    policy: RetentionPolicy | None = None
+
+    def calls(self) -> list[Callable[[], None]]:
+        """One call per batch."""
+        return [partial(self.step, batch) for batch in self.batches]
+
+    def reports(self) -> list[ForwardReport]:
+        """What is kept of each batch; runs all of them once. Empty for dense models."""
+        if self.retainer is None:
+            return []
+        found = []
+        for call in self.calls():
+            call()
+            found.append(self.retainer.report)
+        return found
+
+
+class Workshop:
+    """Builds variants that share one set of weights.
+
+    Args:
+        plan: what to build.
+        inputs: on the device.
+    """
+
+    def __init__(self, plan: Plan, inputs: Inputs) -> None:
+        torch.manual_seed(plan.settings.seed)
+        self.plan = plan
+        self.inputs = inputs
+        self._encoders: list[nn.Module] = []
+        self._optimizer: torch.optim.Optimizer | None = None
+
+    def build(self, spec: Spec) -> Variant:
+        """One variant, ready to run."""
+        encoder = self._encoder(spec.attention)
+        batches = self.inputs.padded if spec.padded and self.inputs.padded is not None else self.inputs.bucketed
+        if spec.contender is None:
+            forward = Dense(torch.compile(encoder) if spec.compiled else encoder)
+            return Variant(spec, batches, self._step(forward, encoder, None))
+        policy = self._policy(spec.contender)
+        gate: Gate = KeepsAll(policy) if spec.keeps_all else policy
+        retained = Retained(encoder, gate, policy.layers)
+        step = self._step(retained, encoder, policy)
+        return Variant(spec, batches, step, retained.retainer, policy)
+
+    def _encoder(self, attention: str) -> nn.Module:
+        """An encoder of its own (hooks and compilation stay apart) with the parameters of the first."""
+        settings = self.plan.settings
+        backbone = copy.deepcopy(self.plan.backbone)
+        backbone.attn_implementation = attention
+        encoder = backbone.encoder(self.inputs.vocab_size).to(settings.device, DTYPES[settings.dtype])
+        if self._encoders:
+            encoder.load_state_dict(self._encoders[0].state_dict(keep_vars=True), assign=True)
+        self._encoders.append(encoder)
+        return encoder.train(settings.phase == "train")
+
+    def _policy(self, index: int) -> RetentionPolicy:
+        settings = self.plan.settings
+        policy = copy.deepcopy(self.plan.contenders[index].policy).to(settings.device, DTYPES[settings.dtype])
+        return policy.train(settings.phase == "train")
+
+    def _step(
+        self, forward: Callable[[Batch], Tensor], encoder: nn.Module, policy: RetentionPolicy | None
+    ) -> Callable[[Batch], None]:
+        if self.plan.settings.phase == "inference":
+            return partial(_infer, forward)
+        if self._optimizer is None:
+            self._optimizer = TrainingStep.optimizer_of(encoder)
+        return TrainingStep(forward, self._optimizer, policy, self.plan.shape.hidden_size)
+
+
+def _infer(forward: Callable[[Batch], Tensor], batch: Batch) -> None:
+    with torch.inference_mode():
+        forward(batch)

@@ -1,0 +1,38 @@
+"""Tiny encoders with full attention in every layer, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+SMALL = {"vocab_size": 60, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
+TINY: dict[str, dict[str, Any]] = {
+    "bert": {**SMALL, "num_hidden_layers": 4},
+    "distilbert": {"vocab_size": 60, "dim": 32, "n_heads": 4, "hidden_dim": 64, "n_layers": 4},
+    "modernbert": {
+        **SMALL,
+        "num_hidden_layers": 4,
+        "global_attn_every_n_layers": 1,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "cls_token_id": 1,
+        "sep_token_id": 2,
+    },
+}
+
+
+@pytest.fixture
+def tiny() -> Callable[..., Any]:
+    """``tiny(family, **changes)``: a random encoder with eager attention, in evaluation mode."""
+    from transformers import AutoConfig, AutoModel
+
+    def build(family: str, **changes: Any) -> Any:
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(family, **{**TINY[family], **changes})
+        return AutoModel.from_config(config, attn_implementation="eager").eval()
+
+    return build

@@ -1,0 +1,67 @@
+"""The hooks round an encoder: which layers they ask, and gates that stay closed through a deep model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from retention.engine import Decision, ForwardReport, LayerView, Retainer
+
+IDS = torch.arange(40).reshape(2, 20)
+
+
+class Watch:
+    """Keeps everything and remembers what it was shown."""
+
+    def __init__(self, decision: Callable[[LayerView], Decision | None] = lambda view: None) -> None:
+        self.decision = decision
+        self.reports: list[ForwardReport] = []
+        self.views: list[LayerView] = []
+
+    def begin(self, report: ForwardReport) -> None:
+        self.reports.append(report)
+
+    def decide(self, view: LayerView) -> Decision | None:
+        self.views.append(view)
+        return self.decision(view)
+
+
+def test_only_the_gated_layers_are_asked_in_order(tiny: Callable[..., Any]) -> None:
+    gate, encoder = Watch(), tiny("bert")
+    with torch.no_grad(), Retainer(encoder, gate, layers=[2, 0, 2]) as retainer:
+        encoder(input_ids=IDS)
+    assert retainer.layers == (0, 2) and [view.layer_idx for view in gate.views] == [0, 2]
+    assert gate.reports == [retainer.report]
+
+
+def test_a_gate_sees_states_positions_and_text(tiny: Callable[..., Any]) -> None:
+    def every_other(view: LayerView) -> Decision:
+        return Decision(keep_mask=view.positions % 2 == 0)
+
+    gate, encoder = Watch(every_other), tiny("bert")
+    mask = torch.ones_like(IDS)
+    mask[1, 11:] = 0
+    with torch.no_grad(), Retainer(encoder, gate, layers=[0, 1], protected_ids=[20]):
+        encoder(input_ids=IDS, attention_mask=mask)
+    first, second = gate.views
+    assert first.hidden_states.shape == (2, 20, 32) and second.hidden_states.shape == (2, 10, 32)
+    assert second.positions[0].tolist() == list(range(0, 20, 2))
+    assert second.valid.sum(1).tolist() == [10, 6] and second.lengths.tolist() == [20, 11]
+    assert first.protected.nonzero().tolist() == [[1, 0]] and second.protected.nonzero().tolist() == [[1, 0]]
+    assert second.input_ids is IDS
+
+
+def test_a_deep_model_survives_gates_that_are_all_closed(tiny: Callable[..., Any]) -> None:
+    def close(view: LayerView) -> Decision:
+        return Decision(log_gates=torch.full(view.valid.shape, torch.finfo(torch.float32).min / 4))
+
+    for family, depth in (("bert", "num_hidden_layers"), ("distilbert", "n_layers")):
+        encoder = tiny(family, **{depth: 8})
+        with Retainer(encoder, Watch(close), layers=range(8)):
+            states = encoder(input_ids=IDS).last_hidden_state
+        states.sum().backward()
+        assert torch.isfinite(states).all()
+        gradients = [parameter.grad for parameter in encoder.parameters() if parameter.grad is not None]
+        assert all(torch.isfinite(gradient).all() for gradient in gradients)

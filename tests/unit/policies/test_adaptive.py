@@ -1,0 +1,228 @@
+"""Adaptive Retention: soft gates at the budget, straight-through removal, dual state."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from retention.core.dual import AscentDual, ExactDual
+from retention.policies import Adaptive
+from retention.policies.adaptive import ranking_loss
+
+
+def adaptive(built: Any, phase: str, **settings: Any) -> Any:
+    """A policy in training; ``dual`` is exact unless given."""
+    policy = built(
+        Adaptive(**{"dual": ExactDual(), "rho": 0.4, "schedule": "flat", "explore": 0.0, **settings})
+    ).train()
+    policy.phase = phase
+    return policy
+
+
+@pytest.mark.parametrize("count", ["sigmoid", "nonzero"])
+@pytest.mark.parametrize("anneal", [0.3, 1.0])
+def test_exact_soft_gates_meet_the_budget_of_every_sample(
+    count: str, anneal: float, built: Any, make_view: Any, ask: Any
+) -> None:
+    policy = adaptive(built, "soft", dual=ExactDual(count=count))
+    policy.anneal = anneal
+    decision = ask(policy, make_view((20, 13, 5)))
+    share = 1 - anneal * 0.6
+    torch.testing.assert_close(policy.report.keep_mass[0], share * torch.tensor([20.0, 13, 5]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(decision.survival.sum(1).detach(), policy.report.keep_mass[0])
+    assert policy.budget_slack().abs().max() < 1e-4 and policy.budget_loss() == 0
+
+
+def test_protected_gates_are_open_and_padding_is_left_alone(built: Any, make_view: Any, ask: Any) -> None:
+    decision = ask(adaptive(built, "soft"), make_view((20, 4)))
+    assert (decision.log_gates[:, 0] == 0).all() and (decision.survival[:, 0] == 1).all()
+    assert (decision.log_gates[1, 4:] == 0).all() and (decision.survival[1, 4:] == 0).all()
+    assert (decision.log_gates[0, 1:] < 0).any()
+
+
+def test_survival_multiplies_over_gates(built: Any, make_view: Any, ask: Any) -> None:
+    policy = adaptive(built, "soft", schedule=[0.8, 0.5, 0.3])
+    view = make_view((20, 13))
+    first = ask(policy, view)
+    later = make_view((20, 13), layer_idx=1, survival=first.survival.detach())
+    second = policy.decide(later)
+    assert (second.survival <= first.survival + 1e-6).all()
+    torch.testing.assert_close(second.survival.sum(1).detach(), torch.tensor([10.0, 6.5]), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("phase", ["soft", "removal"])
+@pytest.mark.parametrize("scorer", ["gated", "mlp", "linear"])
+def test_the_scorer_learns_in_both_phases(phase: str, scorer: str, built: Any, make_view: Any, ask: Any) -> None:
+    policy = adaptive(built, phase, scorer=scorer)
+    decision = ask(policy, make_view())
+    (decision.log_gates * torch.randn(2, 20)).clamp_min(-5).sum().backward()
+    weight = policy.scorers["0"].out.weight
+    assert weight.grad is not None and weight.grad.abs().sum() > 0 and torch.isfinite(weight.grad).all()
+
+
+def test_straight_through_has_value_zero_and_the_gradient_of_the_probability(
+    built: Any, make_view: Any, ask: Any
+) -> None:
+    policy = adaptive(built, "removal", dual=AscentDual())
+    decision = ask(policy, make_view())
+    assert (decision.log_gates == 0).all() and decision.keep_mask.sum(1).tolist() == [8, 5]
+    policy.zero_grad()
+    decision.log_gates[0, 3].backward(retain_graph=True)
+    found = policy.scorers["0"].out.bias.grad.item()
+    score = policy.score(make_view())[0, 3]
+    assert found == pytest.approx((torch.sigmoid(score) * torch.sigmoid(-score)).item(), rel=1e-5)
+
+
+def test_removal_keeps_the_tokens_of_highest_score(built: Any, make_view: Any, ask: Any) -> None:
+    policy, view = adaptive(built, "removal"), make_view((20, 13))
+    for mode in (policy.train(), policy.eval()):
+        keep = ask(mode, view).keep_mask
+        scores = policy.score(view).masked_fill(view.protected, math.inf).masked_fill(~view.valid, -math.inf)
+        for row, count in enumerate((8, 5)):
+            best = scores[row].argsort(descending=True)[:count]
+            assert set(keep[row].nonzero().flatten().tolist()) == set(best.tolist())
+
+
+@pytest.mark.parametrize("phase", ["soft", "removal"])
+@pytest.mark.parametrize("normalised", [True, False])
+def test_slack_is_expected_minus_budget_averaged_over_samples(
+    phase: str, normalised: bool, built: Any, make_view: Any, ask: Any
+) -> None:
+    policy = adaptive(built, phase, dual=AscentDual(normalised=normalised), keep_bias=1.0)
+    view = make_view((20, 13))
+    ask(policy, view)
+    probs = torch.sigmoid(policy.score(view)).masked_fill(view.protected, 1.0) * view.valid
+    slack = probs.sum(1) - torch.tensor([8.0, 5.2])
+    expected = (slack / torch.tensor([20.0, 13.0]) if normalised else slack).mean()
+    torch.testing.assert_close(policy.budget_slack(), expected.reshape(1))
+    policy.dual.multipliers.fill_(2.0)
+    loss = policy.budget_loss()
+    torch.testing.assert_close(loss, 2 * expected + 5 * expected**2)
+    loss.backward()
+    assert policy.scorers["0"].out.bias.grad > 0  # too many are kept: descent lowers the scores
+
+
+def test_nothing_asked_costs_nothing(built: Any, make_view: Any, ask: Any) -> None:
+    kept = adaptive(built, "keep_all", dual=AscentDual(), schedule=[0.6, 0.5, 0.4])
+    ask(kept, make_view())
+    assert kept.budget_slack().tolist() == [0, 0, 0] and kept.budget_loss() == 0
+    open_wide = adaptive(built, "soft", dual=AscentDual(), rho=1.0)
+    ask(open_wide, make_view())
+    assert open_wide.scored == () and open_wide.budget_slack().shape == (0,) and open_wide.budget_loss() == 0
+
+
+def test_scorers_and_prices_exist_only_for_gates_that_remove(built: Any) -> None:
+    policy = built(Adaptive(dual=AscentDual(), rho=0.5, schedule=[1.0, 0.6, 0.6], layers=[0, 1, 3], inner=4))
+    assert policy.scored == (1,) and list(policy.scorers) == ["1"]
+    assert policy.price() == {1: 0.0} and policy.scorer_macs() == {1: 2 * 16 * 4 + 4}
+
+
+def test_learned_budget_is_trained_by_its_price(built: Any, make_view: Any, ask: Any) -> None:
+    policy = adaptive(built, "soft", dual=AscentDual(), schedule="learned")
+    policy.dual.multipliers.copy_(torch.tensor([3.0, 0.0, 0.0]))
+    view = make_view()
+    ask(policy, view)
+    for layer_idx in (1, 2):
+        policy.decide(make_view(layer_idx=layer_idx))
+    policy.dual.augmented = 0.0
+    policy.budget_loss().backward()
+    gradient = policy.budget.allocation.grad
+    assert gradient[0] < 0 and (gradient[1:] > 0).all()  # the dear gate asks for a larger share
+
+
+def test_exploring_changes_the_ranking_in_training_only(built: Any, make_view: Any, ask: Any) -> None:
+    policy, view = adaptive(built, "removal", explore=2.0), make_view()
+    torch.manual_seed(0)
+    drawn = [ask(policy, view).keep_mask for _ in range(2)]
+    assert not torch.equal(*drawn) and all(keep.sum(1).tolist() == [8, 5] for keep in drawn)
+    policy.eval()
+    assert torch.equal(ask(policy, view).keep_mask, ask(policy, view).keep_mask)
+
+
+def test_gates_are_drawn_anew_and_follow_the_seed(built: Any, make_view: Any, ask: Any) -> None:
+    policy, view = adaptive(built, "soft"), make_view()
+    torch.manual_seed(0)
+    first, second = ask(policy, view).log_gates, ask(policy, view).log_gates
+    torch.manual_seed(0)
+    assert not torch.equal(first, second) and torch.equal(ask(policy, view).log_gates, first)
+
+
+def test_state_dict_round_trip_with_the_dual(built: Any, make_view: Any, ask: Any) -> None:
+    policy = adaptive(built, "soft", dual=AscentDual(warmup_steps=1), schedule="learned")
+    for _ in range(3):
+        policy.dual.step(torch.tensor([0.4, 0.1, -0.2]))
+    with torch.no_grad():
+        policy.budget.allocation.add_(torch.tensor([0.3, 0.0, -0.1]))
+        for parameter in policy.scorers.parameters():
+            parameter.mul_(1.5)
+    other = adaptive(built, "soft", dual=AscentDual(warmup_steps=1), schedule="learned")
+    assert "dual.multipliers" in policy.state_dict() and "dual.steps" in policy.state_dict()
+    other.load_state_dict(policy.state_dict())
+    assert other.price() == policy.price() != {0: 0.0, 1: 0.0, 2: 0.0}
+    view = make_view()
+    assert torch.equal(ask(policy.eval(), view).keep_mask, ask(other.eval(), view).keep_mask)
+    assert torch.equal(policy.budget.shares(), other.budget.shares())
+
+
+def test_guidance_ranks_by_importance_and_leaves_out_protected_and_padding(
+    built: Any, make_view: Any, ask: Any
+) -> None:
+    policy, view = adaptive(built, "soft", scorer="linear"), make_view((20, 13))
+    importance = torch.rand(2, 20) * view.valid
+    ask(policy, view)
+    assert policy.guidance_loss() == 0
+    policy.guide({0: importance})
+    ask(policy, view)
+    ranked = view.valid & ~view.protected
+    losses = []
+    for row in range(2):
+        shares = importance[row][ranked[row]] / importance[row][ranked[row]].sum()
+        losses.append(-(shares * policy.score(view)[row][ranked[row]].log_softmax(0)).sum())
+    ask(policy, view)
+    torch.testing.assert_close(policy.guidance_loss(), torch.stack(losses).mean())
+    policy.zero_grad()
+    policy.guidance_loss().backward()
+    assert policy.scorers["0"].out.weight.grad.abs().sum() > 0
+
+
+def test_guidance_follows_the_tokens_that_are_left(built: Any, make_view: Any, ask: Any) -> None:
+    policy = adaptive(built, "removal", scorer="linear", schedule=[0.8, 0.5, 0.3])
+    importance = torch.rand(2, 20)
+    policy.guide({1: importance})
+    places = torch.tensor([[0, 4, 7, 19], [0, 2, 3, 11]])
+    view = make_view((4, 4), layer_idx=1, lengths=torch.tensor([20, 13]), positions=places)
+    ask(policy, view)
+    found = policy.guidance_loss()
+    whole = make_view((4, 4), layer_idx=1)
+    policy.guide({1: importance.gather(1, places)})
+    ask(policy, whole)
+    torch.testing.assert_close(found, policy.guidance_loss())
+
+
+def test_guidance_of_a_training_batch_does_not_reach_evaluation(built: Any, make_view: Any, ask: Any) -> None:
+    policy = adaptive(built, "removal")
+    policy.guide({0: torch.rand(2, 20)})
+    policy.eval()
+    assert ask(policy, make_view((30, 7, 5))).keep_mask.shape == (3, 30)
+    assert policy.guidance_loss() == 0
+
+
+def test_ranking_loss_is_least_at_the_importance_itself() -> None:
+    importance = torch.tensor([[0.2, 1.0, 3.0, 9.0]])
+    candidates = torch.tensor([[True, True, True, False]])
+    best = ranking_loss(importance.log(), importance, candidates)
+    for other in (torch.zeros(1, 4), importance, -importance):
+        assert ranking_loss(other, importance, candidates) > best
+    # scale of the importance and values outside the candidates do not matter
+    other = torch.tensor([[0.2, 1.0, 3.0, 0.0]])
+    torch.testing.assert_close(ranking_loss(other.log().clamp_min(-9), 7 * other, candidates), best)
+
+
+def test_ranking_loss_without_candidates_is_zero_and_finite() -> None:
+    scores = torch.zeros(1, 3, requires_grad=True)
+    loss = ranking_loss(scores, torch.ones(1, 3), torch.zeros(1, 3).bool())
+    loss.backward()
+    assert loss == 0 and scores.grad is not None and torch.isfinite(scores.grad).all()
