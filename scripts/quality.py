@@ -69,15 +69,21 @@ def main() -> int:
         (entry["policy"], entry["rho"], entry["seed"]) for entry in (read_records([record]) if record.exists() else [])
     }
     failed = 0
+    stranded: set[int] = set()  # seeds without a dense model to start from
     for job in jobs(arguments.series, arguments.seeds):
         finished = (folder / job.name / "record.json").exists() if job.rho is None else astuple(job) in done
         if finished:
             print(f"{job.name}: already done", flush=True)
             continue
+        if job.seed in stranded:
+            print(f"{job.name}: skipped, its dense model failed", file=sys.stderr, flush=True)
+            continue
         print(f"{job.name} ...", flush=True)
         status = subprocess.run(command(job, arguments.experiment, folder, record, arguments.overrides)).returncode
         if status:
             failed += 1
+            if job.rho is None:
+                stranded.add(job.seed)
             print(f"{job.name}: failed with exit status {status}", file=sys.stderr, flush=True)
     return failed
 

@@ -74,7 +74,7 @@ def make_plan(settings: Settings) -> Plan:
     settings.check(checks)
     _check_names(settings, checks)
     checks.finish()
-    builder = Builder(_config(settings))
+    builder = Builder(_config(settings, {}))
     backbone = builder.make("backbone")
     checks.problems += builder.checks.problems
     contenders = [_contender(settings, name, rho, checks) for name in settings.policies for rho in settings.rhos]
@@ -127,8 +127,8 @@ def _check_names(settings: Settings, checks: Checks) -> None:
         checks.require(there, "--backbone", f"{settings.backbone}: no such file; give one, or a name of conf/backbone")
 
 
-def _config(settings: Settings, *changes: str, policy: str = "adaptive") -> DictConfig:
-    """The project's configuration with this encoder, task and policy, and the changes ``key=value`` on top."""
+def _config(settings: Settings, changes: Mapping[str, Any], policy: str = "adaptive") -> DictConfig:
+    """The project's configuration with this encoder, task and policy; ``--set`` goes on top of everything."""
     groups = [f"retention={policy}"]
     groups += [f"task={settings.task}"] if settings.task is not None else []
     node = backbone_node(settings)
@@ -137,23 +137,22 @@ def _config(settings: Settings, *changes: str, policy: str = "adaptive") -> Dict
         config = compose("config", overrides=groups)
     if node is not None:
         config.backbone = node
-    if settings.path is not None:
-        changes = (*changes, f"backbone.path={settings.path}")
-    if settings.data is not None:
-        changes = (*changes, f"data.dir={settings.data}")
+    typed = {"backbone.path": settings.path, "data.dir": settings.data, **changes}
     try:
-        return OmegaConf.merge(config, OmegaConf.from_dotlist([*changes, *settings.sets]))  # type: ignore[return-value]
+        for key, value in typed.items():
+            if value is not None:
+                OmegaConf.update(config, key, value)
+        return OmegaConf.merge(config, OmegaConf.from_dotlist(list(settings.sets)))  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         key, message = str(error.full_key or "--set"), str(error).splitlines()[0]
         raise ConfigError([Problem(key, f"{message}; see the files in conf (retention={policy})")]) from error
 
 
 def _contender(settings: Settings, name: str, rho: float, checks: Checks) -> Contender | None:
-    changes = [f"retention.rho={rho}"]
-    changes += [] if settings.schedule is None else [f"retention.schedule={settings.schedule}"]
-    changes += [] if settings.slope is None else [f"retention.slope={settings.slope}"]
+    schedule = None if settings.schedule is None else OmegaConf.create(f"[{settings.schedule}]")
+    changes = {"retention.rho": rho, "retention.slope": settings.slope, "retention.schedule": schedule}
     try:
-        builder = Builder(_config(settings, *changes, policy=name))
+        builder = Builder(_config(settings, changes, name))
     except ConfigError as error:
         checks.problems += error.problems
         return None
@@ -163,7 +162,7 @@ def _contender(settings: Settings, name: str, rho: float, checks: Checks) -> Con
 
 
 def _data_config(settings: Settings, length: int, batch_size: int) -> DictConfig:
-    return _config(settings, f"task.data.max_length={length}", f"task.data.eval_batch_size={batch_size}")
+    return _config(settings, {"task.data.max_length": length, "task.data.eval_batch_size": batch_size})
 
 
 def _check_data(settings: Settings) -> None:

@@ -18,7 +18,10 @@ VOCABULARY = 30522  # of random weights: that of bert-base-uncased
 _BERT = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 _MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 SHAPES: dict[str, dict[str, Any]] = {
-    "distilbert": {"model_type": "distilbert", "fields": {"dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072}},
+    "distilbert": {
+        "model_type": "distilbert",
+        "fields": {"dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072},
+    },
     "bert": {"model_type": "bert", "fields": _BERT},
     "minilm": {"model_type": "bert", "fields": _MINILM},
 }
@@ -70,9 +73,7 @@ class Settings:
 
     def _check_numbers(self, checks: Checks) -> None:
         least = {"--batches": 1, "--rounds": 1, "--warmup": 1, "--seed": 0}
-        for (flag, low), value in zip(
-            least.items(), (self.batches, self.rounds, self.warmup, self.seed), strict=True
-        ):
+        for (flag, low), value in zip(least.items(), (self.batches, self.rounds, self.warmup, self.seed), strict=True):
             checks.require(value >= low, flag, f"must be a whole number of at least {low}, got {value}")
         for length in self.lengths:
             checks.require(length >= 4, "--length", f"must be at least 4 tokens, got {length}")
