@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{file}: no such checkpoint; pass a file such as <run folder>/checkpoints/last.ckpt")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{file}: cannot be read as a checkpoint ({str(error).splitlines()[0]})") from error
-    if not isinstance(content, dict) or "config" not in content.get("hyper_parameters", {}):
+    except Exception as error:  # on bytes that are no checkpoint the unpickler raises whatever it stumbles over
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{file}: cannot be read as a checkpoint ({reason})") from error
+    ours = isinstance(content, dict) and "state_dict" in content
+    if not ours or "config" not in content.get("hyper_parameters", {}):
         raise CheckpointError(f"{file}: is not a checkpoint of this project; it does not hold its configuration")
     return content
 

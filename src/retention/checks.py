@@ -17,13 +17,15 @@ from omegaconf.errors import OmegaConfBaseException
 from retention.errors import Checks, ConfigError
 
 _RANKS: dict[type, tuple[type, ...]] = {float: (float, int), int: (int,), bool: (bool,), str: (str,)}
+_UNREADABLE = object()  # a node whose problem is already recorded
 
 
 class Builder:
     """Builds the objects that ``_target_`` nodes name, and collects what is wrong with them.
 
-    Constructors check their scalars and raise ``ConfigError`` with keys relative to their node; a node whose child
-    failed is still built (with None), so that its own problems show in the same message.
+    Constructors check their scalars and raise ``ConfigError`` with keys relative to their node; a node with an unknown
+    key or a failed child is still built (without the key, with None for the child), so that its own problems show in
+    the same message.
 
     Args:
         config: the composed configuration.
@@ -45,10 +47,10 @@ class Builder:
     def make_later(self, path: str) -> Callable[..., Any]:
         """A constructor with its configured arguments, for objects that need arguments known only later.
 
-        Names and types are checked now; values too, where the class has a ``check_settings`` function.
+        Names and types are checked now; a class with a ``check_settings`` function takes the settings of that
+        function only, and their values are checked too.
         """
-        node = self._plain(path)
-        target, settings = self._prepare(node, path, {})
+        target, settings = self._prepare(self._plain(path), path, later=True)
         if target is not None and hasattr(target, "check_settings"):
             self.checks.gather(lambda: target.check_settings(**settings), path)
         return partial(target, **settings) if target is not None else partial(dict)
@@ -60,10 +62,12 @@ class Builder:
     def _plain(self, path: str) -> Any:
         try:
             node = OmegaConf.select(self.config, path, throw_on_missing=True)
-            return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+            if not OmegaConf.is_config(node):
+                return node
+            return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
         except OmegaConfBaseException as error:
             self.checks.require(False, path, str(error).splitlines()[0])
-            return None
+            return _UNREADABLE
 
     def _value(self, node: Any, path: str) -> Any:
         if isinstance(node, Mapping):
@@ -75,46 +79,49 @@ class Builder:
         return node
 
     def _object(self, node: Any, path: str, extra: Mapping[str, Any]) -> Any:
-        target, settings = self._prepare(node, path, extra)
+        before = len(self.checks.problems)
+        target, settings = self._prepare(node, path)
         if target is None:
             return None
         try:
-            return target(**settings, **extra)
+            built = target(**settings, **extra)
+            return built if len(self.checks.problems) == before else None
         except ConfigError as error:
             self.checks.problems.extend(problem.under(path) for problem in error.problems)
         except (TypeError, ValueError) as error:
             self.checks.require(False, path, str(error))
         return None
 
-    def _prepare(self, node: Any, path: str, extra: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _prepare(self, node: Any, path: str, *, later: bool = False) -> tuple[Any, dict[str, Any]]:
+        if node is _UNREADABLE:
+            return None, {}
         if not isinstance(node, Mapping) or "_target_" not in node:
-            if node is not None:
-                self.checks.require(False, path, "has no _target_; choose an option of this config group")
+            self.checks.require(False, path, "has no _target_; choose an option of this config group")
             return None, {}
-        target = get_object(str(node["_target_"]))
-        before = len(self.checks.problems)
-        given = {str(key): value for key, value in node.items() if key != "_target_"}
-        self._check_signature(target, given, path, extra)
-        if len(self.checks.problems) > before:
+        try:
+            target = get_object(str(node["_target_"]))
+        except (ImportError, ValueError) as error:
+            self.checks.require(False, f"{path}._target_", str(error).splitlines()[0])
             return None, {}
-        return target, {key: self._value(value, f"{path}.{key}") for key, value in given.items()}
-
-    def _check_signature(self, target: Any, given: Mapping[str, Any], path: str, extra: Mapping[str, Any]) -> None:
-        parameters, hints = _parameters(target)
-        for key, value in given.items():
+        parameters, hints = _parameters(getattr(target, "check_settings", target) if later else target)
+        settings: dict[str, Any] = {}
+        fits = True
+        for key, value in {str(key): value for key, value in node.items() if key != "_target_"}.items():
             close = difflib.get_close_matches(key, parameters, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(sorted(parameters))}"
             if self.checks.require(key in parameters, f"{path}.{key}", f"unknown key; {hint}"):
-                self._check_type(value, hints.get(key), f"{path}.{key}")
+                fits = self._check_type(value, hints.get(key), f"{path}.{key}") and fits
+                settings[key] = self._value(value, f"{path}.{key}")
+        return target if fits else None, settings
 
-    def _check_type(self, value: Any, hint: Any, path: str) -> None:
+    def _check_type(self, value: Any, hint: Any, path: str) -> bool:
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         if not all(option in _RANKS or option is type(None) for option in options):
-            return
+            return True
         accepted = tuple(rank for option in options for rank in _RANKS.get(option, (type(None),)))
         fits = isinstance(value, accepted) and (bool in accepted or not isinstance(value, bool))
         names = " or ".join("null" if option is type(None) else option.__name__ for option in options)
-        self.checks.require(fits, path, f"must be {names}, got {value!r}")
+        return self.checks.require(fits, path, f"must be {names}, got {value!r}")
 
 
 def _parameters(target: Any) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
@@ -134,8 +141,3 @@ def _parameters(target: Any) -> tuple[dict[str, inspect.Parameter], dict[str, An
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values()):
             break
     return found, hints
-
-
-def check_keys(config: DictConfig, known: set[str]) -> list[str]:
-    """Top-level keys that nothing reads."""
-    return sorted(str(key) for key in config if str(key) not in known)

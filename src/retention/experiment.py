@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,8 +12,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from retention.analysis.picture import write_picture
 from retention.analysis.table import quality_table
@@ -20,10 +24,12 @@ from retention.callbacks import Memory, RetentionProfile, Slack, Throughput
 from retention.checkpoints import checkpoint_config, encoder_folder, load_weights, read_checkpoint
 from retention.checks import Builder
 from retention.data.base import RetentionData
-from retention.errors import CheckpointError, ConfigError, Problem
+from retention.engine.retainer import DROPPED
+from retention.errors import CheckpointError, Checks, ConfigError, Problem
 from retention.modules import RetentionModule, TrainingSettings
-from retention.modules.backbone import Backbone, Saved, save_backbone
+from retention.modules.backbone import Backbone, save_backbone
 from retention.policies.base import RetentionPolicy
+from retention.policies.dense import Dense
 from retention.records import Quality, Record, append_record, build_record, write_atomic, write_record
 
 log = logging.getLogger(__name__)
@@ -69,17 +75,35 @@ def run(config: DictConfig, overrides: Sequence[str], compose: Compose) -> list[
         CheckpointError: a checkpoint that cannot be used.
     """
     _quiet()
-    check_run(config)
     if config.mode == "test":
-        return [run_one(tested_config(config, overrides))]
-    rivals = list(config.compare or [])
-    records = [run_one(rival_config(config, compose([f"retention={name}"]), name)) for name in rivals]
-    records.append(run_one(config))
-    if rivals:
-        table = quality_table(records)
-        write_atomic(Path(config.paths.run_dir) / "table.md", table)
-        print(table)
+        check_run(config)
+        tested = tested_config(config, overrides)
+        return [run_one(tested, build_parts(tested))]
+    prepared = prepare(config, compose)
+    records = [run_one(each, parts) for each, parts in prepared]
+    if len(records) > 1:
+        _leave_table(records, Path(config.paths.run_dir))
     return records
+
+
+def prepare(config: DictConfig, compose: Compose) -> list[tuple[DictConfig, Parts]]:
+    """The training runs, rivals first, each with its parts; raises one ``ConfigError`` for all of them."""
+    checks = Checks()
+    checks.gather(lambda: check_run(config))
+    prepared: list[tuple[DictConfig, Parts]] = []
+    checks.gather(lambda: prepared.append((config, build_parts(config))))
+    rivals = list(config.compare) if isinstance(config.compare, ListConfig) else []
+    for place, name in enumerate(rivals):
+        try:
+            rival = rival_config(config, compose([f"retention={name}"]), name)
+            prepared.insert(place, (rival, build_parts(rival)))
+        except ConfigError as error:
+            checks.problems += error.problems
+        except HydraException as error:
+            checks.require(False, "compare", " ".join(str(error).split()))
+    checks.problems = list(dict.fromkeys(checks.problems))  # what rivals take over shows once
+    checks.finish()
+    return prepared
 
 
 def check_run(config: DictConfig) -> None:
@@ -91,6 +115,8 @@ def check_run(config: DictConfig) -> None:
     ]
     if config.mode not in MODES:
         problems.append(Problem("mode", f"must be one of {', '.join(MODES)}, got {config.mode!r}"))
+    if config.compare is not None and not isinstance(config.compare, ListConfig):
+        problems.append(Problem("compare", f"must be a list such as [dense,random], got {config.compare!r}"))
     if config.mode == "test" and config.ckpt is None:
         problems.append(Problem("ckpt", "mode=test needs a checkpoint; pass ckpt=<run folder>/checkpoints/last.ckpt"))
     if problems:
@@ -108,15 +134,20 @@ def tested_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         name = key.lstrip("+~")
         if name.split(".")[0] in _FROM_COMMAND or name.startswith("hydra"):
             continue
-        if "." not in name and name != "seed":
+        fixed = "." not in name or (name.startswith("backbone.") and name != "backbone.attn_implementation")
+        if fixed and name != "seed":
             refused.append(Problem(name, "the checkpoint decides; leave it out with mode=test"))
             continue
         OmegaConf.update(merged, name, OmegaConf.select(config, name))
     if refused:
         raise ConfigError(refused)
     merged.compare = []
-    saved = {"_target_": "retention.modules.backbone.Saved", "name": merged.backbone.name}
-    merged.backbone = {**saved, "path": encoder_folder(config.ckpt)}
+    merged.backbone = {
+        "_target_": "retention.modules.backbone.Saved",
+        "name": merged.backbone.name,
+        "path": encoder_folder(config.ckpt),
+        "attn_implementation": merged.backbone.get("attn_implementation"),
+    }
     return merged
 
 
@@ -141,25 +172,25 @@ def rival_config(config: DictConfig, rival: DictConfig, name: str) -> DictConfig
     return merged
 
 
-def run_one(config: DictConfig) -> Record:
+def run_one(config: DictConfig, parts: Parts) -> Record:
     """Train (unless ``mode=test``) and test one model."""
     started = time.perf_counter()
-    parts = build_parts(config)
     folder = Path(config.paths.run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-    pl.seed_everything(int(config.seed), verbose=False)
+    pl.seed_everything(config.seed, verbose=False)
+    trainer = build_trainer(config, parts)
+    if trainer.is_global_zero:
+        write_atomic(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
 
     tokenizer = own_tokenizer(parts)
     parts.data.attach(tokenizer)
     parts.data.setup("test" if config.mode == "test" else "fit")
     module = build_module(config, parts, len(tokenizer))
-    trainer = build_trainer(config, parts)
     try:
         if config.mode == "test":
             load_weights(module, read_checkpoint(config.ckpt), config.ckpt, policy=True)
         else:
-            save_backbone(folder / "encoder", module.encoder, tokenizer)
+            if trainer.is_global_zero:
+                save_backbone(folder / "encoder", module.encoder, tokenizer)
             fit(config, parts, module, trainer)
         [metrics] = trainer.test(module, datamodule=parts.data, verbose=False)
     finally:
@@ -167,16 +198,21 @@ def run_one(config: DictConfig) -> Record:
             logger.finalize("success")
         _finish_wandb()
     record = _record(config, parts, module, dict(metrics), time.perf_counter() - started)
-    write_record(folder / "record.json", record)
-    if config.record is not None:
-        append_record(config.record, record)
-    _draw(parts, folder)
+    if trainer.is_global_zero:
+        write_record(folder / "record.json", record)
+        if config.record is not None:
+            append_record(config.record, record)
+        _draw(parts, folder)
     return record
 
 
 def build_parts(config: DictConfig) -> Parts:
     """Build everything that needs neither data nor weights; raises one ``ConfigError`` for all of it."""
     builder = Builder(config)
+    seed = config.seed
+    valid = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32
+    if builder.checks.require(valid, "seed", f"must be a whole number in [0, 2^32), got {seed!r}"):
+        pl.seed_everything(seed, verbose=False)  # the policy draws its first weights here
     policy, backbone = builder.make("retention"), builder.make("backbone")
     data = builder.make("task.data")
     training = TrainingSettings(
@@ -185,24 +221,19 @@ def build_parts(config: DictConfig) -> Parts:
     module_type = builder.make_later("task.module")
     callbacks = [builder.make(f"callbacks.{name}") for name in config.callbacks]
     if policy is not None and backbone is not None:
-        builder.checks.gather(lambda: _fit_together(policy, backbone, str(config.dropped)))
+        builder.checks.gather(lambda: _fit_together(policy, backbone))
+    known = config.dropped in DROPPED
+    builder.checks.require(known, "dropped", f"must be one of {', '.join(DROPPED)}, got {config.dropped!r}")
     builder.finish()
     loggers = [builder.make("logger")]
     builder.finish()
     return Parts(backbone, policy, data, training, module_type, callbacks, loggers)
 
 
-def _fit_together(policy: RetentionPolicy, backbone: Backbone, dropped: str) -> None:
-    shape = backbone.shape()
-    problems: list[Problem] = []
-    try:
-        policy.build(shape, backbone.name)
-    except ConfigError as error:
-        problems += [problem.under("retention") for problem in error.problems]
-    if dropped not in ("cut", "forward"):
-        problems.append(Problem("dropped", f"must be cut or forward, got {dropped!r}"))
-    if problems:
-        raise ConfigError(problems)
+def _fit_together(policy: RetentionPolicy, backbone: Backbone) -> None:
+    shape, checks = backbone.shape(), Checks()
+    checks.gather(lambda: policy.build(shape, backbone.name), "retention")
+    checks.finish()
 
 
 def own_tokenizer(parts: Parts) -> Any:
@@ -241,8 +272,6 @@ def build_module(config: DictConfig, parts: Parts, vocab_size: int) -> Retention
 
 
 def _teacher(make: Any, parts: Parts) -> RetentionModule:
-    from retention.policies.dense import Dense
-
     path = parts.training.distill.teacher
     if path is None:
         raise ConfigError([Problem("distill.teacher", "is missing")])
@@ -254,17 +283,24 @@ def _teacher(make: Any, parts: Parts) -> RetentionModule:
 
 
 def build_trainer(config: DictConfig, parts: Parts) -> pl.Trainer:
-    """The Lightning trainer of this run."""
+    """The Lightning trainer of this run.
+
+    Raises:
+        ConfigError: Lightning refuses its settings.
+    """
     settings = OmegaConf.to_container(config.trainer, resolve=True)
-    return pl.Trainer(
-        **settings,  # type: ignore[arg-type]
-        default_root_dir=str(config.paths.run_dir),
-        callbacks=parts.callbacks,
-        logger=parts.loggers,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-    )
+    try:
+        return pl.Trainer(
+            **settings,  # type: ignore[arg-type]
+            default_root_dir=str(config.paths.run_dir),
+            callbacks=parts.callbacks,
+            logger=parts.loggers,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise ConfigError([Problem("trainer", str(error).strip().splitlines()[0])]) from error
 
 
 def fit(config: DictConfig, parts: Parts, module: RetentionModule, trainer: pl.Trainer) -> None:
@@ -310,14 +346,19 @@ def _record(
     return record
 
 
+@rank_zero_only
+def _leave_table(records: Sequence[Record], folder: Path) -> None:
+    table = quality_table(records)
+    write_atomic(folder / "table.md", table)
+    print(table)
+
+
 def _draw(parts: Parts, folder: Path) -> None:
     if (folder / "retention_profile.json").exists() and parts.policy.layers:
         write_picture(folder / "retention_profile.json", folder / "kept_tokens.html")
 
 
 def _finish_wandb() -> None:
-    import sys
-
     if "wandb" in sys.modules:  # otherwise the next run of a sweep would write into this one
         sys.modules["wandb"].finish()
 
@@ -328,4 +369,4 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
 
 
-__all__ = ["Parts", "Saved", "build_parts", "run", "run_one"]
+__all__ = ["Parts", "build_parts", "run", "run_one"]

@@ -149,7 +149,7 @@ def _config(settings: Settings, changes: Mapping[str, Any], policy: str = "adapt
 
 
 def _contender(settings: Settings, name: str, rho: float, checks: Checks) -> Contender | None:
-    schedule = None if settings.schedule is None else OmegaConf.create(f"[{settings.schedule}]")
+    schedule = list(settings.schedule) if isinstance(settings.schedule, tuple) else settings.schedule
     changes = {"retention.rho": rho, "retention.slope": settings.slope, "retention.schedule": schedule}
     try:
         builder = Builder(_config(settings, changes, name))

@@ -36,6 +36,7 @@ class Settings:
         task: None = synthetic ids.
         backbone, path, shape: the encoder, see ``plan.backbone_node``.
         batches: batches per round and variant.
+        schedule: a name, or one share per gated layer; None = as in the policy's file.
         sets: ``key=value`` for any other setting of the configuration.
         compiled: whether the compiled dense model takes part.
     """
@@ -53,7 +54,7 @@ class Settings:
     shape: str | None = None
     policies: tuple[str, ...] = ("adaptive", "random", "truncate")
     rhos: tuple[float, ...] = (0.5, 0.3, 0.1)
-    schedule: str | None = None
+    schedule: str | tuple[float, ...] | None = None
     slope: float | None = None
     sets: tuple[str, ...] = ()
     rounds: int = 10
@@ -79,6 +80,9 @@ class Settings:
             checks.require(length >= 4, "--length", f"must be at least 4 tokens, got {length}")
         for size in self.batch_sizes:
             checks.require(size >= 1, "--batch", f"must be at least 1, got {size}")
+        lists = {"--length": self.lengths, "--batch": self.batch_sizes, "--rho": self.rhos, "--policy": self.policies}
+        for flag, values in lists.items():
+            checks.require(len(set(values)) == len(values), flag, f"names something twice: {list(values)}")
         enough = self.threads is None or self.threads >= 1
         checks.require(enough, "--threads", f"must be at least 1, got {self.threads}")
 

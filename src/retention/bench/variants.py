@@ -148,12 +148,12 @@ class Workshop:
         torch.manual_seed(plan.settings.seed)
         self.plan = plan
         self.inputs = inputs
-        self._encoders: list[nn.Module] = []
+        self._encoders: dict[tuple[str, bool], nn.Module] = {}
         self._optimizer: torch.optim.Optimizer | None = None
 
     def build(self, spec: Spec) -> Variant:
         """One variant, ready to run."""
-        encoder = self._encoder(spec.attention)
+        encoder = self._encoder(spec)
         batches = self.inputs.padded if spec.padded and self.inputs.padded is not None else self.inputs.bucketed
         if spec.contender is None:
             forward = Dense(torch.compile(encoder) if spec.compiled else encoder)
@@ -164,16 +164,18 @@ class Workshop:
         step = self._step(retained, encoder, policy)
         return Variant(spec, batches, step, retained.retainer, policy)
 
-    def _encoder(self, attention: str) -> nn.Module:
-        """An encoder of its own (hooks and compilation stay apart) with the parameters of the first."""
-        settings = self.plan.settings
-        backbone = copy.deepcopy(self.plan.backbone)
-        backbone.attn_implementation = attention
-        encoder = backbone.encoder(self.inputs.vocab_size).to(settings.device, DTYPES[settings.dtype])
-        if self._encoders:
-            encoder.load_state_dict(self._encoders[0].state_dict(keep_vars=True), assign=True)
-        self._encoders.append(encoder)
-        return encoder.train(settings.phase == "train")
+    def _encoder(self, spec: Spec) -> nn.Module:
+        """One encoder per attention implementation, and one for compilation; all have the parameters of the first."""
+        key = (spec.attention, spec.compiled)
+        if key not in self._encoders:
+            settings = self.plan.settings
+            backbone = copy.deepcopy(self.plan.backbone)
+            backbone.attn_implementation = spec.attention
+            encoder = backbone.encoder(self.inputs.vocab_size).to(settings.device, DTYPES[settings.dtype])
+            for first in self._encoders.values():
+                encoder.load_state_dict(first.state_dict(keep_vars=True), assign=True)
+            self._encoders[key] = encoder.train(settings.phase == "train")
+        return self._encoders[key]
 
     def _policy(self, index: int) -> RetentionPolicy:
         settings = self.plan.settings

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from retention.core.flops import EncoderShape
 from retention.engine.adapters import adapter_for
@@ -48,7 +48,9 @@ class Backbone:
         config = self.config(vocab_size=1)
         adapter = adapter_for(config.model_type)
         if self.attn_implementation is not None:
-            check_engine("cut", self.attn_implementation, adapter.attention)
+            checks, asked = Checks(), self.attn_implementation
+            checks.gather(lambda: check_engine("cut", asked, adapter.attention), "backbone")
+            checks.finish()
         return adapter.shape(config)
 
 
@@ -127,11 +129,21 @@ class Scratch(Backbone):
         model_type: Hugging Face family, e.g. ``bert``.
         fields: its configuration fields.
         attn_implementation: see ``Backbone``.
+
+    Raises:
+        ConfigError: an unknown family, or fields that it does not have.
     """
 
     def __init__(
         self, *, name: str, model_type: str, fields: dict[str, Any], attn_implementation: str | None = None
     ) -> None:
+        checks = Checks()
+        message = f"must be a family that transformers knows, such as bert, got {model_type!r}"
+        if checks.require(model_type in CONFIG_MAPPING, "model_type", message):
+            known = CONFIG_MAPPING[model_type]()
+            for key in fields:
+                checks.require(hasattr(known, key), f"fields.{key}", f"{model_type} has no such configuration field")
+        checks.finish()
         super().__init__(name=name, attn_implementation=attn_implementation)
         self.model_type = model_type
         self.fields = dict(fields)

@@ -142,7 +142,7 @@ class RetentionModule(pl.LightningModule):
         states = output.last_hidden_state
         state = self.retainer.state
         self.last_report = state.report
-        if states.shape[1] == state.positions.shape[1]:
+        if self.retainer.dropped == "cut" or not state.shortened:
             return Encoded(states, state.weights, state.positions)
         everything = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
         return Encoded(states, mask.float(), everything)
@@ -167,23 +167,25 @@ class RetentionModule(pl.LightningModule):
             restore_rng(self._rng)
             self._rng = None
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         progress = self.global_step / max(1, int(self.trainer.estimated_stepping_batches))
         self.policy.phase, self.policy.anneal = self.settings.phases.at(progress)
         taught = self._ask_teacher(batch)
         logits = self(batch)
-        loss = self._with_teacher(self.task_loss(logits, batch), logits, taught, batch) + self._budget_loss(logits)
+        task_loss = self._with_teacher(self.task_loss(logits, batch), logits, taught, batch)
+        loss = task_loss + self._budget_loss(logits)
         size = len(batch["input_ids"])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
         self.log("retention/target_share", self.target_share, batch_size=size)
-        return loss
+        return {"loss": loss, "task_loss": task_loss.detach()}
 
     def _ask_teacher(self, batch: Batch) -> Tensor | None:
         """The teacher's logits; guides the policy by the teacher's saliency on the way."""
         if not self._teacher:
             return None
         teacher = self._teacher[0]
-        if self.settings.distill.saliency == 0.0 or not isinstance(self.policy, Adaptive):
+        guided = self.policy.scored if isinstance(self.policy, Adaptive) else ()
+        if self.settings.distill.saliency == 0.0 or not guided:
             with torch.no_grad():
                 logits: Tensor = teacher(batch)
             return logits
@@ -192,8 +194,8 @@ class RetentionModule(pl.LightningModule):
             logits = teacher(batch)
             return logits, teacher.answer_score(logits, batch)
 
-        logits, saliency = layer_saliency(teacher.encoder, self.policy.scored, answer)
-        self.policy.guide(saliency)
+        logits, saliency = layer_saliency(teacher.encoder, guided, answer)
+        cast(Adaptive, self.policy).guide(saliency)
         return logits
 
     def _with_teacher(self, task_loss: Tensor, logits: Tensor, taught: Tensor | None, batch: Batch) -> Tensor:
@@ -206,7 +208,7 @@ class RetentionModule(pl.LightningModule):
         return loss
 
     def _budget_loss(self, logits: Tensor) -> Tensor:
-        if not isinstance(self.policy, Adaptive) or self.phase == "keep_all":
+        if not isinstance(self.policy, Adaptive) or not self.policy.scored or self.phase == "keep_all":
             return logits.new_zeros(())
         self._slacks.append(self.policy.budget_slack().detach())
         return self.policy.budget_loss()

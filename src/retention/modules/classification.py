@@ -28,8 +28,16 @@ class ClassificationModule(RetentionModule):
         ConfigError: a setting is out of range.
     """
 
+    @staticmethod
+    def check_settings(*, pooling: str = "cls", dropout: float = 0.1) -> None:
+        """Raise ``ConfigError`` with every setting of the head that is out of range."""
+        checks = Checks()
+        checks.require(pooling in POOLINGS, "pooling", f"must be one of {', '.join(POOLINGS)}, got {pooling!r}")
+        checks.require(0.0 <= dropout < 1.0, "dropout", f"must be in [0, 1), got {dropout}")
+        checks.finish()
+
     def __init__(self, *, num_labels: int, pooling: str = "cls", dropout: float = 0.1, **shared: Any) -> None:
-        check_head(pooling=pooling, dropout=dropout)
+        self.check_settings(pooling=pooling, dropout=dropout)
         super().__init__(**shared)
         self.pooling = pooling
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.shape.hidden_size, num_labels))
@@ -63,11 +71,3 @@ class ClassificationModule(RetentionModule):
             return encoded.hidden_states[:, 0]
         weights = encoded.weights.unsqueeze(-1).to(encoded.hidden_states.dtype)
         return (weights * encoded.hidden_states).sum(1) / weights.sum(1).clamp_min(1e-6)
-
-
-def check_head(*, pooling: str = "cls", dropout: float = 0.1) -> None:
-    """Raise ``ConfigError`` with every head setting that is out of range."""
-    checks = Checks()
-    checks.require(pooling in POOLINGS, "pooling", f"must be one of {', '.join(POOLINGS)}, got {pooling!r}")
-    checks.require(0.0 <= dropout < 1.0, "dropout", f"must be in [0, 1), got {dropout}")
-    checks.finish()

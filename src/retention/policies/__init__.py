@@ -6,7 +6,8 @@ from retention.policies.adaptive import Adaptive
 from retention.policies.base import RetentionPolicy
 from retention.policies.dense import Dense
 from retention.policies.random import Random
+from retention.policies.retain import retain
 from retention.policies.threshold import Threshold
 from retention.policies.truncate import Truncate
 
-__all__ = ["Adaptive", "Dense", "Random", "RetentionPolicy", "Threshold", "Truncate"]
+__all__ = ["Adaptive", "Dense", "Random", "RetentionPolicy", "Threshold", "Truncate", "retain"]

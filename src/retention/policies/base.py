@@ -69,6 +69,7 @@ class RetentionPolicy(nn.Module):
         self.phase = "removal"
         self.anneal = 1.0
         self.layers: tuple[int, ...] = ()
+        self.built = False
         self._report: ForwardReport | None = None
         self._counts: Tensor | None = None
 
@@ -90,6 +91,7 @@ class RetentionPolicy(nn.Module):
         self.layers = self.resolve_layers(shape, name)
         self.budget = Budget(rho=self.rho, schedule=self.schedule, num_gates=len(self.layers), slope=self.slope)
         self.active = self.budget.active()
+        self.built = True
 
     @abstractmethod
     def score(self, view: LayerView) -> Tensor:

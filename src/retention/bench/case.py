@@ -1,0 +1,177 @@
+"""One length and batch size: run everything, compare it, measure memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, median
+from typing import Any
+
+import torch
+
+from retention.bench.inputs import make_inputs
+from retention.bench.memory import Peak, peak_alone
+from retention.bench.plan import Plan
+from retention.bench.timing import Spread, interleaved, ratios, waiter
+from retention.bench.variants import Spec, Workshop, specs
+from retention.core.flops import EncoderShape, encoder_flops, scorer_flops
+from retention.engine import ForwardReport
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What a policy did to the batches, by count.
+
+    Attributes:
+        ideal_speedup: dense FLOPs / (FLOPs on the kept tokens + FLOPs of the scorers), on real tokens.
+        kept_share: ``mean`` over the gated layers and ``by_layer``, of kept / real tokens, mean over samples.
+    """
+
+    ideal_speedup: float
+    kept_share: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant's results.
+
+    Attributes:
+        spec: the variant.
+        seconds: per round, over all batches.
+        speedup: against the baseline.
+        ledger: of a variant that removes tokens.
+        peak: None = not measured.
+    """
+
+    spec: Spec
+    seconds: list[float]
+    speedup: Spread
+    ledger: Ledger | None
+    peak: Peak | None
+
+
+@dataclass(frozen=True)
+class Case:
+    """Everything measured at one length and batch size.
+
+    Attributes:
+        baseline: name of the fastest dense variant, by median.
+        rows: in the order they ran.
+        scoring: policy -> cost of its scorers, as a share of the dense model with the same attention.
+        note: what the texts are.
+        threads: of PyTorch.
+    """
+
+    length: int
+    batch_size: int
+    baseline: str
+    rows: list[Row]
+    scoring: dict[str, Spread]
+    note: dict[str, Any]
+    threads: int
+    wall_s: float = field(default=0.0)
+
+    def row(self, name: str) -> Row:
+        """The row of a variant."""
+        return next(row for row in self.rows if row.spec.name == name)
+
+
+def measure(plan: Plan, length: int, batch_size: int, *, memory: bool, tell: Callable[[str], None]) -> Case:
+    """Time all variants on the same batches in this process, then each one's memory in a process of its own.
+
+    Args:
+        plan: what to measure.
+        length: tokens per text at most.
+        batch_size: texts per batch.
+        memory: whether to measure peak memory.
+        tell: is given lines of progress.
+
+    Raises:
+        ConfigError: the task has fewer batches than asked for, or nobody brings a tokenizer.
+        DataError: the data cannot be used.
+    """
+    started = time.perf_counter()
+    settings, title = plan.settings, f"length {length}, batch {batch_size}"
+    tell(f"{title}: preparing")
+    inputs = make_inputs(plan, length, batch_size)
+    workshop = Workshop(plan, inputs.to(settings.device))
+    wanted = specs(plan, inputs)
+    variants = {spec.name: workshop.build(spec) for spec in wanted}
+    ledgers = {
+        name: ledger(plan.shape, variant.policy.scorer_macs(), variant.reports())
+        for name, variant in variants.items()
+        if variant.policy is not None and not variant.spec.keeps_all
+    }
+    seconds = interleaved(
+        {name: variant.calls() for name, variant in variants.items()},
+        rounds=settings.rounds,
+        warmup=settings.warmup,
+        wait=waiter(settings.device),
+        tell=_Progress(title, tell),
+    )
+    peaks: dict[str, Peak] = {}
+    for spec in wanted if memory else ():
+        if not spec.keeps_all:
+            tell(f"{title}: memory of {spec.name}")
+            peaks[spec.name] = peak_alone(settings, spec, inputs)
+    baseline = fastest_dense(wanted, seconds)
+    rows = [
+        Row(spec, seconds[spec.name], ratios(seconds[baseline], seconds[spec.name]), *_both(ledgers, peaks, spec.name))
+        for spec in wanted
+    ]
+    threads, wall_s = torch.get_num_threads(), time.perf_counter() - started
+    return Case(length, batch_size, baseline, rows, scoring_cost(plan, wanted, seconds), inputs.note, threads, wall_s)
+
+
+def ledger(shape: EncoderShape, macs: dict[int, int], reports: Sequence[ForwardReport]) -> Ledger:
+    """The account of some batches.
+
+    Args:
+        shape: of the encoder.
+        macs: layer_idx -> multiply-accumulates per token of its scorer.
+        reports: of the batches.
+    """
+    dense = sum(float(encoder_flops(shape, report.lengths, {}).sum()) for report in reports)
+    kept = sum(float(encoder_flops(shape, report.lengths, report.kept).sum()) for report in reports)
+    scorers = sum(float(scorer_flops(macs, report.lengths, report.kept).sum()) for report in reports)
+    by_layer = {
+        layer: float(torch.cat([report.kept[layer] / report.lengths for report in reports]).mean())
+        for layer in sorted(reports[0].kept)
+    }
+    return Ledger(dense / (kept + scorers), {"mean": fmean(by_layer.values()), "by_layer": by_layer})
+
+
+def fastest_dense(wanted: Sequence[Spec], seconds: dict[str, list[float]]) -> str:
+    """Name of the dense variant with the least median time."""
+    return min((spec.name for spec in wanted if spec.contender is None), key=lambda name: median(seconds[name]))
+
+
+def scoring_cost(plan: Plan, wanted: Sequence[Spec], seconds: dict[str, list[float]]) -> dict[str, Spread]:
+    """(dense with scoring - dense) / dense, round by round, for every kind of policy that scores.
+
+    An upper bound: all scorers see the full length here; in use later ones see fewer tokens.
+    """
+    costs = {}
+    for spec in wanted:
+        if spec.keeps_all and spec.contender is not None:
+            pairs = zip(seconds[spec.name], seconds[f"dense-{spec.attention}"], strict=True)
+            costs[plan.contenders[spec.contender].name] = Spread.of([scored / dense - 1.0 for scored, dense in pairs])
+    return costs
+
+
+def _both(ledgers: dict[str, Ledger], peaks: dict[str, Peak], name: str) -> tuple[Ledger | None, Peak | None]:
+    return ledgers.get(name), peaks.get(name)
+
+
+class _Progress:
+    """Turns counts of rounds into lines with an estimate of the time left."""
+
+    def __init__(self, title: str, tell: Callable[[str], None]) -> None:
+        self.title = title
+        self.tell = tell
+        self.started = time.perf_counter()
+
+    def __call__(self, done: int, total: int) -> None:
+        left = (time.perf_counter() - self.started) / done * (total - done)
+        self.tell(f"{self.title}: round {done} of {total}, about {left:.0f} s left")

@@ -1,0 +1,37 @@
+"""One call that makes a Hugging Face encoder retain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from retention.engine import Retainer, adapter_for, encoder_of
+from retention.policies.base import RetentionPolicy
+
+
+def retain(
+    model: nn.Module, policy: RetentionPolicy, *, protected_ids: Iterable[int] = (), dropped: str = "forward"
+) -> Retainer:
+    """A context in which ``model`` drops tokens between its layers, as ``policy`` ranks them.
+
+    Builds the policy for the encoder if that has not been done. The policy follows its own training mode: call
+    ``policy.eval()`` for inference.
+
+    Args:
+        model: a Hugging Face encoder, with or without a head.
+        policy: a retention policy.
+        protected_ids: token ids that are never removed, such as CLS and SEP.
+        dropped: ``forward`` = dropped tokens return with their last state, ``cut`` = they stay out.
+
+    Raises:
+        ConfigError: the family, its attention, or a layer is not supported.
+
+    >>> with retain(model, Truncate(rho=0.3).eval(), protected_ids=[101, 102]) as retainer:   # doctest: +SKIP
+    ...     output = model(**batch)
+    ...     retainer.report.kept
+    """
+    config = encoder_of(model).config
+    if not policy.built:
+        policy.build(adapter_for(str(config.model_type)).shape(config), str(config.model_type))  # type: ignore[union-attr]
+    return Retainer(model, policy, layers=policy.layers, dropped=dropped, protected_ids=protected_ids)

@@ -1,0 +1,37 @@
+"""The one-line call."""
+
+import torch
+from transformers import AutoModel, BertConfig
+
+from retention.policies import Truncate, retain
+
+
+def tiny() -> torch.nn.Module:
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64)
+    return AutoModel.from_config(config).eval()
+
+
+def test_it_builds_the_policy_and_meets_the_budget() -> None:
+    model, ids = tiny(), torch.randint(5, 50, (2, 20))
+    with retain(model, Truncate(rho=0.3, schedule="flat").eval(), protected_ids=[3]) as retainer, torch.no_grad():
+        output = model(input_ids=ids).last_hidden_state
+    assert output.shape == (2, 20, 32)
+    assert {layer: kept.tolist() for layer, kept in retainer.report.kept.items()} == {0: [6, 6], 1: [6, 6]}
+
+
+def test_a_built_policy_is_not_built_again() -> None:
+    model, policy = tiny(), Truncate(rho=0.5).eval()
+    retain(model, policy)
+    budget = policy.budget
+    retain(model, policy)
+    assert policy.budget is budget
+
+
+def test_protected_ids_survive_a_budget_that_would_drop_them() -> None:
+    model = tiny()
+    ids = torch.full((1, 20), 7)
+    ids[0, -1] = 3
+    with retain(model, Truncate(rho=0.2, schedule="flat").eval(), protected_ids=[3]) as retainer, torch.no_grad():
+        model(input_ids=ids)
+    assert retainer.report.keep_indices[0].tolist() == [[0, 1, 2, 19]]

@@ -1,0 +1,112 @@
+"""Checkpoint files, good and bad, and weights for another module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from retention.checkpoints import checkpoint_config, encoder_folder, load_weights, read_checkpoint
+from retention.errors import CheckpointError
+
+
+class Model(nn.Module):
+    """The parts of a module that checkpoints know."""
+
+    def __init__(self, width: int = 3, scorers: tuple[str, ...] = ("0",)) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(width, width, bias=False)
+        self.head = nn.Linear(width, 2, bias=False)
+        self.policy = nn.ModuleDict({name: nn.Linear(width, 1, bias=False) for name in scorers})
+
+
+def content_of(model: nn.Module) -> dict[str, Any]:
+    config = {"seed": 3, "data": {"seed": "${seed}"}}
+    return {"state_dict": model.state_dict(), "hyper_parameters": {"config": config}, "epoch": 0}
+
+
+def test_what_was_saved_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    model = Model()
+    torch.save(content_of(model), path)
+    content = read_checkpoint(path)
+    assert torch.equal(content["state_dict"]["encoder.weight"], model.encoder.weight)
+    config = checkpoint_config(content)
+    assert config.data.seed == 3, "references are kept and can be resolved"
+    config.seed = 4
+    assert config.data.seed == 4
+
+
+def _no_file(path: Path) -> None:
+    del path
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (_no_file, r"no such checkpoint; pass a file such as"),
+        (Path.mkdir, r"no such checkpoint"),
+        (Path.touch, r"cannot be read as a checkpoint"),
+        (lambda path: path.write_text("this is text\n" * 20), r"cannot be read as a checkpoint"),
+        (lambda path: path.write_bytes(b"PK\x03\x04 and then nothing"), r"cannot be read as a checkpoint"),
+        (lambda path: torch.save({"weights": torch.ones(2)}, path), r"is not a checkpoint of this project"),
+        (lambda path: torch.save(torch.ones(2), path), r"is not a checkpoint of this project"),
+        (lambda path: torch.save({"x": Path("/")}, path), r"cannot be read as a checkpoint"),
+    ],
+)
+def test_files_that_are_none(prepare: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "some.ckpt"
+    prepare(path)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_checkpoint(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_cut_off_file_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save(content_of(Model(width=30)), path)
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
+        read_checkpoint(path)
+
+
+def test_the_encoder_lies_beside_the_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert encoder_folder(tmp_path / "run" / "checkpoints" / "last.ckpt") == str(tmp_path / "run" / "encoder")
+    monkeypatch.chdir(tmp_path)
+    assert encoder_folder("checkpoints/last.ckpt") == str(tmp_path / "encoder")
+
+
+def test_weights_of_the_same_model_are_taken_over() -> None:
+    source, target = Model(), Model()
+    load_weights(target, content_of(source), "x.ckpt", policy=True)
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in target.state_dict().items())
+
+
+def test_without_the_policy_the_own_scorers_stay() -> None:
+    source, target = Model(scorers=("0", "1")), Model(scorers=("0", "2"))
+    before = {name: value.clone() for name, value in target.policy.state_dict().items()}
+    load_weights(target, content_of(source), "x.ckpt", policy=False)
+    assert torch.equal(target.encoder.weight, source.encoder.weight)
+    assert torch.equal(target.head.weight, source.head.weight)
+    assert all(torch.equal(value, before[name]) for name, value in target.policy.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("source", "policy", "message"),
+    [
+        (Model(width=4), False, r"encoder\.weight is \(4, 4\) there and \(3, 3\) here; head\.weight is"),
+        (Model(scorers=()), True, r"missing policy\.0\.weight"),
+        (Model(scorers=("0", "5")), True, r"unexpected policy\.5\.weight"),
+        (Model(scorers=("0", *"123456")), True, r"policy\.3\.weight; and 3 more"),
+    ],
+)
+def test_weights_of_another_model_are_refused(source: Model, policy: bool, message: str) -> None:
+    target = Model()
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    with pytest.raises(CheckpointError, match=rf"x\.ckpt: is a checkpoint of another model \(.*{message}"):
+        load_weights(target, content_of(source), "x.ckpt", policy=policy)
+    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items()), "nothing half-loaded"
