@@ -22,7 +22,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not file.is_file():
         raise CheckpointError(f"{file}: no such checkpoint; pass a file such as <run folder>/checkpoints/last.ckpt")
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # on bytes that are no checkpoint the unpickler raises whatever it stumbles over
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{file}: cannot be read as a checkpoint ({reason})") from error

@@ -7,6 +7,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -103,14 +104,15 @@ class Builder:
         except (ImportError, ValueError) as error:
             self.checks.require(False, f"{path}._target_", str(error).splitlines()[0])
             return None, {}
-        parameters, hints = _parameters(getattr(target, "check_settings", target) if later else target)
+        accepted = _parameters(getattr(target, "check_settings", target) if later else target)
         settings: dict[str, Any] = {}
         fits = True
         for key, value in {str(key): value for key, value in node.items() if key != "_target_"}.items():
-            close = difflib.get_close_matches(key, parameters, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(sorted(parameters))}"
-            if self.checks.require(key in parameters, f"{path}.{key}", f"unknown key; {hint}"):
-                fits = self._check_type(value, hints.get(key), f"{path}.{key}") and fits
+            close = difflib.get_close_matches(key, accepted.hints, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(sorted(accepted.hints))}"
+            known = accepted.open or key in accepted.hints
+            if self.checks.require(known, f"{path}.{key}", f"unknown key; {hint}"):
+                fits = self._check_type(value, accepted.hints.get(key), f"{path}.{key}") and fits
                 settings[key] = self._value(value, f"{path}.{key}")
         return target if fits else None, settings
 
@@ -124,20 +126,37 @@ class Builder:
         return self.checks.require(fits, path, f"must be {names}, got {value!r}")
 
 
-def _parameters(target: Any) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
-    """Named parameters and type hints of a constructor; **settings stand for those of the base class."""
-    found: dict[str, inspect.Parameter] = {}
+@dataclass(frozen=True)
+class _Parameters:
+    """What a constructor takes.
+
+    Attributes:
+        hints: parameter name -> type hint, None where there is none or it cannot be resolved.
+        open: whether it takes any other key as well.
+    """
+
+    hints: dict[str, Any]
+    open: bool
+
+
+def _parameters(target: Any) -> _Parameters:
+    """Parameters of a constructor; its **settings stand for those of the base class."""
     hints: dict[str, Any] = {}
-    for cls in target.__mro__ if inspect.isclass(target) else (target,):
-        function = cls.__dict__.get("__init__") if inspect.isclass(cls) else cls
-        if function is None:
-            continue
-        signature = inspect.signature(function).parameters
-        known = typing.get_type_hints(function)
-        for name, parameter in signature.items():
-            if name != "self" and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-                found.setdefault(name, parameter)
-                hints.setdefault(name, known.get(name))
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values()):
-            break
-    return found, hints
+    for function in _constructors(target):
+        signature = inspect.signature(function).parameters.values()
+        try:
+            known = typing.get_type_hints(function)
+        except NameError:  # hints of other libraries may name types that exist for type checkers only
+            known = {}
+        for parameter in signature:
+            if parameter.name != "self" and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                hints.setdefault(parameter.name, known.get(parameter.name))
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature):
+            return _Parameters(hints, open=False)
+    return _Parameters(hints, open=True)
+
+
+def _constructors(target: Any) -> list[Any]:
+    if not inspect.isclass(target):
+        return [target]
+    return [cls.__dict__["__init__"] for cls in target.__mro__[:-1] if "__init__" in cls.__dict__]

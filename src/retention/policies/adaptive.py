@@ -136,6 +136,7 @@ class Adaptive(RetentionPolicy):
         survival = view.survival.float() * keep_probs
         self._account(gate, survival.sum(1), view)
         self.report.keep_mass[view.layer_idx] = survival.detach().sum(1)
+        self.report.targets[view.layer_idx] = self._target(gate, view)
         return Decision(log_gates=torch.where(view.valid, log_gate(gates), 0.0), survival=survival)
 
     def remove(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
@@ -169,12 +170,16 @@ class Adaptive(RetentionPolicy):
         return {int(layer): scorer.macs_per_token() for layer, scorer in self.scorers.items()}  # type: ignore[operator]
 
     def _probabilities(self, gate: int, scores: Tensor, survival: Tensor, view: LayerView) -> tuple[Tensor, Tensor]:
-        logits = self.dual.gate_logits(scores, self._pass.targets[gate], survival, view.protected, self.gate)
+        logits = self.dual.gate_logits(scores, self._target(gate, view), survival, view.protected, self.gate)
         keep_probs = self.dual.keep_probs(logits, self.gate)
         return logits, torch.where(view.protected, torch.ones_like(keep_probs), keep_probs)
 
+    def _target(self, gate: int, view: LayerView) -> Tensor:
+        """[B] float; protected tokens stay whatever the budget says, so a smaller one could never be met."""
+        return torch.maximum(self._pass.targets[gate], view.protected.sum(1))
+
     def _account(self, gate: int, mass: Tensor, view: LayerView) -> None:
-        slack = mass - self._pass.targets[gate]
+        slack = mass - self._target(gate, view)
         self._pass.slacks[view.layer_idx] = (slack if self.dual.uses_raw_slack() else slack / view.lengths).mean()
 
     def _explored(self, scores: Tensor) -> Tensor:

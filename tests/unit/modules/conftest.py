@@ -67,7 +67,10 @@ def batch_of() -> Callable[..., Batch]:
 
 @pytest.fixture
 def module_of() -> Callable[..., ClassificationModule]:
-    """``module_of(policy, ...)``: a two-class module around the tiny encoder, drawn from a fixed seed."""
+    """``module_of(policy, ...)``: a two-class module around the tiny encoder, drawn from a fixed seed.
+
+    Its default policy keeps 3/4 of the tokens after layer 0 and 1/4 after layer 1.
+    """
 
     def make(
         policy: RetentionPolicy | None = None,
@@ -79,7 +82,7 @@ def module_of() -> Callable[..., ClassificationModule]:
     ) -> ClassificationModule:
         torch.manual_seed(5)
         model = tiny_encoder()
-        chosen = Adaptive(dual=ExactDual(), rho=0.5) if policy is None else policy
+        chosen = Adaptive(dual=ExactDual(), rho=0.5, slope=0.5) if policy is None else policy
         chosen.build(adapter_for("bert").shape(model.config))
         torch.manual_seed(6)
         return ClassificationModule(

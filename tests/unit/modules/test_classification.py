@@ -79,7 +79,7 @@ class OneTextWhole(RetentionPolicy):
 
 
 def test_forward_keeps_places_apart_where_one_text_loses_nothing(module_of: ModuleOf, batch_of: Any) -> None:
-    module = module_of(OneTextWhole(rho=0.5), dropped="forward").eval()
+    module = module_of(OneTextWhole(rho=0.5, slope=0.5), dropped="forward").eval()
     batch = batch_of(6, 6)
     found = module.encode(batch)
     assert module.last_report is not None and module.last_report.kept[0].tolist() == [6, 2]
@@ -88,7 +88,7 @@ def test_forward_keeps_places_apart_where_one_text_loses_nothing(module_of: Modu
 
 
 def test_soft_gates_reach_the_pooling(module_of: ModuleOf, batch_of: Any) -> None:
-    module = module_of(Adaptive(dual=ExactDual(), rho=0.5)).train()
+    module = module_of(Adaptive(dual=ExactDual(), rho=0.5, slope=0.5)).train()
     module.policy.phase = "soft"
     weights = module.encode(batch_of(10, 6)).weights
     assert ((weights > 0) & (weights < 1)).any() or (weights == 0)[0].any()

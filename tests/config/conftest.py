@@ -1,0 +1,57 @@
+"""Composing and starting configurations inside the test process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from transformers import BertConfig
+
+from retention.experiment import run
+from retention.modules.backbone import Pretrained
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@pytest.fixture
+def conf() -> Path:
+    """The folder of the configuration files."""
+    return CONF
+
+
+@pytest.fixture
+def composed(tmp_path: Path) -> Callable[..., DictConfig]:
+    """``composed("retention=dense", ...)``: the configuration for this command line."""
+
+    def make(*typed: str) -> DictConfig:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", overrides=[f"paths.run_dir={tmp_path}/run", *typed])
+
+    return make
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[..., Any]:
+    """``start("retention.rho=0.3", ...)``: what ``python run.py retention.rho=0.3 ...`` does."""
+
+    def begin(*typed: str) -> Any:
+        overrides = [f"paths.run_dir={tmp_path}/run", "trainer.accelerator=cpu", *typed]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("config", overrides=overrides)
+            return run(config, overrides, lambda extra: compose("config", overrides=extra))
+
+    return begin
+
+
+@pytest.fixture
+def small_pretrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints of the hub get the configuration of a small six-layer BERT, without looking for them."""
+
+    def config(self: Pretrained, vocab_size: int | None = None) -> BertConfig:
+        return BertConfig(hidden_size=32, num_hidden_layers=6, num_attention_heads=2, intermediate_size=64)
+
+    monkeypatch.setattr(Pretrained, "config", config)

@@ -1,0 +1,113 @@
+"""Small real runs: the built-in task on the tiny encoder, one epoch, one CPU thread."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from retention.experiment import run
+from retention.records import Record
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "data.train_size=64",
+    "data.test_size=32",
+    "task.data.val_size=16",
+    "task.data.batch_size=16",
+    "retention.rho=0.25",
+    "trainer.max_epochs=1",
+    "trainer.accelerator=cpu",
+    "trainer.log_every_n_steps=1",
+    "callbacks.progress.log_refresh_rate=0",
+    "compare=[]",
+)
+
+Start = Callable[..., list[Record]]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run: its folder, its record and the file that the record was appended to."""
+
+    folder: Path
+    record: Record
+    records: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last checkpoint."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Tokenized rows go into a folder of the tests."""
+    folder = tmp_path_factory.mktemp("datasets")
+    before = datasets.config.HF_DATASETS_CACHE
+    datasets.config.HF_DATASETS_CACHE = folder
+    yield folder
+    datasets.config.HF_DATASETS_CACHE = before
+
+
+@pytest.fixture(scope="session")
+def start_bare() -> Start:
+    """``start_bare(folder, *typed)``: what ``python run.py *typed`` does, with its run folder."""
+
+    def begin(folder: Path, *typed: str) -> list[Record]:
+        overrides = [f"paths.run_dir={folder}", *typed]
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            config = compose("config", overrides=overrides)
+            return run(config, overrides, lambda extra: compose("config", overrides=extra))
+
+    return begin
+
+
+@pytest.fixture(scope="session")
+def start(start_bare: Start) -> Start:
+    """``start(folder, *typed)``: the same with the settings of a small run before ``typed``."""
+    return lambda folder, *typed: start_bare(folder, *SMALL, *typed)
+
+
+@pytest.fixture(scope="session")
+def finished(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """One small run of the adaptive policy."""
+    folder = tmp_path_factory.mktemp("finished")
+    records = folder / "results" / "runs.jsonl"
+    [record] = start(folder / "run", f"record={records}")
+    return Finished(folder / "run", record, records)
+
+
+@pytest.fixture(scope="session")
+def dense(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """One small run of the dense model."""
+    folder = tmp_path_factory.mktemp("dense")
+    [record] = start(folder, "retention=dense", "retention.rho=1.0")
+    return Finished(folder, record, folder / "none")
+
+
+@pytest.fixture
+def weights_of() -> Callable[[Path], dict[str, torch.Tensor]]:
+    """``weights_of(checkpoint)``: its state_dict."""
+    return lambda path: torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+
+
+@pytest.fixture
+def command_line(cache_folder: Path, tmp_path: Path) -> Callable[..., Any]:
+    """``command_line(*words)``: a real ``python run.py *words`` with the settings of a small run, in ``tmp_path``."""
+
+    def call(*words: str, script: Path = ROOT / "run.py", small: bool = True) -> Any:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "HF_DATASETS_CACHE": str(cache_folder)}
+        command = [sys.executable, str(script), *(SMALL if small else ()), *words]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+
+    return call

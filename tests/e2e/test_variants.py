@@ -1,0 +1,89 @@
+"""Other tasks, loggers and comparisons through the same entry."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from retention.data import KeywordData
+
+
+@pytest.fixture
+def pretrained_folder(tmp_path: Path) -> Path:
+    """A random BERT with a word tokenizer, saved as a checkpoint of the hub would be."""
+    folder = tmp_path / "encoder"
+    tokenizer = KeywordData.build_tokenizer()
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def sentences(tmp_path: Path) -> Path:
+    """SST-2 in small: train.csv and validation.csv with the columns sentence and label."""
+    folder = tmp_path / "sst2"
+    folder.mkdir()
+    for name, count in (("train", 40), ("validation", 12)):
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["sentence", "label"])
+            for row in range(count):
+                writer.writerow([" ".join(["the film, it", "was"] * (2 + row % 7)), row % 2])
+    return folder
+
+
+def test_texts_from_a_folder_with_a_checkpoint_from_a_folder(
+    pretrained_folder: Path, sentences: Path, start_bare: Any, tmp_path: Path
+) -> None:
+    typed = ["task=sst2", f"data.dir={sentences}", "task.data.val_size=8", "task.data.batch_size=8"]
+    typed += ["backbone=minilm", f"backbone.path={pretrained_folder}", "backbone.freeze_embeddings=true"]
+    typed += ["backbone.attention_dropout=0.0", "+task.module.pooling=mean", "trainer.max_epochs=1"]
+    typed += ["trainer.accelerator=cpu", "callbacks.progress.log_refresh_rate=0", "retention.rho=0.5"]
+    [record] = start_bare(tmp_path / "run", *typed)
+    assert record["task"] == "sst2" and record["backbone"] == "minilm"
+    assert (record["data"]["train"], record["data"]["val"], record["data"]["test"]) == (32, 8, 12)
+    again = ["mode=test", f"ckpt={tmp_path}/run/checkpoints/last.ckpt", "trainer.accelerator=cpu"]
+    pretrained_folder.rename(tmp_path / "gone")  # the run folder is enough
+    [tested] = start_bare(tmp_path / "test", *again)
+    assert (tested["metrics"], tested["kept_share"]) == (record["metrics"], record["kept_share"])
+
+
+def test_rivals_are_trained_alike_and_tabled(finished: Any, start: Any, tmp_path: Path) -> None:
+    records = start(tmp_path, "compare=[dense,random]")
+    assert [record["policy"] for record in records] == ["dense", "random", "adaptive"]
+    assert [record["rho"] for record in records] == [1.0, 0.25, 0.25]
+    assert records[1]["kept_share"] == records[2]["kept_share"], "the same budget for both"
+    table = (tmp_path / "table.md").read_text()
+    assert all(policy in table for policy in ("dense", "random", "adaptive"))
+    for name in ("dense", "random"):
+        kept = json.loads((tmp_path / name / "record.json").read_text())
+        assert kept["policy"] == name and kept["config"]["task"] == records[2]["config"]["task"]
+    assert records[2]["metrics"] == finished.record["metrics"], "rivals leave no trace in the run itself"
+    profiles = [(path / "retention_profile.json").read_text() for path in (tmp_path, finished.folder)]
+    assert profiles[0] == profiles[1]
+
+
+def test_tensorboard(start: Any, tmp_path: Path) -> None:
+    start(tmp_path, "logger=tensorboard", "data.train_size=16", "data.test_size=8")
+    [events] = (tmp_path / "tensorboard").glob("events.out.tfevents.*")
+    assert b"test/accuracy" in events.read_bytes()
+
+
+@pytest.mark.slow
+def test_wandb_offline_gives_every_run_its_own(start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    start(tmp_path, "logger=wandb", "compare=[dense]", "data.train_size=16", "data.test_size=8")
+    folders = [path for path in tmp_path.rglob("offline-run-*") if path.is_dir()]
+    assert len(folders) == 2 and len({path.name for path in folders}) == 2
+    assert {path.relative_to(tmp_path).parts[0] for path in folders} == {"wandb", "dense"}
+    assert "WANDB_API_KEY" not in os.environ

@@ -1,0 +1,162 @@
+"""What runs beside what, with which weights, and what it leaves of the texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from retention.bench.inputs import make_inputs, padded_to
+from retention.bench.plan import Plan
+from retention.bench.training import TrainingStep
+from retention.bench.variants import Dense, KeepsAll, Retained, Spec, Variant, Workshop, specs
+from retention.engine import Retainer
+from retention.policies import Adaptive
+
+
+@pytest.fixture
+def workshop(plan: Callable[..., Plan]) -> Callable[..., Workshop]:
+    """``workshop(**changes)``: on synthetic texts, with a padded copy."""
+
+    def make(**changes: Any) -> Workshop:
+        made = plan(**changes)
+        inputs = make_inputs(made, 16, 3)
+        return Workshop(made, replace(inputs, padded=[padded_to(batch, 20, 0) for batch in inputs.bucketed]))
+
+    return make
+
+
+def built(workshop: Workshop, name: str) -> Variant:
+    return workshop.build(next(spec for spec in specs(workshop.plan, workshop.inputs) if spec.name == name))
+
+
+def encoder_in(variant: Variant) -> Any:
+    """The encoder a forward pass goes through."""
+    if variant.retainer is not None:
+        return variant.retainer.encoder
+    forward: Dense = variant.step.args[0]  # type: ignore[attr-defined]
+    return forward.encoder
+
+
+def test_dense_models_come_first_and_scoring_last(workshop: Callable[..., Workshop]) -> None:
+    made = workshop(policies=("adaptive", "truncate"), rhos=(0.5, 0.3), compiled=True)
+    names = [spec.name for spec in specs(made.plan, made.inputs)]
+    assert names == [
+        *("dense-sdpa", "dense-eager", "dense-sdpa-padded", "dense-sdpa-compiled"),
+        *("adaptive 0.5", "adaptive 0.3", "truncate 0.5", "truncate 0.3"),
+        "adaptive scoring",
+    ]
+
+
+def test_synthetic_texts_have_no_padded_rival(plan: Callable[..., Plan]) -> None:
+    made = plan(policies=("truncate",))
+    names = [spec.name for spec in specs(made, make_inputs(made, 16, 3))]
+    assert names == ["dense-sdpa", "dense-eager", "truncate 0.5"]
+
+
+def test_training_has_no_scoring_variant(workshop: Callable[..., Workshop]) -> None:
+    made = workshop(phase="train", policies=("adaptive",))
+    assert not any(spec.keeps_all for spec in specs(made.plan, made.inputs))
+
+
+def test_scoring_is_measured_where_most_layers_score(workshop: Callable[..., Workshop]) -> None:
+    # of four layers three have a gate; at 0.5 and slope 1 the first one keeps everything and has no scorer
+    made = workshop(policies=("adaptive",), rhos=(0.5, 0.3), sets=("backbone.fields.num_hidden_layers=4",))
+    assert [len(each.policy.scorer_macs()) for each in made.plan.contenders] == [2, 3]
+    [spec] = [spec for spec in specs(made.plan, made.inputs) if spec.keeps_all]
+    assert spec == Spec("adaptive scoring", "sdpa", contender=1, keeps_all=True)
+
+
+def test_every_variant_has_the_attention_it_names_and_the_same_weights(workshop: Callable[..., Workshop]) -> None:
+    made = workshop(policies=("truncate",))
+    variants = [built(made, name) for name in ("dense-sdpa", "dense-eager", "truncate 0.5")]
+    encoders = [encoder_in(variant) for variant in variants]
+    assert [encoder.config._attn_implementation for encoder in encoders] == ["sdpa", "eager", "sdpa"]
+    for encoder in encoders[1:]:
+        pairs = zip(encoders[0].parameters(), encoder.parameters(), strict=True)
+        assert all(first is second for first, second in pairs)
+    batch = made.inputs.bucketed[0]
+    with torch.no_grad():
+        torch.testing.assert_close(Dense(encoders[0])(batch), Dense(encoders[1])(batch))
+    assert not any(encoder.training for encoder in encoders)
+
+
+def test_only_the_padded_rival_gets_padded_texts(workshop: Callable[..., Workshop]) -> None:
+    made = workshop(policies=("truncate",))
+    widths = {
+        name: [batch["input_ids"].shape[1] for batch in built(made, name).batches]
+        for name in ("dense-sdpa", "dense-sdpa-padded", "truncate 0.5")
+    }
+    assert widths == {"dense-sdpa": [16, 16], "dense-sdpa-padded": [20, 20], "truncate 0.5": [16, 16]}
+
+
+def test_a_contender_really_removes_tokens(workshop: Callable[..., Workshop]) -> None:
+    variant = built(workshop(policies=("truncate",), rhos=(0.25,)), "truncate 0.25")
+    assert [report.kept[0].tolist() for report in variant.reports()] == [[4, 4, 4]] * 2
+    assert built(workshop(policies=("truncate",)), "dense-sdpa").reports() == []
+
+
+def test_removed_tokens_are_gone_from_the_output(workshop: Callable[..., Workshop]) -> None:
+    made = workshop(policies=("truncate",), rhos=(0.25,))
+    policy = made.plan.contenders[0].policy.eval()
+    encoder = encoder_in(built(made, "dense-sdpa"))
+    with torch.no_grad():
+        states = Retained(encoder, policy, policy.layers)(made.inputs.bucketed[0])
+    assert states.shape == (3, 4, 16)
+
+
+def test_scoring_alone_scores_and_keeps_everything(workshop: Callable[..., Workshop]) -> None:
+    made = workshop(policies=("adaptive",))
+    policy = made.plan.contenders[0].policy.eval()
+    scored: list[tuple[int, ...]] = []
+    for scorer in policy.scorers.values():
+        scorer.register_forward_hook(lambda module, args, output: scored.append(tuple(output.shape)))
+    encoder = encoder_in(built(made, "dense-sdpa"))
+    batch = made.inputs.bucketed[0]
+    with torch.no_grad():
+        torch.testing.assert_close(Retained(encoder, KeepsAll(policy), (0,))(batch), Dense(encoder)(batch))
+    assert scored == [(3, 16)]
+
+
+def test_scoring_alone_does_not_ask_gates_without_a_scorer(workshop: Callable[..., Workshop]) -> None:
+    made = workshop(policies=("adaptive",), rhos=(0.5,), sets=("backbone.fields.num_hidden_layers=4",))
+    built(made, "adaptive scoring").calls()[0]()  # the scorer of layer 0 does not exist: asking it would fail
+
+
+def test_an_inference_pass_keeps_no_graph(workshop: Callable[..., Workshop]) -> None:
+    variant = built(workshop(policies=("adaptive",)), "adaptive 0.5")
+    variant.calls()[0]()
+    assert isinstance(variant.retainer, Retainer)
+    assert variant.retainer.state.positions.is_inference()
+
+
+def parameters_of(module: nn.Module) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in module.parameters()]
+
+
+def test_a_training_step_moves_encoder_scorers_and_head(workshop: Callable[..., Workshop]) -> None:
+    variant = built(workshop(phase="train", policies=("adaptive",)), "adaptive 0.5")
+    step, policy = variant.step, variant.policy
+    assert isinstance(step, TrainingStep) and isinstance(policy, Adaptive)
+    encoder = encoder_in(variant)
+    assert encoder.training and policy.training and policy.current_phase == "removal"
+    modules = (encoder.encoder.layer, policy.scorers, step.head)
+    before = [parameters_of(module) for module in modules]
+    variant.calls()[0]()
+    for module, old in zip(modules, before, strict=True):
+        assert any(not torch.equal(first, second) for first, second in zip(old, module.parameters(), strict=True))
+    assert [report.kept[0].tolist() for report in variant.reports()] == [[8, 8, 8]] * 2
+
+
+def test_training_variants_share_the_encoder_optimizer(workshop: Callable[..., Workshop]) -> None:
+    made = workshop(phase="train", policies=("adaptive",))
+    steps = [built(made, name).step for name in ("dense-sdpa", "dense-eager", "adaptive 0.5")]
+    assert all(isinstance(step, TrainingStep) for step in steps)
+    shared = [step.optimizers[0] for step in steps if isinstance(step, TrainingStep)]
+    assert shared[0] is shared[1] is shared[2]
+    for step in steps:
+        step(made.inputs.bucketed[0])
