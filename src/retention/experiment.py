@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,8 +24,9 @@ from retention.analysis.table import quality_table
 from retention.callbacks import Memory, RetentionProfile, Slack, Throughput
 from retention.checkpoints import checkpoint_config, encoder_folder, load_weights, read_checkpoint
 from retention.checks import Builder
+from retention.core.flops import EncoderShape
 from retention.data.base import RetentionData
-from retention.engine.retainer import DROPPED
+from retention.engine.retainer import DROPPED, check_layers
 from retention.errors import CheckpointError, Checks, ConfigError, Problem
 from retention.modules import RetentionModule, TrainingSettings
 from retention.modules.backbone import Backbone, save_backbone
@@ -78,11 +80,11 @@ def run(config: DictConfig, overrides: Sequence[str], compose: Compose) -> list[
     if config.mode == "test":
         check_run(config)
         tested = tested_config(config, overrides)
-        return [run_one(tested, build_parts(tested))]
-    prepared = prepare(config, compose)
+        prepared = [(tested, build_parts(tested))]
+    else:
+        prepared = prepare(config, compose)
     records = [run_one(each, parts) for each, parts in prepared]
-    if len(records) > 1:
-        _leave_table(records, Path(config.paths.run_dir))
+    _leave_table(records, Path(config.paths.run_dir))
     return records
 
 
@@ -220,8 +222,12 @@ def build_parts(config: DictConfig) -> Parts:
     )
     module_type = builder.make_later("task.module")
     callbacks = [builder.make(f"callbacks.{name}") for name in config.callbacks]
-    if policy is not None and backbone is not None:
-        builder.checks.gather(lambda: _fit_together(policy, backbone))
+    shapes: list[EncoderShape] = []
+    if backbone is not None:
+        builder.checks.gather(lambda: shapes.append(backbone.shape()))
+    for shape in shapes:
+        asked = config.retention.get("layers")
+        builder.checks.gather(partial(_fit_together, policy, shape, backbone.name, asked), "retention")
     known = config.dropped in DROPPED
     builder.checks.require(known, "dropped", f"must be one of {', '.join(DROPPED)}, got {config.dropped!r}")
     builder.finish()
@@ -230,10 +236,12 @@ def build_parts(config: DictConfig) -> Parts:
     return Parts(backbone, policy, data, training, module_type, callbacks, loggers)
 
 
-def _fit_together(policy: RetentionPolicy, backbone: Backbone) -> None:
-    shape, checks = backbone.shape(), Checks()
-    checks.gather(lambda: policy.build(shape, backbone.name), "retention")
-    checks.finish()
+def _fit_together(policy: RetentionPolicy | None, shape: EncoderShape, name: str, layers: Any) -> None:
+    """Build the policy for the encoder; where the policy has other problems, check at least its layers."""
+    if policy is not None:
+        policy.build(shape, name)
+    elif isinstance(layers, ListConfig):
+        check_layers(layers, shape.num_layers, name)
 
 
 def own_tokenizer(parts: Parts) -> Any:

@@ -14,6 +14,8 @@ from retention.engine.adapters import adapter_for
 from retention.engine.retainer import check_engine
 from retention.errors import CheckpointError, Checks, ConfigError, Problem
 
+_UNKNOWN_VOCABULARY = 1000  # until the task brings its tokenizer; dimensions do not depend on it
+
 
 class Backbone:
     """Base: what an experiment asks of an encoder. ``config`` is read before any weights.
@@ -45,7 +47,7 @@ class Backbone:
         Raises:
             ConfigError: the family has no adapter, or its attention is not supported.
         """
-        config = self.config(vocab_size=1)
+        config = self.config()
         adapter = adapter_for(config.model_type)
         if self.attn_implementation is not None:
             checks, asked = Checks(), self.attn_implementation
@@ -149,7 +151,7 @@ class Scratch(Backbone):
         self.fields = dict(fields)
 
     def config(self, vocab_size: int | None = None) -> Any:
-        return AutoConfig.for_model(self.model_type, **self.fields, vocab_size=vocab_size or 1)
+        return AutoConfig.for_model(self.model_type, **self.fields, vocab_size=vocab_size or _UNKNOWN_VOCABULARY)
 
 
 class Saved(Backbone):
