@@ -241,7 +241,9 @@ def _fit_together(policy: RetentionPolicy | None, shape: EncoderShape, name: str
     if policy is not None:
         policy.build(shape, name)
     elif isinstance(layers, ListConfig):
-        check_layers(layers, shape.num_layers, name)
+        check_layers(
+            [layer for layer in layers if layer >= 0], shape.num_layers, name
+        )  # the policy names negative ones
 
 
 def own_tokenizer(parts: Parts) -> Any:

@@ -28,7 +28,7 @@ SMALL = (
     "trainer.max_epochs=1",
     "trainer.accelerator=cpu",
     "trainer.log_every_n_steps=1",
-    "callbacks.progress.log_refresh_rate=0",
+    "++callbacks.progress.log_refresh_rate=0",
     "compare=[]",
 )
 

@@ -47,7 +47,7 @@ def test_texts_from_a_folder_with_a_checkpoint_from_a_folder(
     typed = ["task=sst2", f"data.dir={sentences}", "task.data.val_size=8", "task.data.batch_size=8"]
     typed += ["backbone=minilm", f"backbone.path={pretrained_folder}", "backbone.freeze_embeddings=true"]
     typed += ["backbone.attention_dropout=0.0", "+task.module.pooling=mean", "trainer.max_epochs=1"]
-    typed += ["trainer.accelerator=cpu", "callbacks.progress.log_refresh_rate=0", "retention.rho=0.5"]
+    typed += ["trainer.accelerator=cpu", "++callbacks.progress.log_refresh_rate=0", "retention.rho=0.5"]
     [record] = start_bare(tmp_path / "run", *typed)
     assert record["task"] == "sst2" and record["backbone"] == "minilm"
     assert (record["data"]["train"], record["data"]["val"], record["data"]["test"]) == (32, 8, 12)
