@@ -43,7 +43,9 @@ def encoder_folder(path: str | Path) -> str:
     return str(Path(path).resolve().parent.parent / "encoder")
 
 
-def load_weights(module: nn.Module, content: dict[str, Any], path: str | Path, *, policy: bool) -> None:
+def load_weights(
+    module: nn.Module, content: dict[str, Any], path: str | Path, *, policy: bool, other_budget: bool = False
+) -> None:
     """Copy the weights of a checkpoint into a module.
 
     Args:
@@ -51,6 +53,7 @@ def load_weights(module: nn.Module, content: dict[str, Any], path: str | Path, *
         content: of ``read_checkpoint``.
         path: named in errors.
         policy: whether the retention policy is loaded too; False starts a new policy on trained encoder and head.
+        other_budget: whether scorers that are idle here may be left out, as when a model is tested at another share.
 
     Raises:
         CheckpointError: the checkpoint is of another model.
@@ -59,7 +62,10 @@ def load_weights(module: nn.Module, content: dict[str, Any], path: str | Path, *
     own = module.state_dict()
     wanted = {name for name in own if policy or not name.startswith("policy.")}
     problems = [f"missing {name}" for name in sorted(wanted - loaded.keys())]
-    problems += [f"unexpected {name}" for name in sorted(loaded.keys() - wanted)]
+    unexpected = loaded.keys() - wanted
+    if other_budget:
+        unexpected = {name for name in unexpected if not name.startswith("policy.scorers.")}
+    problems += [f"unexpected {name}" for name in sorted(unexpected)]
     problems += [
         f"{name} is {tuple(loaded[name].shape)} there and {tuple(own[name].shape)} here"
         for name in sorted(wanted & loaded.keys())

@@ -189,7 +189,7 @@ def run_one(config: DictConfig, parts: Parts) -> Record:
     module = build_module(config, parts, len(tokenizer))
     try:
         if config.mode == "test":
-            load_weights(module, read_checkpoint(config.ckpt), config.ckpt, policy=True)
+            load_weights(module, read_checkpoint(config.ckpt), config.ckpt, policy=True, other_budget=True)
         else:
             if trainer.is_global_zero:
                 save_backbone(folder / "encoder", module.encoder, tokenizer)
@@ -318,9 +318,9 @@ def fit(config: DictConfig, parts: Parts, module: RetentionModule, trainer: pl.T
     if config.ckpt is not None:
         content = read_checkpoint(config.ckpt)
         load_weights(module, content, config.ckpt, policy=True)
-        if content.get("epoch", 0) + 1 >= (trainer.max_epochs or 0):
+        if content.get("epoch", 0) >= (trainer.max_epochs or 0):
             raise CheckpointError(
-                f"{config.ckpt}: has already finished epoch {content['epoch']}; raise trainer.max_epochs"
+                f"{config.ckpt}: has already finished {content['epoch']} epochs; raise trainer.max_epochs"
             )
     trainer.fit(module, datamodule=parts.data, ckpt_path=config.ckpt, weights_only=True)
 

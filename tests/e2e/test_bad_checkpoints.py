@@ -62,12 +62,12 @@ def test_another_policy_cannot_go_on(change: str, message: str, finished: Any, s
 
 
 def test_another_policy_cannot_be_tested(finished: Any, start_bare: Any, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"another model \(unexpected policy\."):
+    with pytest.raises(CheckpointError, match=r"another model \(policy\.dual\.multipliers is"):
         start_bare(tmp_path, *words(TEST, finished.checkpoint), "retention.layers=[0]")
 
 
 def test_a_finished_training_does_not_go_on(finished: Any, start: Any, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"has already finished epoch 0; raise trainer\.max_epochs"):
+    with pytest.raises(CheckpointError, match=r"has already finished 1 epochs; raise trainer\.max_epochs"):
         start(tmp_path, f"ckpt={finished.checkpoint}")
 
 

@@ -35,7 +35,7 @@ def test_a_resumed_training_ends_as_if_never_interrupted(
     folder, record = straight
     halfway = folder / "checkpoints" / "epoch=0-step=4.ckpt"
     assert content(halfway)["global_step"] == 4
-    [resumed] = start(tmp_path, *TWO_EPOCHS, f"ckpt={halfway}")
+    [resumed] = start(tmp_path, *TWO_EPOCHS, f"ckpt='{halfway}'")
     one, other = content(folder / "checkpoints" / "last.ckpt"), content(tmp_path / "checkpoints" / "last.ckpt")
     assert one["global_step"] == other["global_step"] == 8
     assert set(one["state_dict"]) == set(other["state_dict"])
@@ -71,7 +71,7 @@ def test_init_takes_encoder_and_head(dense: Any, start: Any, weights_of: Any, tm
     start(tmp_path, f"init={dense.checkpoint}", "optimizer.lr=1.0e-12", "optimizer.weight_decay=0")
     before, after = weights_of(dense.checkpoint), weights_of(tmp_path / "checkpoints" / "last.ckpt")
     shared = [name for name in before if not name.startswith("policy.")]
-    assert len(shared) > 50
+    assert len(shared) > 20
     for name in shared:
         torch.testing.assert_close(before[name], after[name], rtol=0, atol=1e-8)
 

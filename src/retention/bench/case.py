@@ -150,7 +150,7 @@ def fastest_dense(wanted: Sequence[Spec], seconds: dict[str, list[float]]) -> st
 def scoring_cost(plan: Plan, wanted: Sequence[Spec], seconds: dict[str, list[float]]) -> dict[str, Spread]:
     """(dense with scoring - dense) / dense, round by round, for every kind of policy that scores.
 
-    An upper bound: all scorers see the full length here; in use later ones see fewer tokens.
+    An upper bound: all scorers see the full length here, in use later ones see fewer tokens; and the hooks count too.
     """
     costs = {}
     for spec in wanted:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,6 @@ def make_plan(settings: Settings) -> Plan:
     """
     checks = Checks()
     settings.check(checks)
-    _check_names(settings, checks)
     checks.finish()
     builder = Builder(_config(settings, {}))
     backbone = builder.make("backbone")
@@ -112,31 +113,17 @@ def backbone_node(settings: Settings) -> Mapping[str, Any] | None:
     return {"_target_": f"{target}.Scratch", "name": f"{shape}-random", **preset, "fields": fields}
 
 
-def _check_names(settings: Settings, checks: Checks) -> None:
-    """Names of files in the configuration groups."""
-    asked = [("--policy", "retention", name) for name in settings.policies]
-    if settings.task is not None:
-        asked.append(("--task", "task", settings.task))
-    if settings.backbone is not None and not settings.backbone.endswith(".yaml"):
-        asked.append(("--backbone", "backbone", settings.backbone))
-    for flag, group, name in asked:
-        known = sorted(path.stem for path in (settings.conf / group).glob("*.yaml"))
-        checks.require(name in known, flag, f"must be one of {', '.join(known)}, got {name!r}")
-    if settings.backbone is not None and settings.backbone.endswith(".yaml"):
-        there = Path(settings.backbone).is_file()
-        checks.require(there, "--backbone", f"{settings.backbone}: no such file; give one, or a name of conf/backbone")
-
-
 def _config(settings: Settings, changes: Mapping[str, Any], policy: str = "adaptive") -> DictConfig:
     """The project's configuration with this encoder, task and policy; ``--set`` goes on top of everything."""
     groups = [f"retention={policy}"]
     groups += [f"task={settings.task}"] if settings.task is not None else []
     node = backbone_node(settings)
     groups += [f"backbone={settings.backbone}"] if node is None else []
-    with initialize_config_dir(str(settings.conf.resolve()), version_base="1.3"):
-        config = compose("config", overrides=groups)
+    config = copy.deepcopy(_composed(settings.conf.resolve(), tuple(groups)))
     if node is not None:
         config.backbone = node
+    for part in (config.backbone, config.retention):
+        OmegaConf.set_struct(part, False)  # the constructors say which keys they know
     typed = {"backbone.path": settings.path, "data.dir": settings.data, **changes}
     try:
         for key, value in typed.items():
@@ -146,6 +133,12 @@ def _config(settings: Settings, changes: Mapping[str, Any], policy: str = "adapt
     except OmegaConfBaseException as error:
         key, message = str(error.full_key or "--set"), str(error).splitlines()[0]
         raise ConfigError([Problem(key, f"{message}; see the files in conf (retention={policy})")]) from error
+
+
+@cache
+def _composed(conf: Path, groups: tuple[str, ...]) -> DictConfig:
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        return compose("config", overrides=list(groups))
 
 
 def _contender(settings: Settings, name: str, rho: float, checks: Checks) -> Contender | None:

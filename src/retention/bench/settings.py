@@ -71,6 +71,7 @@ class Settings:
         self._check_choices(checks)
         self._check_source(checks)
         self._check_encoder(checks)
+        self._check_names(checks)
 
     def _check_numbers(self, checks: Checks) -> None:
         least = {"--batches": 1, "--rounds": 1, "--warmup": 1, "--seed": 0}
@@ -110,3 +111,16 @@ class Settings:
         checks.require(self.shape in SHAPES, "--shape", f"must be one of {known}, got {self.shape!r}")
         alone = self.backbone is None and self.path is None
         checks.require(alone, "--shape", "means random weights; it goes without --backbone and --path")
+
+    def _check_names(self, checks: Checks) -> None:
+        """Names of files in the configuration groups, and a backbone file of the user's own."""
+        asked = [("--policy", "retention", name) for name in self.policies]
+        asked += [] if self.task is None else [("--task", "task", self.task)]
+        if self.backbone is not None and self.backbone.endswith(".yaml"):
+            message = f"{self.backbone}: no such file; give one, or a name of conf/backbone"
+            checks.require(Path(self.backbone).is_file(), "--backbone", message)
+        elif self.backbone is not None:
+            asked.append(("--backbone", "backbone", self.backbone))
+        for flag, group, name in asked:
+            known = sorted(path.stem for path in (self.conf / group).glob("*.yaml"))
+            checks.require(name in known, flag, f"must be one of {', '.join(known)}, got {name!r}")

@@ -68,13 +68,14 @@ def interleaved(
         variant -> [rounds] seconds, summed over the batches.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(warmup + rounds):
-        with _collector_paused():
+    with _collector_paused():
+        for number in range(warmup + rounds):
+            gc.collect()
             spent = _round(calls, clock, wait)
-        for name in calls:
-            if number >= warmup:
-                seconds[name].append(spent[name])
-        tell(number + 1, warmup + rounds)
+            for name in calls:
+                if number >= warmup:
+                    seconds[name].append(spent[name])
+            tell(number + 1, warmup + rounds)
     return seconds
 
 
@@ -97,10 +98,11 @@ def _round(calls: Mapping[str, Sequence[Call]], clock: Callable[[], float], wait
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Clean up now, not while a variant is being timed."""
-    gc.collect()
+    """No collection while a variant is being timed; those between rounds look at what the rounds left, no more."""
     gc.disable()
+    gc.freeze()
     try:
         yield
     finally:
+        gc.unfreeze()
         gc.enable()

@@ -108,7 +108,7 @@ class Adaptive(RetentionPolicy):
             }
         )
         self.scored = tuple(scored)
-        self.dual.setup(len(scored))
+        self.dual.setup(len(self.layers))
 
     def begin(self, report: ForwardReport) -> None:
         super().begin(report)
@@ -150,21 +150,20 @@ class Adaptive(RetentionPolicy):
         return Decision(keep_mask=keep_mask, log_gates=keep_probs - keep_probs.detach())
 
     def budget_slack(self) -> Tensor:
-        """(expected kept - budget) of the last pass, [G'] for the scored layers, mean over the batch.
+        """(expected kept - budget) of the last pass, [G], mean over the batch; 0 at gates that were not asked.
 
-        As a share of the real tokens, or in tokens where the dual asks for raw slack. Zeros where no gate was asked:
-        in the ``keep_all`` phase, and where the budget is so large that no gate is active.
+        As a share of the real tokens, or in tokens where the dual asks for raw slack.
         """
-        if not self._pass.slacks:
-            return self.dual.multipliers.new_zeros(len(self.scored))
-        return torch.stack([self._pass.slacks[layer] for layer in self.scored])
+        idle = self.dual.multipliers.new_zeros(())
+        return torch.stack([self._pass.slacks.get(layer, idle) for layer in self.layers])
 
     def budget_loss(self) -> Tensor:
         """Lagrangian term of the last pass, scalar (eq. 5)."""
         return self.dual.penalty(self.budget_slack())
 
     def price(self) -> dict[int, float]:
-        return dict(zip(self.scored, self.dual.multipliers.tolist(), strict=True))
+        prices = dict(zip(self.layers, self.dual.multipliers.tolist(), strict=True))
+        return {layer: prices[layer] for layer in self.scored}
 
     def scorer_macs(self) -> dict[int, int]:
         return {int(layer): scorer.macs_per_token() for layer, scorer in self.scorers.items()}  # type: ignore[operator]

@@ -33,8 +33,9 @@ def main() -> Main:
 @pytest.fixture
 def words(tiny: str, tmp_path: Path) -> list[str]:
     """A tiny measurement."""
-    small = "--length 16 --batch 3 --batches 2 --rounds 2 --warmup 1 --device cpu".split()
-    return ["--backbone", tiny, *small, "--record", str(tmp_path / "speed.jsonl")]
+    small = {"length": "16", "batch": "3", "batches": "2", "rounds": "2", "warmup": "1", "device": "cpu"}
+    chosen = {"backbone": tiny, **small, "record": str(tmp_path / "speed.jsonl")}
+    return [word for flag, value in chosen.items() for word in (f"--{flag}", value)]
 
 
 def test_synthetic_texts(main: Main, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,9 @@ def test_all_mistakes_of_the_command_line_show_at_once(settings: Callable[..., S
         ({"lengths": (141,)}, "--length", "140 positions"),
         ({"backbone": "nothing.yaml"}, "--backbone", "no such file"),
         ({"backbone": "nothing"}, "--backbone", "minilm"),
-        ({"sets": ("retention.mystery=1",)}, "retention.mystery", "not in struct"),
+        ({"sets": ("retention.mystery=1",)}, "retention.mystery", "unknown key"),
+        ({"sets": ("mystery.rho=1",)}, "mystery", "not in struct"),
+        ({"sets": ("mystery",)}, "mystery", "not in struct"),
         ({"task": "keywords", "sets": ("data.test_size=0",)}, "task.data.test_size", "at least 1"),
     ],
 )

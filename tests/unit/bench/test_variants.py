@@ -112,6 +112,7 @@ def test_removed_tokens_are_gone_from_the_output(workshop: Callable[..., Worksho
 def test_scoring_alone_scores_and_keeps_everything(workshop: Callable[..., Workshop]) -> None:
     made = workshop(policies=("adaptive",))
     policy = made.plan.contenders[0].policy.eval()
+    assert isinstance(policy, Adaptive)
     scored: list[tuple[int, ...]] = []
     for scorer in policy.scorers.values():
         scorer.register_forward_hook(lambda module, args, output: scored.append(tuple(output.shape)))
