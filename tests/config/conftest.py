@@ -36,10 +36,10 @@ def composed(tmp_path: Path) -> Callable[..., DictConfig]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., Any]:
-    """``start("retention.rho=0.3", ...)``: what ``python run.py retention.rho=0.3 ...`` does."""
+    """``start("retention.rho=0.3", ...)``: what ``python run.py compare=[] retention.rho=0.3 ...`` does."""
 
     def begin(*typed: str) -> Any:
-        overrides = [f"paths.run_dir={tmp_path}/run", "trainer.accelerator=cpu", *typed]
+        overrides = [f"paths.run_dir={tmp_path}/run", "trainer.accelerator=cpu", "compare=[]", *typed]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("config", overrides=overrides)
             return run(config, overrides, lambda extra: compose("config", overrides=extra))

@@ -8,6 +8,7 @@ from typing import Any
 # where a run writes, what it runs on and its seed are no part of the method
 _OUTSIDE = frozenset({"paths", "logger", "callbacks", "hydra"})
 _INCIDENTAL = frozenset({"seed", "dir", "dirpath", "save_dir", "accelerator", "devices", "num_workers"})
+_TOLD = frozenset({"retention.rho"})  # a column of its own; a dense model was asked for any share and keeps everything
 
 
 def variants(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -32,6 +33,8 @@ def _settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             continue
         if isinstance(value, Mapping):
             flat |= _settings(value, f"{prefix}{key}.")
+        elif f"{prefix}{key}" in _TOLD:
+            continue
         elif not (isinstance(value, str) and "/" in value):  # a path, such as that of the seed's own teacher
             flat[f"{prefix}{key}"] = value
     return flat

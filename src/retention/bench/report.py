@@ -18,7 +18,8 @@ def table(plan: Plan, case: Case) -> str:
     settings, note = plan.settings, case.note
     title = (
         f"{settings.phase}: {plan.backbone.name}, length {case.length}, batch {case.batch_size}, {settings.dtype} on "
-        f"{settings.device}, {case.threads} thread{'s' * (case.threads > 1)}, {settings.rounds} rounds of {settings.batches} batches"
+        f"{settings.device}, {case.threads} thread{'s' * (case.threads > 1)}, "
+        f"{settings.rounds} rounds of {settings.batches} batches"
     )
     rows = f"{note['rows']} texts: {note['source']}; mean {note['mean_length']:.0f} tokens"
     lines = _aligned([_HEADER, *(_cells(case, row, settings.batches) for row in case.rows)])

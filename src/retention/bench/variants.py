@@ -16,6 +16,8 @@ from retention.bench.plan import Plan
 from retention.bench.settings import DTYPES
 from retention.bench.training import TrainingStep
 from retention.engine import Decision, ForwardReport, Gate, LayerView, Retainer
+from retention.errors import ConfigError, Problem, RetentionError
+from retention.modules.backbone import Backbone
 from retention.policies import RetentionPolicy
 
 
@@ -171,7 +173,7 @@ class Workshop:
             settings = self.plan.settings
             backbone = copy.deepcopy(self.plan.backbone)
             backbone.attn_implementation = spec.attention
-            encoder = backbone.encoder(self.inputs.vocab_size).to(settings.device, DTYPES[settings.dtype])
+            encoder = _loaded(backbone, self.inputs.vocab_size).to(settings.device, DTYPES[settings.dtype])
             for first in self._encoders.values():
                 encoder.load_state_dict(first.state_dict(keep_vars=True), assign=True)
             self._encoders[key] = encoder.train(settings.phase == "train")
@@ -190,6 +192,15 @@ class Workshop:
         if self._optimizer is None:
             self._optimizer = TrainingStep.optimizer_of(encoder)
         return TrainingStep(forward, self._optimizer, policy, self.plan.shape.hidden_size)
+
+
+def _loaded(backbone: Backbone, vocab_size: int) -> nn.Module:
+    try:
+        return backbone.encoder(vocab_size)
+    except RetentionError:
+        raise
+    except ValueError as error:  # transformers refuses sizes that do not go together
+        raise ConfigError([Problem("backbone", str(error))]) from error
 
 
 def _infer(forward: Callable[[Batch], Tensor], batch: Batch) -> None:

@@ -25,3 +25,8 @@ def test_repetitions_share_an_empty_label() -> None:
 
 def test_an_absent_setting_reads_as_null() -> None:
     assert variants(configs({"distill": 0.5}, None)) == ["distill=0.5", "distill=null"]
+
+
+def test_the_asked_share_is_no_variant() -> None:
+    records = [{"config": {"retention": {"rho": rho, "seed": 0}}} for rho in (0.3, 0.5)]
+    assert variants(records) == ["", ""]

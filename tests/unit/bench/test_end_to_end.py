@@ -86,6 +86,13 @@ def test_mistakes_are_told_without_a_traceback(
     assert not (tmp_path / "speed.jsonl").exists()
 
 
+def test_sizes_that_do_not_go_together_are_told_without_a_traceback(
+    main: Main, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--set", "backbone.fields.num_attention_heads=3"]) == 2
+    assert "ConfigError: 1 problem\n  backbone: The hidden size (16)" in capsys.readouterr().err
+
+
 def test_missing_data_are_told_without_a_traceback(
     main: Main, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
