@@ -6,58 +6,28 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
-from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from retention.analysis.picture import write_picture
 from retention.analysis.table import quality_table
 from retention.callbacks import Memory, RetentionProfile, Slack, Throughput
-from retention.checkpoints import checkpoint_config, encoder_folder, load_weights, read_checkpoint
-from retention.checks import Builder
-from retention.core.flops import EncoderShape
-from retention.data.base import RetentionData
-from retention.engine.retainer import DROPPED, check_layers
-from retention.errors import CheckpointError, Checks, ConfigError, Problem
-from retention.modules import RetentionModule, TrainingSettings
-from retention.modules.backbone import Backbone, save_backbone
+from retention.checkpoints import load_weights, read_checkpoint
+from retention.errors import CheckpointError, ConfigError, Problem
+from retention.modules import RetentionModule
+from retention.modules.backbone import save_backbone
+from retention.plan import Compose, Parts, build_parts, check_run, prepare, tested_config
 from retention.policies.base import RetentionPolicy
 from retention.policies.dense import Dense
 from retention.records import Quality, Record, append_record, build_record, write_atomic, write_record
 
 log = logging.getLogger(__name__)
-
-MODES = ("fit", "test")
-_FROM_COMMAND = ("mode", "ckpt", "trainer", "logger", "callbacks", "paths", "record", "compare")
-_KNOWN_KEYS = {
-    *_FROM_COMMAND,
-    *("task", "backbone", "dual", "retention", "data", "optimizer", "phases", "distill", "init", "seed", "dropped"),
-}
-
-
-@dataclass
-class Parts:
-    """Everything a run is made of, built before any data or weights are loaded."""
-
-    backbone: Backbone
-    policy: RetentionPolicy
-    data: RetentionData
-    training: TrainingSettings
-    module_type: Any
-    callbacks: list[Callback]
-    loggers: list[Any]
-
-
-Compose = Callable[[list[str]], DictConfig]
 
 
 def run(config: DictConfig, overrides: Sequence[str], compose: Compose) -> list[Record]:
@@ -86,92 +56,6 @@ def run(config: DictConfig, overrides: Sequence[str], compose: Compose) -> list[
     records = [run_one(each, parts) for each, parts in prepared]
     _leave_table(records, Path(config.paths.run_dir))
     return records
-
-
-def prepare(config: DictConfig, compose: Compose) -> list[tuple[DictConfig, Parts]]:
-    """The training runs, rivals first, each with its parts; raises one ``ConfigError`` for all of them."""
-    checks = Checks()
-    checks.gather(lambda: check_run(config))
-    prepared: list[tuple[DictConfig, Parts]] = []
-    checks.gather(lambda: prepared.append((config, build_parts(config))))
-    rivals = list(config.compare) if isinstance(config.compare, ListConfig) else []
-    for place, name in enumerate(rivals):
-        try:
-            rival = rival_config(config, compose([f"retention={name}"]), name)
-            prepared.insert(place, (rival, build_parts(rival)))
-        except ConfigError as error:
-            checks.problems += error.problems
-        except HydraException as error:
-            checks.require(False, "compare", " ".join(str(error).split()))
-    checks.problems = list(dict.fromkeys(checks.problems))  # what rivals take over shows once
-    checks.finish()
-    return prepared
-
-
-def check_run(config: DictConfig) -> None:
-    """Raise ``ConfigError`` for top-level settings that make no sense."""
-    problems = [
-        Problem(key, f"unknown key; known: {', '.join(sorted(_KNOWN_KEYS))}")
-        for key in sorted(str(key) for key in config)
-        if key not in _KNOWN_KEYS
-    ]
-    if config.mode not in MODES:
-        problems.append(Problem("mode", f"must be one of {', '.join(MODES)}, got {config.mode!r}"))
-    if config.compare is not None and not isinstance(config.compare, ListConfig):
-        problems.append(Problem("compare", f"must be a list such as [dense,random], got {config.compare!r}"))
-    if config.mode == "test" and config.ckpt is None:
-        problems.append(Problem("ckpt", "mode=test needs a checkpoint; pass ckpt=<run folder>/checkpoints/last.ckpt"))
-    if problems:
-        raise ConfigError(problems)
-
-
-def tested_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """The checkpoint's configuration, with what was typed on this command line on top."""
-    merged = checkpoint_config(read_checkpoint(config.ckpt))
-    for key in _FROM_COMMAND:
-        merged[key] = OmegaConf.to_container(config, resolve=False)[key]  # type: ignore[index, call-overload]
-    refused = []
-    for override in overrides:
-        key, _, _ = override.partition("=")
-        name = key.lstrip("+~")
-        if name.split(".")[0] in _FROM_COMMAND or name.startswith("hydra"):
-            continue
-        fixed = "." not in name or (name.startswith("backbone.") and name != "backbone.attn_implementation")
-        if fixed and name != "seed":
-            refused.append(Problem(name, "the checkpoint decides; leave it out with mode=test"))
-            continue
-        OmegaConf.update(merged, name, OmegaConf.select(config, name))
-    if refused:
-        raise ConfigError(refused)
-    merged.compare = []
-    merged.backbone = {
-        "_target_": "retention.modules.backbone.Saved",
-        "name": merged.backbone.name,
-        "path": encoder_folder(config.ckpt),
-        "attn_implementation": merged.backbone.get("attn_implementation"),
-    }
-    return merged
-
-
-def rival_config(config: DictConfig, rival: DictConfig, name: str) -> DictConfig:
-    """The same run with another retention policy, in a folder of its own.
-
-    Args:
-        config: of the main policy.
-        rival: composed with ``retention=<name>``.
-        name: of the policy's option.
-
-    Returns:
-        ``config`` with the rival's policy, which takes over what both know (rho, schedule, layers, ...).
-    """
-    merged = config.copy()
-    OmegaConf.set_struct(merged, False)
-    shared = {key: value for key, value in config.retention.items() if key in rival.retention and key != "_target_"}
-    merged.retention = OmegaConf.merge(rival.retention, shared)
-    merged.paths.run_dir = str(Path(config.paths.run_dir) / name)
-    merged.compare = []
-    merged.ckpt = None
-    return merged
 
 
 def run_one(config: DictConfig, parts: Parts) -> Record:
@@ -206,44 +90,6 @@ def run_one(config: DictConfig, parts: Parts) -> Record:
             append_record(config.record, record)
         _draw(parts, folder)
     return record
-
-
-def build_parts(config: DictConfig) -> Parts:
-    """Build everything that needs neither data nor weights; raises one ``ConfigError`` for all of it."""
-    builder = Builder(config)
-    seed = config.seed
-    valid = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32
-    if builder.checks.require(valid, "seed", f"must be a whole number in [0, 2^32), got {seed!r}"):
-        pl.seed_everything(seed, verbose=False)  # the policy draws its first weights here
-    policy, backbone = builder.make("retention"), builder.make("backbone")
-    data = builder.make("task.data")
-    training = TrainingSettings(
-        optimizer=builder.make("optimizer"), phases=builder.make("phases"), distill=builder.make("distill")
-    )
-    module_type = builder.make_later("task.module")
-    callbacks = [builder.make(f"callbacks.{name}") for name in config.callbacks]
-    shapes: list[EncoderShape] = []
-    if backbone is not None:
-        builder.checks.gather(lambda: shapes.append(backbone.shape()))
-    for shape in shapes:
-        asked = config.retention.get("layers")
-        builder.checks.gather(partial(_fit_together, policy, shape, backbone.name, asked), "retention")
-    known = config.dropped in DROPPED
-    builder.checks.require(known, "dropped", f"must be one of {', '.join(DROPPED)}, got {config.dropped!r}")
-    builder.finish()
-    loggers = [builder.make("logger")]
-    builder.finish()
-    return Parts(backbone, policy, data, training, module_type, callbacks, loggers)
-
-
-def _fit_together(policy: RetentionPolicy | None, shape: EncoderShape, name: str, layers: Any) -> None:
-    """Build the policy for the encoder; where the policy has other problems, check at least its layers."""
-    if policy is not None:
-        policy.build(shape, name)
-    elif isinstance(layers, ListConfig):
-        check_layers(
-            [layer for layer in layers if layer >= 0], shape.num_layers, name
-        )  # the policy names negative ones
 
 
 def own_tokenizer(parts: Parts) -> Any:
@@ -377,6 +223,3 @@ def _quiet() -> None:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
-
-
-__all__ = ["Parts", "build_parts", "run", "run_one"]

@@ -12,8 +12,8 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 
 from retention.checks import Builder
-from retention.experiment import build_parts, check_run
 from retention.modules.backbone import Pretrained
+from retention.plan import build_parts, check_run
 from retention.policies.base import RetentionPolicy
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -72,6 +72,12 @@ def test_rivals_are_trained_alike_and_tabled(finished: Any, start: Any, tmp_path
     assert profiles[0] == profiles[1]
 
 
+def test_a_callback_can_be_left_out(start: Any, tmp_path: Path) -> None:
+    [record] = start(tmp_path, "~callbacks.profile", "data.train_size=16", "data.test_size=8")
+    assert record["kept_share"] == {"mean": None, "by_layer": {}}, "not measured"
+    assert not (tmp_path / "retention_profile.json").exists() and not (tmp_path / "kept_tokens.html").exists()
+
+
 def test_tensorboard(start: Any, tmp_path: Path) -> None:
     start(tmp_path, "logger=tensorboard", "data.train_size=16", "data.test_size=8")
     events = [path.read_bytes() for path in (tmp_path / "tensorboard").glob("events.out.tfevents.*")]

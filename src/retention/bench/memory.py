@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+import json
+import pickle
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -40,8 +42,9 @@ def peak_alone(settings: Settings, spec: Spec, inputs: Inputs) -> Peak:
         spec: the variant.
         inputs: its batches, on the CPU.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(peak_here, settings, spec, inputs).result()
+    work = pickle.dumps((settings, spec, inputs))
+    done = subprocess.run([sys.executable, "-m", __name__], input=work, stdout=subprocess.PIPE, check=True)
+    return Peak(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def peak_here(settings: Settings, spec: Spec, inputs: Inputs) -> Peak:
@@ -58,3 +61,7 @@ def peak_here(settings: Settings, spec: Spec, inputs: Inputs) -> Peak:
             call()
     waiter(settings.device)()
     return Peak(gauge.peak_mib(), rest, gauge.kind)
+
+
+if __name__ == "__main__":  # the process that peak_alone starts
+    print(json.dumps(asdict(peak_here(*pickle.load(sys.stdin.buffer)))))

@@ -6,16 +6,16 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from retention.bench.forwards import Dense, KeepsAll, Retained
 from retention.bench.inputs import Batch, Inputs
 from retention.bench.plan import Plan
 from retention.bench.settings import DTYPES
 from retention.bench.training import TrainingStep
-from retention.engine import Decision, ForwardReport, Gate, LayerView, Retainer
+from retention.engine import ForwardReport, Gate, Retainer
 from retention.errors import ConfigError, Problem, RetentionError
 from retention.modules.backbone import Backbone
 from retention.policies import RetentionPolicy
@@ -64,45 +64,6 @@ def _scoring(plan: Plan, attention: str) -> list[Spec]:
         if scorers and (before is None or scorers > len(plan.contenders[before].policy.scorer_macs())):
             most[contender.name] = index
     return [Spec(f"{name} scoring", attention, contender=index, keeps_all=True) for name, index in most.items()]
-
-
-class KeepsAll:
-    """A gate that asks a policy for its scores and lets everything through: what scoring alone costs."""
-
-    def __init__(self, policy: RetentionPolicy) -> None:
-        self.policy = policy
-
-    def begin(self, report: ForwardReport) -> None:
-        self.policy.begin(report)
-
-    def decide(self, view: LayerView) -> Decision | None:
-        if self.policy.active[self.policy.layers.index(view.layer_idx)]:
-            self.policy.score(view)
-        return None
-
-
-class Dense:
-    """The encoder as it is, [B, N] -> [B, N, D]."""
-
-    def __init__(self, encoder: Callable[..., Any]) -> None:
-        self.encoder = encoder
-
-    def __call__(self, batch: Batch) -> Tensor:
-        output = self.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-        states: Tensor = output.last_hidden_state
-        return states
-
-
-class Retained:
-    """The encoder with removal, [B, N] -> [B, M, D]; hooks are attached for every batch, as in ``RetentionModule``."""
-
-    def __init__(self, encoder: nn.Module, gate: Gate, layers: tuple[int, ...]) -> None:
-        self.dense = Dense(encoder)
-        self.retainer = Retainer(encoder, gate, layers=layers, dropped="cut")
-
-    def __call__(self, batch: Batch) -> Tensor:
-        with self.retainer, self.retainer.protect(batch["protected_mask"]):
-            return self.dense(batch)
 
 
 @dataclass(frozen=True)

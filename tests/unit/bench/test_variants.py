@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from retention.bench.forwards import Dense, KeepsAll, Retained
 from retention.bench.inputs import make_inputs, padded_to
 from retention.bench.plan import Plan
 from retention.bench.training import TrainingStep
-from retention.bench.variants import Dense, KeepsAll, Retained, Spec, Variant, Workshop, specs
+from retention.bench.variants import Spec, Variant, Workshop, specs
 from retention.engine import Retainer
 from retention.policies import Adaptive
 

@@ -1,0 +1,51 @@
+"""Forward passes through an encoder: as it is, with removal, and with scoring alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from retention.bench.inputs import Batch
+from retention.engine import Decision, ForwardReport, Gate, LayerView, Retainer
+from retention.policies import RetentionPolicy
+
+
+class KeepsAll:
+    """A gate that asks a policy for its scores and lets everything through: what scoring alone costs."""
+
+    def __init__(self, policy: RetentionPolicy) -> None:
+        self.policy = policy
+
+    def begin(self, report: ForwardReport) -> None:
+        self.policy.begin(report)
+
+    def decide(self, view: LayerView) -> Decision | None:
+        if self.policy.active[self.policy.layers.index(view.layer_idx)]:
+            self.policy.score(view)
+        return None
+
+
+class Dense:
+    """The encoder as it is, [B, N] -> [B, N, D]."""
+
+    def __init__(self, encoder: Callable[..., Any]) -> None:
+        self.encoder = encoder
+
+    def __call__(self, batch: Batch) -> Tensor:
+        output = self.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        states: Tensor = output.last_hidden_state
+        return states
+
+
+class Retained:
+    """The encoder with removal, [B, N] -> [B, M, D]; hooks are attached for every batch, as in ``RetentionModule``."""
+
+    def __init__(self, encoder: nn.Module, gate: Gate, layers: tuple[int, ...]) -> None:
+        self.dense = Dense(encoder)
+        self.retainer = Retainer(encoder, gate, layers=layers, dropped="cut")
+
+    def __call__(self, batch: Batch) -> Tensor:
+        with self.retainer, self.retainer.protect(batch["protected_mask"]):
+            return self.dense(batch)
