@@ -149,7 +149,7 @@ def test_the_table_is_aligned_and_names_the_baseline(made: Plan, case: Case) -> 
     assert [line[:end].split()[-1] for line in body] == ["2000.0", "2500.0", "1000.0", "1250.0", "2100.0"]
     assert "baseline" in body[0] and "baseline" not in body[1]
     assert "2.00" in body[2] and "2.00-2.80" in body[2] and "80 %" in body[2] and "102" in body[2]
-    assert "threads 2, 3 rounds of 2 batches" in lines[0]
+    assert "2 threads, 3 rounds of 2 batches" in lines[0]
     assert "6 texts: made-up texts; mean 15 tokens, 6.2 % padding" in text
     assert "scoring alone (adaptive, nothing removed): +5.0 % of dense (+1.0 to +5.0)" in text
 
