@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,9 +105,9 @@ def weights_of() -> Callable[[Path], dict[str, torch.Tensor]]:
 def command_line(cache_folder: Path, tmp_path: Path) -> Callable[..., Any]:
     """``command_line(*words)``: a real ``python run.py *words`` with the settings of a small run, in ``tmp_path``."""
 
-    def call(*words: str, script: Path = ROOT / "run.py", small: bool = True) -> Any:
+    def call(*words: str, flags: Sequence[str] = (), script: Path = ROOT / "run.py", small: bool = True) -> Any:
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "HF_DATASETS_CACHE": str(cache_folder)}
-        command = [sys.executable, str(script), *(SMALL if small else ()), *words]
+        command = [sys.executable, str(script), *flags, *(SMALL if small else ()), *words]
         return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
 
     return call

@@ -12,12 +12,13 @@ import torch
 ROOT = Path(__file__).parents[2]
 # Runs run.py and leaves the dual variables of every rank behind.
 RANKS = f"""
-import os, runpy, sys, torch
-sys.argv[0] = os.path.abspath(__file__)
+import os, sys, torch
+sys.argv[0] = os.path.abspath(__file__)  # what the other rank is started with
 import retention.experiment as experiment
 build, made = experiment.build_module, []
 experiment.build_module = lambda *given: made.append(build(*given)) or made[-1]
-runpy.run_path({str(ROOT / "run.py")!r}, run_name="__main__")
+command = {str(ROOT / "run.py")!r}
+exec(compile(open(command).read(), command, "exec"), {{"__name__": "__main__"}})
 dual = made[0].policy.dual
 rank = os.environ.get("LOCAL_RANK", "0")
 torch.save({{"multipliers": dual.multipliers, "steps": dual.steps}}, f"rank{{rank}}.pt")
@@ -27,7 +28,9 @@ torch.save({{"multipliers": dual.multipliers, "steps": dual.steps}}, f"rank{{ran
 @pytest.mark.slow
 def test_a_sweep_over_policies(command_line: Any, tmp_path: Path) -> None:
     records = tmp_path / "runs.jsonl"
-    done = command_line("-m", "retention=dense,random", f"hydra.sweep.dir={tmp_path}/sweep", f"record={records}")
+    done = command_line(
+        "retention=dense,random", f"hydra.sweep.dir={tmp_path}/sweep", f"record={records}", flags=["-m"]
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     found = [json.loads(line) for line in records.read_text().splitlines()]
     assert [record["policy"] for record in found] == ["dense", "random"]

@@ -259,8 +259,9 @@ class RetentionModule(pl.LightningModule):
         rows = merge_rows(self._gather(self._collected))
         flops, self._collected, self._flops = self._gather_sum(self._flops), [], [0.0, 0.0]
         for name, value in self.score(rows).items():
-            self.log(f"{stage}/{name}", value, prog_bar=stage == "val", rank_zero_only=False)
-        self.log(f"{stage}/flops_share", flops[0] / max(flops[1], 1.0))
+            # the same on every rank already; sync_dist only keeps Lightning from warning about it
+            self.log(f"{stage}/{name}", value, prog_bar=stage == "val", sync_dist=True)
+        self.log(f"{stage}/flops_share", flops[0] / max(flops[1], 1.0), sync_dist=True)
 
     def _gather(self, parts: list[dict[str, list[Any]]]) -> list[dict[str, list[Any]]]:
         if self.trainer.world_size == 1:
