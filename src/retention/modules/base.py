@@ -173,7 +173,7 @@ class RetentionModule(pl.LightningModule):
         taught = self._ask_teacher(batch)
         logits = self(batch)
         task_loss = self._with_teacher(self.task_loss(logits, batch), logits, taught, batch)
-        loss = task_loss + self._budget_loss(logits)
+        loss = task_loss + self._budget_loss(logits) + self._idle_policy()
         size = len(batch["input_ids"])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
         self.log("retention/target_share", self.target_share, batch_size=size)
@@ -212,6 +212,10 @@ class RetentionModule(pl.LightningModule):
             return logits.new_zeros(())
         self._slacks.append(self.policy.budget_slack().detach())
         return self.policy.budget_loss()
+
+    def _idle_policy(self) -> Tensor | float:
+        """0, with a zero gradient for what the policy learns: several ranks must agree on the parameters in use."""
+        return 0.0 * sum(parameter.sum() for parameter in self.policy.parameters())
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)

@@ -55,6 +55,19 @@ def test_evaluation_removes_for_real_whatever_the_phase(module_of: ModuleOf, bat
     } == {0: 9, 1: 3}
 
 
+def test_scorers_that_are_not_asked_get_a_zero_gradient(module_of: ModuleOf, batch_of: Any, trained: Any) -> None:
+    gradients: list[Tensor] = []
+
+    class Look(pl.Callback):
+        def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
+            gradients.extend(parameter.grad for parameter in pl_module.policy.parameters())
+
+    module = module_of(phases=Phases(anneal_start=1.0, anneal_end=1.0))
+    trained(module, [batch_of(9, 6)], Look())
+    assert len(gradients) == len(list(module.policy.parameters())) > 0
+    assert all(bool((gradient == 0).all()) for gradient in gradients), "ranks wait for every parameter's gradient"
+
+
 def test_training_goes_through_the_phases(module_of: ModuleOf, batch_of: Any, trained: Any) -> None:
     module, watch = module_of(phases=Phases(anneal_start=0.25, anneal_end=0.75, removal_start=0.75)), Watch()
     module.encoder.eval()  # as from_pretrained leaves it
