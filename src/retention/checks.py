@@ -36,14 +36,9 @@ class Builder:
         self.config = config
         self.checks = Checks()
 
-    def make(self, path: str, **extra: Any) -> Any:
-        """The object of one node; None where it has problems.
-
-        Args:
-            path: dotted path of the node.
-            extra: arguments that do not come from the configuration.
-        """
-        return self._object(self._plain(path), path, extra)
+    def make(self, path: str) -> Any:
+        """The object of the node at a dotted path; None where it has problems."""
+        return self._object(self._plain(path), path)
 
     def make_later(self, path: str) -> Callable[..., Any]:
         """A constructor with its configured arguments, for objects that need arguments known only later.
@@ -73,19 +68,19 @@ class Builder:
     def _value(self, node: Any, path: str) -> Any:
         if isinstance(node, Mapping):
             if "_target_" in node:
-                return self._object(node, path, {})
+                return self._object(node, path)
             return {key: self._value(value, f"{path}.{key}") for key, value in node.items()}
         if isinstance(node, list):
             return [self._value(value, f"{path}[{index}]") for index, value in enumerate(node)]
         return node
 
-    def _object(self, node: Any, path: str, extra: Mapping[str, Any]) -> Any:
+    def _object(self, node: Any, path: str) -> Any:
         before = len(self.checks.problems)
         target, settings = self._prepare(node, path)
         if target is None:
             return None
         try:
-            built = target(**settings, **extra)
+            built = target(**settings)
             return built if len(self.checks.problems) == before else None
         except ConfigError as error:
             self.checks.problems.extend(problem.under(path) for problem in error.problems)

@@ -93,14 +93,12 @@ def run_one(config: DictConfig, parts: Parts) -> Record:
 
 
 def own_tokenizer(parts: Parts) -> Any:
-    """The task's own tokenizer if it brings one, otherwise the backbone's.
+    """The backbone's tokenizer, or the task's own where the backbone has none.
 
     Raises:
         ConfigError: neither has one.
     """
-    tokenizer = parts.backbone.tokenizer()
-    if tokenizer is None and hasattr(parts.data, "build_tokenizer"):
-        tokenizer = parts.data.build_tokenizer()
+    tokenizer = parts.backbone.tokenizer() or parts.data.build_tokenizer()
     if tokenizer is None:
         message = (
             f"{parts.backbone.name} is trained from scratch and has no tokenizer; this task needs a pretrained one"
@@ -128,9 +126,7 @@ def build_module(config: DictConfig, parts: Parts, vocab_size: int) -> Retention
 
 
 def _teacher(make: Any, parts: Parts) -> RetentionModule:
-    path = parts.training.distill.teacher
-    if path is None:
-        raise ConfigError([Problem("distill.teacher", "is missing")])
+    path = cast(str, parts.training.distill.teacher)  # Distillation refuses to be active without one
     policy = Dense()
     policy.build(parts.backbone.shape(), parts.backbone.name)
     teacher: RetentionModule = make(policy)

@@ -166,6 +166,5 @@ def _fit_together(policy: RetentionPolicy | None, shape: EncoderShape, name: str
     if policy is not None:
         policy.build(shape, name)
     elif isinstance(layers, ListConfig):
-        check_layers(
-            [layer for layer in layers if layer >= 0], shape.num_layers, name
-        )  # the policy names negative ones
+        positive = [layer for layer in layers if layer >= 0]  # the policy names negative ones itself
+        check_layers(positive, shape.num_layers, name)

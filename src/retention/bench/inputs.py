@@ -104,9 +104,7 @@ def padded_to(batch: Batch, length: int, pad_token_id: int) -> Batch:
 
 
 def _tokenizer(plan: Plan, data: RetentionData) -> Any:
-    tokenizer = plan.backbone.tokenizer()
-    if tokenizer is None and hasattr(data, "build_tokenizer"):
-        tokenizer = data.build_tokenizer()
+    tokenizer = plan.backbone.tokenizer() or data.build_tokenizer()
     if tokenizer is None:
         message = f"{plan.backbone.name} has no tokenizer for real texts; use --backbone, --path or --synthetic"
         raise ConfigError([Problem("--task", message)])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 
-from retention.policies import Adaptive, RetentionPolicy
+from retention.policies import RetentionPolicy
 
 _RATE = 1e-6  # the cost does not depend on it; the weights should stay sane over many rounds
 
@@ -50,7 +50,7 @@ class TrainingStep:
             optimizer.zero_grad(set_to_none=True)
         logits = self.head(self.forward(batch)[:, 0])
         loss = F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
-        if isinstance(self.policy, Adaptive):
+        if self.policy is not None and self.policy.scored:
             loss = loss + self.policy.budget_loss()
         loss.backward()  # type: ignore[no-untyped-call]
         for optimizer in self.optimizers:

@@ -79,6 +79,11 @@ class RetentionData(pl.LightningDataModule, ABC):
     def collator(self) -> Collate:
         """The function that pads encoded rows into a batch (picklable, for loader processes)."""
 
+    @staticmethod
+    def build_tokenizer() -> PreTrainedTokenizerFast | None:
+        """The benchmark's own tokenizer, for encoders that bring none; None if it has none either."""
+        return None
+
     def head(self) -> dict[str, Any]:
         """What the task's LightningModule must know of the data, as constructor arguments."""
         return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -25,3 +26,14 @@ class ForwardReport:
     keep_mass: dict[int, Tensor] = field(default_factory=dict)
     targets: dict[int, Tensor] = field(default_factory=dict)
     keep_indices: dict[int, Tensor] = field(default_factory=dict)
+
+    def record_kept(self, layer_idx: int, valid: Tensor, positions: Tensor) -> None:
+        """Note the tokens that go on after a gate.
+
+        Args:
+            layer_idx: the gated layer.
+            valid: [B, M] bool, True = real token.
+            positions: [B, M] long, original positions.
+        """
+        self.kept[layer_idx] = valid.sum(1)
+        self.keep_indices[layer_idx] = torch.where(valid, positions, -1)

@@ -148,9 +148,5 @@ class ForwardState:
             self.survival = compact(self.survival, indices) * self.valid
         self.shortened = True
         self.padded = slots is not None
-        self._record(layer_idx)
+        self.report.record_kept(layer_idx, self.valid, self.positions)
         return compact(hidden_states, indices)
-
-    def _record(self, layer_idx: int) -> None:
-        self.report.kept[layer_idx] = self.valid.sum(1)
-        self.report.keep_indices[layer_idx] = torch.where(self.valid, self.positions, -1)

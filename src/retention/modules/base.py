@@ -18,7 +18,6 @@ from retention.modules.distillation import Distillation
 from retention.modules.optimization import AdamWSettings, restore_rng, rng_state
 from retention.modules.phases import Phases
 from retention.modules.saliency import layer_saliency
-from retention.policies.adaptive import Adaptive
 from retention.policies.base import RetentionPolicy
 
 Batch = dict[str, Tensor]
@@ -184,8 +183,7 @@ class RetentionModule(pl.LightningModule):
         if not self._teacher:
             return None
         teacher = self._teacher[0]
-        guided = self.policy.scored if isinstance(self.policy, Adaptive) else ()
-        if self.settings.distill.saliency == 0.0 or not guided:
+        if self.settings.distill.saliency == 0.0 or not self.policy.scored:
             with torch.no_grad():
                 logits: Tensor = teacher(batch)
             return logits
@@ -194,8 +192,8 @@ class RetentionModule(pl.LightningModule):
             logits = teacher(batch)
             return logits, teacher.answer_score(logits, batch)
 
-        logits, saliency = layer_saliency(teacher.encoder, guided, answer)
-        cast(Adaptive, self.policy).guide(saliency)
+        logits, saliency = layer_saliency(teacher.encoder, self.policy.scored, answer)
+        self.policy.guide(saliency)
         return logits
 
     def _with_teacher(self, task_loss: Tensor, logits: Tensor, taught: Tensor | None, batch: Batch) -> Tensor:
@@ -203,12 +201,10 @@ class RetentionModule(pl.LightningModule):
             return task_loss
         settings = self.settings.distill
         loss = (1.0 - settings.weight) * task_loss + settings.weight * self.distillation_loss(logits, taught, batch)
-        if isinstance(self.policy, Adaptive):
-            loss = loss + settings.saliency * self.policy.guidance_loss().to(loss)
-        return loss
+        return loss + settings.saliency * self.policy.guidance_loss().to(loss)
 
     def _budget_loss(self, logits: Tensor) -> Tensor:
-        if not isinstance(self.policy, Adaptive) or not self.policy.scored or self.phase == "keep_all":
+        if not self.policy.scored or self.phase == "keep_all":
             return logits.new_zeros(())
         self._slacks.append(self.policy.budget_slack().detach())
         return self.policy.budget_loss()
@@ -223,7 +219,7 @@ class RetentionModule(pl.LightningModule):
             slack = torch.stack(self._slacks).mean(0)
             self._slacks.clear()
             gathered = cast(Tensor, self.all_gather(slack)).reshape(-1, slack.shape[0])
-            cast(Adaptive, self.policy).dual.step(gathered.mean(0))
+            self.policy.step_dual(gathered.mean(0))
 
     def configure_optimizers(self) -> Any:
         model = chain(self.encoder.named_parameters(), self._head_parameters())

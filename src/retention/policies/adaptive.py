@@ -161,6 +161,9 @@ class Adaptive(RetentionPolicy):
         """Lagrangian term of the last pass, scalar (eq. 5)."""
         return self.dual.penalty(self.budget_slack())
 
+    def step_dual(self, slack: Tensor) -> None:
+        self.dual.step(slack)
+
     def price(self) -> dict[int, float]:
         prices = dict(zip(self.layers, self.dual.multipliers.tolist(), strict=True))
         return {layer: prices[layer] for layer in self.scored}

@@ -45,6 +45,8 @@ class RetentionPolicy(nn.Module):
     Attributes:
         phase: ``keep_all``, ``soft`` or ``removal``; used in training mode only.
         anneal: 0 = keep all, 1 = the full budget; used in training mode only.
+        layers: gated layers of the encoder it was built for.
+        scored: those of them with a learned scorer.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -69,6 +71,7 @@ class RetentionPolicy(nn.Module):
         self.phase = "removal"
         self.anneal = 1.0
         self.layers: tuple[int, ...] = ()
+        self.scored: tuple[int, ...] = ()
         self.built = False
         self._report: ForwardReport | None = None
         self._counts: Tensor | None = None
@@ -108,6 +111,25 @@ class RetentionPolicy(nn.Module):
     def remove(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
         """Real removal."""
         return Decision(keep_mask=self.select(gate, scores, view))
+
+    def guide(self, saliency: dict[int, Tensor]) -> None:
+        """Importance that the scorers should rank by in the next passes; layer_idx -> [B, T] float >= 0."""
+        raise TypeError(f"{type(self).__name__} has no scorers to guide")
+
+    def guidance_loss(self) -> Tensor:
+        """Ranking loss of the last pass, scalar; 0 where nothing guides."""
+        return torch.zeros(())
+
+    def budget_slack(self) -> Tensor:
+        """(expected kept - budget) of the last pass, [G], mean over the batch; 0 without expectations."""
+        return torch.zeros(len(self.layers))
+
+    def budget_loss(self) -> Tensor:
+        """What holds the expected count at the budget, scalar, from the last pass; 0 where it is met exactly."""
+        return torch.zeros(())
+
+    def step_dual(self, slack: Tensor) -> None:
+        """Dual step on the slack [G], averaged over micro-batches and ranks; once per optimiser step."""
 
     def price(self) -> dict[int, float]:
         """layer_idx -> lambda of the budget constraint; empty without one."""
@@ -153,14 +175,10 @@ class RetentionPolicy(nn.Module):
         gate = self.layers.index(view.layer_idx)
         self.report.targets[view.layer_idx] = self.counts[gate].float()
         if not self.active[gate]:
-            self._pass_on(view)
+            if self.current_phase == "removal":
+                self.report.record_kept(view.layer_idx, view.valid, view.positions)
             return None
         scores = self.score(view)
         if self.current_phase == "soft":
             return self.soft_decision(gate, scores, view)
         return self.remove(gate, scores, view)
-
-    def _pass_on(self, view: LayerView) -> None:
-        if self.current_phase == "removal":
-            self.report.kept[view.layer_idx] = view.valid.sum(1)
-            self.report.keep_indices[view.layer_idx] = torch.where(view.valid, view.positions, -1)

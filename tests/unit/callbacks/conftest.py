@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -69,27 +68,6 @@ class Toy(pl.LightningModule):
 
 def loader(batches: list[Batch]) -> Any:
     return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def trainer_with(tmp_path: Path) -> Callable[..., pl.Trainer]:
-    """Builds a quiet CPU trainer: ``trainer_with(callback, max_epochs=2)``."""
-
-    def build(*callbacks: pl.Callback, **options: Any) -> pl.Trainer:
-        quiet: dict[str, Any] = {
-            "accelerator": "cpu",
-            "devices": 1,
-            "max_epochs": 1,
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "num_sanity_val_steps": 0,
-            "default_root_dir": tmp_path,
-        }
-        return pl.Trainer(callbacks=list(callbacks), **(quiet | options))
-
-    return build
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,21 +104,11 @@ def dense_module(module_of: Callable[..., ClassificationModule]) -> Classificati
 
 
 @pytest.fixture
-def trained(tmp_path: Path) -> Callable[..., pl.Trainer]:
+def trained(trainer_with: Callable[..., pl.Trainer]) -> Callable[..., pl.Trainer]:
     """``trained(module, batches, *callbacks, **options)``: fits the module and returns the trainer."""
 
     def run(module: pl.LightningModule, batches: list[Batch], *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
-        quiet: dict[str, Any] = {
-            "accelerator": "cpu",
-            "devices": 1,
-            "max_epochs": 1,
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "default_root_dir": tmp_path,
-        }
-        trainer = pl.Trainer(callbacks=list(callbacks), **(quiet | options))
+        trainer = trainer_with(*callbacks, **options)
         trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
         return trainer
 
