@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sys
 import time
@@ -19,9 +20,11 @@ from retention.analysis.picture import write_picture
 from retention.analysis.table import quality_table
 from retention.callbacks import Memory, RetentionProfile, Slack, Throughput
 from retention.checkpoints import load_weights, read_checkpoint
+from retention.data.encoded_split import cache_folder
 from retention.errors import CheckpointError, ConfigError, Problem
 from retention.modules import RetentionModule
 from retention.modules.backbone import save_backbone
+from retention.modules.teacher import Teacher
 from retention.plan import Compose, Parts, build_parts, check_run, prepare, tested_config
 from retention.policies.base import RetentionPolicy
 from retention.policies.dense import Dense
@@ -121,17 +124,20 @@ def build_module(config: DictConfig, parts: Parts, vocab_size: int) -> Retention
     if config.init is not None and config.mode == "fit":
         load_weights(module, read_checkpoint(config.init), config.init, policy=False)
     if parts.training.distill.active and config.mode == "fit":
-        module.teach(_teacher(make, parts))
+        module.teach(_teacher(make, parts, head=str(config.task.module)))
     return module
 
 
-def _teacher(make: Any, parts: Parts) -> RetentionModule:
+def _teacher(make: Any, parts: Parts, head: str) -> Teacher:
     path = cast(str, parts.training.distill.teacher)  # Distillation refuses to be active without one
     policy = Dense()
     policy.build(parts.backbone.shape(), parts.backbone.name)
-    teacher: RetentionModule = make(policy)
-    load_weights(teacher, read_checkpoint(path), path, policy=False)
-    return teacher
+    module: RetentionModule = make(policy)
+    load_weights(module, read_checkpoint(path), path, policy=False)
+    # its answers hang on its weights, on what its head does with them, and on the rows
+    made_by = [hashlib.sha256(Path(path).read_bytes()).hexdigest(), head, parts.data.fingerprint("train")]
+    key = hashlib.sha256("/".join(made_by).encode()).hexdigest()[:16]
+    return Teacher(module, cache_folder() / f"{parts.data.name}-teacher-{key}.pt")
 
 
 def build_trainer(config: DictConfig, parts: Parts) -> pl.Trainer:

@@ -162,6 +162,10 @@ class RetentionData(pl.LightningDataModule, ABC):
             "truncated": {role: split.truncated if split else None for role, split in splits.items()},
         }
 
+    def fingerprint(self, split: Split) -> str:
+        """A name for the token rows of a split that was set up; other rows have another one."""
+        return str(self._split(split).rows._fingerprint)
+
     def _evaluation_loader(self, role: Split) -> DataLoader[Any]:
         rank, world_size = self._place()
         split, size = self._split(role), self.settings.eval_batch_size

@@ -32,6 +32,11 @@ class EncodedSplit:
     truncated: int
 
 
+def cache_folder() -> Path:
+    """Where what was computed from data is kept for further runs; a part of the cache of ``datasets``."""
+    return Path(datasets.config.HF_DATASETS_CACHE, "retention")
+
+
 def encode_split(documents: Dataset, encode: Encode, *, label: str, made_by: Sequence[object]) -> EncodedSplit:
     """Encode a split, or take its rows from the cache.
 
@@ -43,7 +48,7 @@ def encode_split(documents: Dataset, encode: Encode, *, label: str, made_by: Seq
     """
     # The key is ours: the hash that datasets takes of a tokenizer changes when it is used, and would miss the cache.
     key = Hasher.hash("/".join(str(part) for part in (documents._fingerprint, *made_by)))
-    cache = Path(datasets.config.HF_DATASETS_CACHE, "retention", f"{label}-{key}.arrow")
+    cache = cache_folder() / f"{label}-{key}.arrow"
     cache.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{cache}.lock"):  # of several processes the first encodes, the others read its file
         rows = documents.map(

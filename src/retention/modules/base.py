@@ -17,7 +17,7 @@ from retention.engine import ForwardReport, Retainer
 from retention.modules.distillation import Distillation
 from retention.modules.optimization import AdamWSettings, restore_rng, rng_state
 from retention.modules.phases import Phases
-from retention.modules.saliency import layer_saliency
+from retention.modules.teacher import Teacher
 from retention.policies.base import RetentionPolicy
 
 Batch = dict[str, Tensor]
@@ -77,7 +77,7 @@ class RetentionModule(pl.LightningModule):
         self.retainer = Retainer(encoder, policy, layers=policy.layers, dropped=dropped)
         self.last_report: ForwardReport | None = None
         self.last_predictions: Tensor | None = None
-        self._teacher: list[RetentionModule] = []  # in a list, so that it is neither trained nor saved
+        self._teacher: Teacher | None = None
         self._slacks: list[Tensor] = []
         self._collected: list[dict[str, list[Any]]] = []
         self._flops = [0.0, 0.0]
@@ -151,15 +151,14 @@ class RetentionModule(pl.LightningModule):
 
     # -- training ------------------------------------------------------------------------------------------------------
 
-    def teach(self, teacher: RetentionModule) -> None:
-        """Learn from this finished model as well."""
-        teacher.requires_grad_(False)
-        self._teacher = [teacher.eval()]
+    def teach(self, teacher: Teacher) -> None:
+        """Learn from this finished model as well; it is neither trained nor saved."""
+        self._teacher = teacher
 
     def on_fit_start(self) -> None:
         self.train()  # from_pretrained returns models in evaluation mode and Lightning leaves them so
-        for teacher in self._teacher:
-            teacher.to(self.device).eval()
+        if self._teacher is not None:
+            self._teacher.to(self.device)
 
     def on_train_start(self) -> None:
         if self._rng is not None:
@@ -180,19 +179,11 @@ class RetentionModule(pl.LightningModule):
 
     def _ask_teacher(self, batch: Batch) -> Tensor | None:
         """The teacher's logits; guides the policy by the teacher's saliency on the way."""
-        if not self._teacher:
+        if self._teacher is None:
             return None
-        teacher = self._teacher[0]
         if self.settings.distill.saliency == 0.0 or not self.policy.scored:
-            with torch.no_grad():
-                logits: Tensor = teacher(batch)
-            return logits
-
-        def answer() -> tuple[Tensor, Tensor]:
-            logits = teacher(batch)
-            return logits, teacher.answer_score(logits, batch)
-
-        logits, saliency = layer_saliency(teacher.encoder, self.policy.scored, answer)
+            return self._teacher.logits(batch)
+        logits, saliency = self._teacher.explain(batch, self.policy.scored)
         self.policy.guide(saliency)
         return logits
 
@@ -212,6 +203,10 @@ class RetentionModule(pl.LightningModule):
     def _idle_policy(self) -> Tensor | float:
         """0, with a zero gradient for what the policy learns: several ranks must agree on the parameters in use."""
         return 0.0 * sum(parameter.sum() for parameter in self.policy.parameters())
+
+    def on_train_epoch_end(self) -> None:
+        if self._teacher is not None:
+            self._teacher.save()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)

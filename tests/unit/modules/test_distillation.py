@@ -15,6 +15,7 @@ from retention.errors import ConfigError
 from retention.modules import ClassificationModule
 from retention.modules.distillation import Distillation, soft_target_loss
 from retention.modules.phases import Phases
+from retention.modules.teacher import Teacher
 from retention.policies import Adaptive, Random
 
 ModuleOf = Callable[..., ClassificationModule]
@@ -64,7 +65,7 @@ def outputs_of(
     module.eval()
     with torch.no_grad():
         student, wanted = module(batch), teacher.eval()(batch)
-    module.teach(teacher)
+    module.teach(Teacher(teacher))
     seen: list[float] = []
     step = module.training_step
 
@@ -99,7 +100,7 @@ def test_a_teacher_learns_nothing_and_is_not_saved(
     before = {name: value.clone() for name, value in dense_module.state_dict().items()}
     module = module_of(distill=Distillation(weight=0.5, saliency=0.5, teacher="given"))
     names = set(module.state_dict())
-    module.teach(dense_module)
+    module.teach(Teacher(dense_module))
     trained(module, [batch_of(9, 7), batch_of(8, 5)])
     assert set(module.state_dict()) == names
     assert not dense_module.training and not any(p.requires_grad for p in dense_module.parameters())
@@ -112,7 +113,7 @@ def test_saliency_reaches_the_scorers(
     module = module_of(distill=Distillation(saliency=0.5, teacher="given"))
     plain = module_of(distill=Distillation(saliency=0.0, weight=1e-9, teacher="given"))
     for each in (module, plain):
-        each.teach(dense_module)
+        each.teach(Teacher(dense_module))
         trained(each, [batch_of(9, 7)])
     first, second = (dict(each.policy.named_parameters()) for each in (module, plain))
     assert any(not torch.allclose(first[name], second[name]) for name in first)
@@ -123,5 +124,5 @@ def test_saliency_without_a_scorer_is_left_out(
     policy: Any, module_of: ModuleOf, dense_module: ClassificationModule, batch_of: Any, trained: Any
 ) -> None:
     module = module_of(policy(), distill=Distillation(saliency=0.5, weight=0.5, teacher="given"))
-    module.teach(dense_module)
+    module.teach(Teacher(dense_module))
     trained(module, [batch_of(9, 7)])

@@ -1,0 +1,82 @@
+"""A teacher is asked once about each row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from retention.modules import ClassificationModule
+from retention.modules.distillation import Distillation
+from retention.modules.teacher import Teacher
+
+
+@pytest.fixture
+def calls(dense_module: ClassificationModule) -> list[int]:
+    """Grows by the size of every batch that runs through the dense module."""
+    seen: list[int] = []
+    dense_module.register_forward_hook(lambda module, args, output: seen.append(len(output)))
+    return seen
+
+
+def test_a_row_is_computed_once(dense_module: ClassificationModule, calls: list[int], batch_of: Any) -> None:
+    teacher, batch = Teacher(dense_module), batch_of(9, 7, 5)
+    first = teacher.logits(batch)
+    torch.testing.assert_close(teacher.logits(batch), first)
+    swapped = {name: values[[2, 0]] for name, values in batch.items()}
+    torch.testing.assert_close(teacher.logits(swapped), first[[2, 0]])
+    assert calls == [3]
+
+
+def test_a_new_row_is_asked(dense_module: ClassificationModule, calls: list[int], batch_of: Any) -> None:
+    teacher = Teacher(dense_module)
+    teacher.logits(batch_of(9, 7))
+    other = batch_of(8, 6, seed=2, first_index=1)
+    with torch.no_grad():
+        wanted = dense_module(other)
+    torch.testing.assert_close(teacher.logits(other), wanted)
+    assert calls == [2, 2, 2]
+
+
+def test_answers_outlast_the_run(
+    dense_module: ClassificationModule, calls: list[int], batch_of: Any, tmp_path: Path
+) -> None:
+    file, batch = tmp_path / "deep" / "answers.pt", batch_of(9, 7)
+    teacher = Teacher(dense_module, file)
+    wanted = teacher.logits(batch)
+    teacher.save()
+    torch.testing.assert_close(Teacher(dense_module, file).logits(batch), wanted)
+    assert calls == [2]
+    assert [path.name for path in file.parent.iterdir() if not path.name.endswith(".lock")] == ["answers.pt"]
+
+
+def test_answers_of_several_processes_come_together(
+    dense_module: ClassificationModule, calls: list[int], batch_of: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "answers.pt"
+    ranks = [Teacher(dense_module, file), Teacher(dense_module, file)]
+    batches = [batch_of(9, 7), batch_of(6, 5, first_index=2)]
+    for teacher, batch in zip(ranks, batches, strict=True):
+        teacher.logits(batch)
+        teacher.save()
+    late = Teacher(dense_module, file)
+    for batch in batches:
+        late.logits(batch)
+    assert calls == [2, 2]
+
+
+def test_training_saves_what_was_asked(
+    module_of: Callable[..., ClassificationModule],
+    dense_module: ClassificationModule,
+    batch_of: Any,
+    trained: Any,
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "answers.pt"
+    module = module_of(distill=Distillation(weight=0.5, teacher="given"))
+    module.teach(Teacher(dense_module, file))
+    trained(module, [batch_of(9, 7)])
+    assert sorted(torch.load(file, weights_only=True)["index"].tolist()) == [0, 1]
