@@ -113,7 +113,7 @@ def own_tokenizer(parts: Parts) -> Any:
 def build_module(config: DictConfig, parts: Parts, vocab_size: int) -> RetentionModule:
     """The LightningModule with its starting weights and its teacher."""
     plain = OmegaConf.to_container(config, resolve=False)
-    shared = {"training": parts.training, "dropped": str(config.dropped), "config": plain}
+    shared = {"training": parts.training, "dropped": str(config.dropped), "place": str(config.place), "config": plain}
 
     def make(policy: RetentionPolicy) -> RetentionModule:
         encoder = parts.backbone.encoder(vocab_size)

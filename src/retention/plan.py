@@ -17,7 +17,7 @@ from retention.checkpoints import checkpoint_config, encoder_folder, read_checkp
 from retention.checks import Builder
 from retention.core.flops import EncoderShape
 from retention.data.base import RetentionData
-from retention.engine.retainer import DROPPED, check_layers
+from retention.engine.retainer import DROPPED, check_layers, check_place
 from retention.errors import Checks, ConfigError, Problem
 from retention.modules import TrainingSettings
 from retention.modules.backbone import Backbone
@@ -27,7 +27,8 @@ MODES = ("fit", "test")
 _FROM_COMMAND = ("mode", "ckpt", "trainer", "logger", "callbacks", "paths", "record", "compare")
 _KNOWN_KEYS = {
     *_FROM_COMMAND,
-    *("task", "backbone", "dual", "retention", "data", "optimizer", "phases", "distill", "init", "seed", "dropped"),
+    *("task", "backbone", "dual", "retention", "data", "optimizer", "phases", "distill", "init", "seed"),
+    *("dropped", "place"),
 }
 
 
@@ -153,6 +154,8 @@ def build_parts(config: DictConfig) -> Parts:
     for shape in shapes:
         asked = config.retention.get("layers")
         builder.checks.gather(partial(_fit_together, policy, shape, backbone.name, asked), "retention")
+    if shapes:
+        builder.checks.gather(lambda: check_place(str(config.place), backbone.places(), backbone.name))
     known = config.dropped in DROPPED
     builder.checks.require(known, "dropped", f"must be one of {', '.join(DROPPED)}, got {config.dropped!r}")
     builder.finish()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from retention.engine import Retainer
+from retention.engine import Retainer, adapters
 
 
 def loss_and_gradients(encoder: Any, retainer: Retainer, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -29,9 +29,13 @@ def loss_and_gradients(encoder: Any, retainer: Retainer, batch: dict[str, Tensor
 # the name that every supported version of the library has
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 @pytest.mark.parametrize("phase", ["soft", "removal"])
-@pytest.mark.parametrize("recomputing", ["bert", "distilbert", "modernbert"])
+@pytest.mark.parametrize(
+    ("recomputing", "place"),
+    [(family, place) for family in ("bert", "distilbert", "modernbert") for place in adapters()[family].places],
+)
 def test_same_loss_and_same_gradients(
     recomputing: str,
+    place: str,
     phase: str,
     build: Callable[..., nn.Module],
     make_batch: Callable[..., Any],
@@ -40,7 +44,7 @@ def test_same_loss_and_same_gradients(
 ) -> None:
     encoder: Any = build(recomputing).train()
     policy, batch = policy_named("adaptive"), make_batch(encoder)
-    retainer = attach(encoder, policy, protected_ids=[3])
+    retainer = attach(encoder, policy, protected_ids=[3], place=place)
     policy.train()
     policy.phase = phase
     plain_loss, plain = loss_and_gradients(encoder, retainer, batch)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from retention.engine import Retainer
+from retention.engine import Retainer, adapters
+from retention.errors import ConfigError
 
 TOLERANCE = 5e-6
 PADDED, FULL = (23, 15, 9), (23, 23, 23)
@@ -17,8 +18,8 @@ PADDED, FULL = (23, 15, 9), (23, 23, 23)
 each_padding = pytest.mark.parametrize("lengths", [PADDED, FULL], ids=["padded", "full"])
 
 
-def removed_states(encoder: nn.Module, batch: dict[str, Tensor], gate: Any) -> Tensor:
-    with torch.no_grad(), Retainer(encoder, gate, layers=[0, 2]):
+def removed_states(encoder: nn.Module, batch: dict[str, Tensor], gate: Any, place: str = "after_layer") -> Tensor:
+    with torch.no_grad(), Retainer(encoder, gate, layers=[0, 2], place=place):
         states: Tensor = encoder(**batch).last_hidden_state
     return states
 
@@ -41,6 +42,30 @@ def test_two_removals_equal_masking(
     with torch.no_grad():
         dense = encoder(**batch).last_hidden_state
     assert (dense - masked)[keep[2]].abs().max() > 1e-3  # the removal matters to what stays
+
+
+@each_padding
+def test_removal_between_attention_and_feed_forward_equals_masking(
+    encoder: nn.Module,
+    family: str,
+    attention: str,
+    lengths: tuple[int, ...],
+    make_batch: Callable[..., Any],
+    nested_keep: Callable[..., Any],
+    masked_states: Callable[..., Tensor],
+    fixed_gate: Callable[..., Any],
+) -> None:
+    """What is kept does not notice: only later layers would see the tokens that skip the feed-forward part."""
+    batch = make_batch(encoder, lengths)
+    keep = nested_keep(batch["attention_mask"])
+    if "after_attention" not in adapters()[family].places:
+        with pytest.raises(ConfigError, match="place: must be one of after_layer with"):
+            removed_states(encoder, batch, fixed_gate(keep), "after_attention")
+        return
+    removed = removed_states(encoder, batch, fixed_gate(keep), "after_attention")
+    assert (removed - masked_states(encoder, batch, keep))[keep[2]].abs().max() < TOLERANCE
+    late = removed_states(encoder, batch, fixed_gate(keep))
+    assert (removed - late)[batch["attention_mask"].bool() & ~keep[0]].abs().max() > 1e-2  # they left with less
 
 
 @each_padding

@@ -99,7 +99,7 @@ def measure(plan: Plan, length: int, batch_size: int, *, memory: bool, tell: Cal
     wanted = specs(plan, inputs)
     variants = {spec.name: workshop.build(spec) for spec in wanted}
     ledgers = {
-        name: ledger(plan.shape, variant.policy.scorer_macs(), variant.reports())
+        name: ledger(plan.shape, variant.policy.scorer_macs(), variant.reports(), early=_early(plan, variant.spec))
         for name, variant in variants.items()
         if variant.policy is not None and not variant.spec.keeps_all
     }
@@ -124,16 +124,19 @@ def measure(plan: Plan, length: int, batch_size: int, *, memory: bool, tell: Cal
     return Case(length, batch_size, baseline, rows, scoring_cost(plan, wanted, seconds), inputs.note, threads, wall_s)
 
 
-def ledger(shape: EncoderShape, macs: dict[int, int], reports: Sequence[ForwardReport]) -> Ledger:
+def ledger(shape: EncoderShape, macs: dict[int, int], reports: Sequence[ForwardReport], *, early: bool) -> Ledger:
     """The account of some batches.
 
     Args:
         shape: of the encoder.
         macs: layer_idx -> multiply-accumulates per token of its scorer.
         reports: of the batches.
+        early: whether tokens left between attention and feed-forward.
     """
     dense = sum(float(encoder_flops(shape, report.lengths, {}).sum()) for report in reports)
-    kept = sum(float(encoder_flops(shape, report.lengths, report.kept).sum()) for report in reports)
+    kept = sum(
+        float(encoder_flops(shape, report.lengths, report.kept, before_feed_forward=early).sum()) for report in reports
+    )
     scorers = sum(float(scorer_flops(macs, report.lengths, report.kept).sum()) for report in reports)
     by_layer = {
         layer: float(torch.cat([report.kept[layer] / report.lengths for report in reports]).mean())
@@ -158,6 +161,10 @@ def scoring_cost(plan: Plan, wanted: Sequence[Spec], seconds: dict[str, list[flo
             pairs = zip(seconds[spec.name], seconds[f"dense-{spec.attention}"], strict=True)
             costs[plan.contenders[spec.contender].name] = Spread.of([scored / dense - 1.0 for scored, dense in pairs])
     return costs
+
+
+def _early(plan: Plan, spec: Spec) -> bool:
+    return spec.contender is not None and plan.contenders[spec.contender].place == "after_attention"
 
 
 def _both(ledgers: dict[str, Ledger], peaks: dict[str, Peak], name: str) -> tuple[Ledger | None, Peak | None]:

@@ -42,9 +42,9 @@ class Dense:
 class Retained:
     """The encoder with removal, [B, N] -> [B, M, D]; hooks are attached for every batch, as in ``RetentionModule``."""
 
-    def __init__(self, encoder: nn.Module, gate: Gate, layers: tuple[int, ...]) -> None:
+    def __init__(self, encoder: nn.Module, gate: Gate, layers: tuple[int, ...], place: str = "after_layer") -> None:
         self.dense = Dense(encoder)
-        self.retainer = Retainer(encoder, gate, layers=layers, dropped="cut")
+        self.retainer = Retainer(encoder, gate, layers=layers, dropped="cut", place=place)
 
     def __call__(self, batch: Batch) -> Tensor:
         with self.retainer, self.retainer.protect(batch["protected_mask"]):

@@ -18,6 +18,7 @@ from retention.checks import Builder
 from retention.core.flops import EncoderShape
 from retention.data.base import RetentionData
 from retention.engine.adapters import adapter_for
+from retention.engine.retainer import check_place
 from retention.errors import Checks, ConfigError, Problem
 from retention.modules.backbone import Backbone
 from retention.policies import RetentionPolicy
@@ -30,12 +31,20 @@ class Contender:
     Attributes:
         name: of its file in conf/retention.
         policy: freshly initialised.
+        place: where tokens leave a layer.
         node: its resolved configuration.
     """
 
     name: str
     policy: RetentionPolicy
+    place: str
     node: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """Unique among contenders."""
+        early = "" if self.place == "after_layer" else f" {self.place}"
+        return f"{self.name} {self.policy.rho:g}{early}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,12 @@ def make_plan(settings: Settings) -> Plan:
     builder = Builder(_config(settings, {}))
     backbone = builder.make("backbone")
     checks.problems += builder.checks.problems
-    contenders = [_contender(settings, name, rho, checks) for name in settings.policies for rho in settings.rhos]
+    contenders = [
+        _contender(settings, name, rho, place, checks)
+        for name in settings.policies
+        for rho in settings.rhos
+        for place in settings.places
+    ]
     if settings.task is not None:
         checks.gather(lambda: _check_data(settings))
     if backbone is not None:
@@ -141,7 +155,7 @@ def _composed(conf: Path, groups: tuple[str, ...]) -> DictConfig:
         return compose("config", overrides=list(groups))
 
 
-def _contender(settings: Settings, name: str, rho: float, checks: Checks) -> Contender | None:
+def _contender(settings: Settings, name: str, rho: float, place: str, checks: Checks) -> Contender | None:
     schedule = list(settings.schedule) if isinstance(settings.schedule, tuple) else settings.schedule
     changes = {"retention.rho": rho, "retention.slope": settings.slope, "retention.schedule": schedule}
     try:
@@ -151,7 +165,7 @@ def _contender(settings: Settings, name: str, rho: float, checks: Checks) -> Con
         return None
     policy = builder.make("retention")
     checks.problems += builder.checks.problems
-    return None if policy is None else Contender(name, policy, _plain(builder.config, "retention"))
+    return None if policy is None else Contender(name, policy, place, _plain(builder.config, "retention"))
 
 
 def _data_config(settings: Settings, length: int, batch_size: int) -> DictConfig:
@@ -169,6 +183,8 @@ def _check_fit(settings: Settings, backbone: Backbone, contenders: list[Contende
     """Sizes the policies, too; weights are not needed for it."""
     checks = Checks()
     shape = backbone.shape()
+    for place in settings.places:
+        checks.gather(lambda place=place: check_place(place, backbone.places(), backbone.name))  # type: ignore[misc]
     for contender in contenders:
         if contender is not None:
             policy = contender.policy

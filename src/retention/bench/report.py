@@ -66,6 +66,7 @@ def _record(plan: Plan, case: Case, row: Row, argv: Sequence[str]) -> Record:
     record = build_record(speed, config=config, seed=settings.seed, wall_s=case.wall_s, argv=argv)
     cost = case.scoring.get(contender.name)
     record["kept_share"] = row.ledger.kept_share
+    record["place"] = contender.place
     record["data"] = case.note
     record["timing"] = {
         "ms_per_batch": _milliseconds(row, settings.batches),

@@ -51,7 +51,7 @@ def specs(plan: Plan, inputs: Inputs) -> list[Spec]:
     if plan.settings.compiled:
         found.append(Spec(f"dense-{best}-compiled", best, compiled=True))
     for index, contender in enumerate(plan.contenders):
-        found.append(Spec(f"{contender.name} {contender.policy.rho:g}", best, contender=index))
+        found.append(Spec(contender.title, best, contender=index))
     return found + ([] if plan.settings.phase == "train" else _scoring(plan, best))
 
 
@@ -123,7 +123,8 @@ class Workshop:
             return Variant(spec, batches, self._step(forward, encoder, None))
         policy = self._policy(spec.contender)
         gate: Gate = KeepsAll(policy) if spec.keeps_all else policy
-        retained = Retained(encoder, gate, policy.layers)
+        place = self.plan.contenders[spec.contender].place
+        retained = Retained(encoder, gate, policy.layers, place)
         step = self._step(retained, encoder, policy)
         return Variant(spec, batches, step, retained.retainer, policy)
 

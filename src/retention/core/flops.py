@@ -31,7 +31,7 @@ class EncoderShape:
         return self.windows[layer_idx] if self.windows else None
 
 
-def layer_flops(shape: EncoderShape, layer_idx: int, tokens: Tensor) -> Tensor:
+def layer_flops(shape: EncoderShape, layer_idx: int, tokens: Tensor, fed: Tensor | None = None) -> Tensor:
     """FLOPs (2 per multiply-accumulate) of one layer for ``tokens`` real tokens per sample.
 
     Counts the four attention projections, the feed-forward matrices, and both attention products; softmax, norms and
@@ -41,29 +41,35 @@ def layer_flops(shape: EncoderShape, layer_idx: int, tokens: Tensor) -> Tensor:
         shape: encoder dimensions.
         layer_idx: 0-based.
         tokens: [B], real tokens entering the layer.
+        fed: [B], those of them that reach its feed-forward part; None = all.
 
     Returns:
         [B] float64.
     """
     n = tokens.double()
-    linear = 4 * shape.hidden_size**2 + shape.ffn_matrices * shape.hidden_size * shape.intermediate_size
+    fed = n if fed is None else fed.double()
+    feed_forward = shape.ffn_matrices * shape.hidden_size * shape.intermediate_size
     window = shape.window(layer_idx)
     keys = n if window is None else torch.clamp(n, max=2 * window + 1)
-    return 2.0 * n * linear + 4.0 * n * keys * shape.hidden_size
+    return 2.0 * (n * 4 * shape.hidden_size**2 + fed * feed_forward) + 4.0 * n * keys * shape.hidden_size
 
 
-def encoder_flops(shape: EncoderShape, lengths: Tensor, kept: dict[int, Tensor]) -> Tensor:
+def encoder_flops(
+    shape: EncoderShape, lengths: Tensor, kept: dict[int, Tensor], *, before_feed_forward: bool = False
+) -> Tensor:
     """FLOPs of the whole encoder, [B] float64.
 
     Args:
         shape: encoder dimensions.
         lengths: [B], real tokens entering layer 0.
-        kept: layer_idx -> [B], tokens that go on after that layer; layers without a gate are left out.
+        kept: layer_idx -> [B], tokens that go on after the gate of that layer; layers without a gate are left out.
+        before_feed_forward: whether gates sit between the attention and the feed-forward part of their layer.
     """
     tokens, total = lengths, torch.zeros(lengths.shape, dtype=torch.float64, device=lengths.device)
     for layer_idx in range(shape.num_layers):
-        total = total + layer_flops(shape, layer_idx, tokens)
-        tokens = kept.get(layer_idx, tokens)
+        left = kept.get(layer_idx, tokens)
+        total = total + layer_flops(shape, layer_idx, tokens, left if before_feed_forward else None)
+        tokens = left
     return total
 
 

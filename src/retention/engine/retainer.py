@@ -35,10 +35,12 @@ class Retainer:
         layers: 0-based indices of the gated layers.
         dropped: ``forward`` puts dropped tokens back after the last layer, with the state they left with, so the output
             keeps its length; ``cut`` returns only the kept tokens.
+        place: ``after_layer``, or ``after_attention``: removed tokens skip the feed-forward part of their last layer.
         protected_ids: token ids that are never removed (CLS, SEP); used where ``protect`` gave no mask for the batch.
 
     Raises:
-        ConfigError: no adapter for the family, attention other than sdpa or eager, a layer that does not exist.
+        ConfigError: no adapter for the family, attention other than sdpa or eager, a layer that does not exist, a place
+            where this family cannot be hooked.
 
     >>> with Retainer(model, gate, layers=[0]) as retainer:        # doctest: +SKIP
     ...     output = model(input_ids=ids, attention_mask=mask)
@@ -52,20 +54,24 @@ class Retainer:
         *,
         layers: Iterable[int],
         dropped: str = "forward",
+        place: str = "after_layer",
         protected_ids: Iterable[int] = (),
     ) -> None:
         self.encoder = encoder_of(model)
         self.gate = gate
         self.dropped = dropped
+        self.place = place
         self.protected_ids = tuple(protected_ids)
         config: Any = self.encoder.config
         self.adapter = adapter_for(config.model_type)
         self.shape = self.adapter.shape(config)
         self.layers = check_layers(layers, self.shape.num_layers, str(config.model_type))
         check_engine(dropped, str(config._attn_implementation), self.adapter.attention)
+        check_place(place, self.adapter.places, str(config.model_type))
         self._state: ForwardState | None = None
         self._protected: Tensor | None = None
         self._handles: list[RemovableHandle] = []
+        self._entered: dict[int, ForwardState] = {}
 
     @property
     def state(self) -> ForwardState:
@@ -94,7 +100,7 @@ class Retainer:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies of a hooked model leave out the last forward pass: tensors of a graph cannot be copied."""
-        return {**self.__dict__, "_state": None}
+        return {**self.__dict__, "_state": None, "_entered": {}}
 
     def __enter__(self) -> Retainer:
         if self._handles:
@@ -104,7 +110,7 @@ class Retainer:
         for layer_idx, layer in enumerate(hooked):
             self._handles.append(layer.register_forward_pre_hook(self._before, with_kwargs=True))
             if layer_idx in self.layers:
-                self._handles.append(layer.register_forward_hook(_Hook(self, layer_idx)))
+                self._handles.append(self._gated_part(layer).register_forward_hook(_Hook(self, layer_idx)))
         self._handles.append(hooked[-1].register_forward_hook(self._finish))
         return self
 
@@ -114,6 +120,9 @@ class Retainer:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+    def _gated_part(self, layer: nn.Module) -> nn.Module:
+        return self.adapter.middle(layer) if self.place == "after_attention" else layer
 
     def _begin(self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         call = inspect.signature(encoder.forward).bind_partial(*args, **kwargs).arguments
@@ -126,6 +135,7 @@ class Retainer:
         if mask.dim() != 2:
             raise ValueError(f"attention_mask must be [B, T] with 1 = real token, got shape {tuple(mask.shape)}")
         self._state = ForwardState(mask, self._protection(input_ids, mask), input_ids)
+        self._entered.clear()
         self.gate.begin(self._state.report)
 
     def _protection(self, input_ids: Tensor | None, mask: Tensor) -> Tensor:
@@ -145,11 +155,25 @@ class Retainer:
     def gate_layer(self, layer_idx: int, output: Any) -> Any:
         """Ask the gate and carry out its decision on the output of a layer."""
         hidden_states = output[0] if isinstance(output, tuple) else output
-        decision = self.gate.decide(self.state.view(layer_idx, hidden_states))
+        state = self._entering(layer_idx)
+        decision = self.gate.decide(state.view(layer_idx, hidden_states))
         if decision is None:
             return None
         remember = self.dropped == "forward"
-        return _with_states(output, self.state.apply(layer_idx, hidden_states, decision, remember=remember))
+        return _with_states(output, state.apply(layer_idx, hidden_states, decision, remember=remember))
+
+    def _entering(self, layer_idx: int) -> ForwardState:
+        """The tokens as they come to a gate.
+
+        Gradient checkpointing runs the inside of a layer once more in the backward pass; a gate in there then decides
+        again, on a copy, from the same tokens.
+        """
+        if self.place == "after_layer":
+            return self.state
+        if layer_idx in self._entered:
+            return self._entered[layer_idx].copy()
+        self._entered[layer_idx] = self.state.copy()
+        return self.state
 
     def _finish(self, layer: nn.Module, args: Any, output: Any) -> Any:
         if self.dropped == "cut" or not self.state.shortened:
@@ -193,4 +217,11 @@ def check_engine(dropped: str, attention: str, supported: Sequence[str]) -> None
     checks.require(dropped in DROPPED, "dropped", f"must be one of {', '.join(DROPPED)}, got {dropped!r}")
     message = f"must be one of {', '.join(supported)}, got {attention!r}; load the model with attn_implementation=..."
     checks.require(attention in supported, "attn_implementation", message)
+    checks.finish()
+
+
+def check_place(place: str, supported: Sequence[str], name: str) -> None:
+    """Raise ``ConfigError`` for a place where tokens cannot leave the layers of this family."""
+    checks = Checks()
+    checks.require(place in supported, "place", f"must be one of {', '.join(supported)} with {name}, got {place!r}")
     checks.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import TypeVar, cast
 
@@ -45,6 +46,12 @@ class ForwardState:
         self.report = ForwardReport(lengths=self.lengths)
         self._removed: list[tuple[Tensor, Tensor, Tensor | None]] = []
         self._cache: dict[object, object] = {}
+
+    def copy(self) -> ForwardState:
+        """The same tokens; what happens to them from here on stays apart."""
+        twin = copy.copy(self)
+        twin._removed, twin._cache = list(self._removed), {}
+        return twin
 
     @property
     def touched(self) -> bool:

@@ -55,6 +55,10 @@ class Backbone:
             checks.finish()
         return adapter.shape(config)
 
+    def places(self) -> tuple[str, ...]:
+        """Where tokens can leave a layer of this family, see ``Retainer``."""
+        return adapter_for(self.config().model_type).places
+
 
 class Pretrained(Backbone):
     """A checkpoint from the hub or a local folder.

@@ -56,7 +56,7 @@ class RetentionModule(pl.LightningModule):
         encoder: Hugging Face encoder.
         policy: retention policy, already built for the encoder.
         training: optimiser, phases, distillation.
-        dropped: ``cut`` or ``forward``, see ``Retainer``.
+        dropped, place: see ``Retainer``.
         config: resolved plain configuration, stored in checkpoints.
     """
 
@@ -67,6 +67,7 @@ class RetentionModule(pl.LightningModule):
         policy: RetentionPolicy,
         training: TrainingSettings,
         dropped: str,
+        place: str = "after_layer",
         config: dict[str, Any],
     ) -> None:
         super().__init__()
@@ -74,7 +75,7 @@ class RetentionModule(pl.LightningModule):
         self.encoder = encoder
         self.policy = policy
         self.settings = training
-        self.retainer = Retainer(encoder, policy, layers=policy.layers, dropped=dropped)
+        self.retainer = Retainer(encoder, policy, layers=policy.layers, dropped=dropped, place=place)
         self.last_report: ForwardReport | None = None
         self.last_predictions: Tensor | None = None
         self._teacher: Teacher | None = None
@@ -245,7 +246,8 @@ class RetentionModule(pl.LightningModule):
         self._collected.append(self.collect(logits, batch))
         report = self.retainer.report
         dense = encoder_flops(self.shape, report.lengths, {})
-        kept = encoder_flops(self.shape, report.lengths, report.kept)
+        early = self.retainer.place == "after_attention"
+        kept = encoder_flops(self.shape, report.lengths, report.kept, before_feed_forward=early)
         scorers = scorer_flops(self.policy.scorer_macs(), report.lengths, report.kept)
         self._flops[0] += float((kept + scorers).sum())
         self._flops[1] += float(dense.sum())

@@ -11,7 +11,12 @@ from retention.policies.base import RetentionPolicy
 
 
 def retain(
-    model: nn.Module, policy: RetentionPolicy, *, protected_ids: Iterable[int] = (), dropped: str = "forward"
+    model: nn.Module,
+    policy: RetentionPolicy,
+    *,
+    protected_ids: Iterable[int] = (),
+    dropped: str = "forward",
+    place: str = "after_layer",
 ) -> Retainer:
     """A context in which ``model`` drops tokens between its layers, as ``policy`` ranks them.
 
@@ -23,6 +28,7 @@ def retain(
         policy: a retention policy.
         protected_ids: token ids that are never removed, such as CLS and SEP.
         dropped: ``forward`` = dropped tokens return with their last state, ``cut`` = they stay out.
+        place: ``after_layer``, or ``after_attention`` = dropped tokens skip the feed-forward part of their last layer.
 
     Raises:
         ConfigError: the family, its attention, or a layer is not supported.
@@ -34,4 +40,4 @@ def retain(
     config = encoder_of(model).config
     if not policy.built:
         policy.build(adapter_for(str(config.model_type)).shape(config), str(config.model_type))  # type: ignore[union-attr]
-    return Retainer(model, policy, layers=policy.layers, dropped=dropped, protected_ids=protected_ids)
+    return Retainer(model, policy, layers=policy.layers, dropped=dropped, place=place, protected_ids=protected_ids)

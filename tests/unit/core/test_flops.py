@@ -32,6 +32,15 @@ def test_later_layers_see_the_kept_tokens() -> None:
     assert torch.equal(encoder_flops(SHAPE, lengths, kept), expected)  # a gate after the last layer saves nothing
 
 
+def test_gates_before_the_feed_forward_part_save_it() -> None:
+    # layer 0: 10 tokens through projections (64) and attention (800), 5 through the feed-forward part (64)
+    first = 2 * (10 * 64 + 800 + 5 * 64)
+    lengths, kept = torch.tensor([10]), {0: torch.tensor([5]), 2: torch.tensor([1])}
+    last = layer_flops(SHAPE, 2, torch.tensor([5])) - 2 * 4 * 64
+    expected = first + layer_flops(SHAPE, 1, torch.tensor([5])) + last
+    assert torch.equal(encoder_flops(SHAPE, lengths, kept, before_feed_forward=True), expected)
+
+
 def test_no_gates_is_the_dense_encoder() -> None:
     lengths = torch.tensor([10, 6])
     assert torch.equal(encoder_flops(SHAPE, lengths, {}), 3 * layer_flops(SHAPE, 0, lengths))

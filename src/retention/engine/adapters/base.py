@@ -23,10 +23,12 @@ class Adapter(ABC):
     Attributes:
         model_types: values of ``config.model_type`` served.
         attention: attention implementations that are proven equivalent to masking.
+        places: where tokens can leave; ``after_attention`` needs ``middle``.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
     attention: ClassVar[tuple[str, ...]] = ("sdpa", "eager")
+    places: ClassVar[tuple[str, ...]] = ("after_layer",)
 
     @abstractmethod
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
@@ -35,6 +37,10 @@ class Adapter(ABC):
     @abstractmethod
     def shape(self, config: Any) -> EncoderShape:
         """Dimensions for the FLOPs ledger, from the Hugging Face configuration alone."""
+
+    def middle(self, layer: nn.Module) -> nn.Module:
+        """The part of a layer whose output, or its first item, are the states between attention and feed-forward."""
+        raise TypeError(f"no part of a {type(layer).__name__} hands over its states between attention and feed-forward")
 
     def rewrite(self, layer: nn.Module, arguments: Arguments, state: ForwardState) -> Arguments:
         """Arguments of a layer call for the current tokens; by default only the attention mask changes."""

@@ -15,9 +15,13 @@ class BertAdapter(Adapter):
     """BERT, RoBERTa, XLM-R and ELECTRA: absolute positions enter before layer 0, so only the mask changes."""
 
     model_types: ClassVar[tuple[str, ...]] = ("bert", "roberta", "xlm-roberta", "electra")
+    places: ClassVar[tuple[str, ...]] = ("after_layer", "after_attention")
 
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
         return cast(Sequence[nn.Module], cast(Any, encoder).encoder.layer)
+
+    def middle(self, layer: nn.Module) -> nn.Module:
+        return cast(nn.Module, cast(Any, layer).attention)
 
     def shape(self, config: Any) -> EncoderShape:
         return EncoderShape(

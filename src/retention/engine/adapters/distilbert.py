@@ -15,9 +15,13 @@ class DistilBertAdapter(Adapter):
     """DistilBERT: absolute positions, only the mask changes."""
 
     model_types: ClassVar[tuple[str, ...]] = ("distilbert",)
+    places: ClassVar[tuple[str, ...]] = ("after_layer", "after_attention")
 
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
         return cast(Sequence[nn.Module], cast(Any, encoder).transformer.layer)
+
+    def middle(self, layer: nn.Module) -> nn.Module:
+        return cast(nn.Module, cast(Any, layer).sa_layer_norm)
 
     def shape(self, config: Any) -> EncoderShape:
         return EncoderShape(num_layers=config.n_layers, hidden_size=config.dim, intermediate_size=config.hidden_dim)
