@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from retention.engine.adapters import adapter_for, encoder_of
-from retention.engine.adapters.base import Arguments
+from retention.engine.adapters.base import Arguments, argument
 from retention.engine.gate import Gate
 from retention.engine.report import ForwardReport
 from retention.engine.state import ForwardState
@@ -109,6 +109,8 @@ class Retainer:
         self._handles.append(self.encoder.register_forward_pre_hook(self._begin, with_kwargs=True))
         for layer_idx, layer in enumerate(hooked):
             self._handles.append(layer.register_forward_pre_hook(self._before, with_kwargs=True))
+            if self.dropped == "forward":
+                self._handles.append(layer.register_forward_hook(self._after))
             if layer_idx in self.layers:
                 self._handles.append(self._gated_part(layer).register_forward_hook(_Hook(self, layer_idx)))
         self._handles.append(hooked[-1].register_forward_hook(self._finish))
@@ -150,17 +152,32 @@ class Retainer:
     def _before(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
         if not self.state.touched:
             return None
+        self._remember(argument(layer, (args, kwargs), "hidden_states"), self.state)
         return self.adapter.rewrite(layer, (args, kwargs), self.state)
+
+    def _after(self, layer: nn.Module, args: Any, output: Any) -> Any:
+        if self.state.entering is None:
+            return None
+        blended = self.state.blended(_states(output))
+        self.state.entering = None
+        return _with_states(output, blended)
+
+    def _remember(self, hidden_states: Tensor, state: ForwardState) -> None:
+        """Keep the states before a part of a layer, if soft gates will mix them with those after it."""
+        soft = self.dropped == "forward" and state.log_gates is not None
+        state.entering = hidden_states if soft else None
 
     def gate_layer(self, layer_idx: int, output: Any) -> Any:
         """Ask the gate and carry out its decision on the output of a layer."""
-        hidden_states = output[0] if isinstance(output, tuple) else output
         state = self._entering(layer_idx)
+        hidden_states = state.blended(_states(output))
         decision = self.gate.decide(state.view(layer_idx, hidden_states))
-        if decision is None:
-            return None
-        remember = self.dropped == "forward"
-        return _with_states(output, state.apply(layer_idx, hidden_states, decision, remember=remember))
+        if decision is not None:
+            remember = self.dropped == "forward"
+            hidden_states = state.apply(layer_idx, hidden_states, decision, remember=remember)
+        if self.place == "after_attention":
+            self._remember(hidden_states, state)
+        return _with_states(output, hidden_states)
 
     def _entering(self, layer_idx: int) -> ForwardState:
         """The tokens as they come to a gate.
@@ -178,8 +195,7 @@ class Retainer:
     def _finish(self, layer: nn.Module, args: Any, output: Any) -> Any:
         if self.dropped == "cut" or not self.state.shortened:
             return None
-        hidden_states = output[0] if isinstance(output, tuple) else output
-        return _with_states(output, self.state.restored(hidden_states))
+        return _with_states(output, self.state.restored(_states(output)))
 
 
 class _Hook:
@@ -191,6 +207,12 @@ class _Hook:
 
     def __call__(self, layer: nn.Module, args: Any, output: Any) -> Any:
         return self.retainer.gate_layer(self.layer_idx, output)
+
+
+def _states(output: Any) -> Tensor:
+    """The hidden states among what a layer returns."""
+    states: Tensor = output[0] if isinstance(output, tuple) else output
+    return states
 
 
 def _with_states(output: Any, hidden_states: Tensor) -> Any:

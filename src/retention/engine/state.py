@@ -30,6 +30,7 @@ class ForwardState:
         log_gates: [B, N] float, or None while every gate is exactly 1.
         shortened: whether any token has been removed.
         padded: whether any current slot is not a real token.
+        entering: [B, N, D], states before the part of a layer that runs now; None while nothing has to be blended.
     """
 
     def __init__(self, attention_mask: Tensor, protected: Tensor, input_ids: Tensor | None) -> None:
@@ -41,6 +42,7 @@ class ForwardState:
         self.positions = torch.arange(length, device=self.valid.device).expand(batch, length)
         self.log_gates: Tensor | None = None
         self.survival: Tensor | None = None
+        self.entering: Tensor | None = None
         self.shortened = False
         self.padded = not bool(self.valid.all())
         self.report = ForwardReport(lengths=self.lengths)
@@ -97,6 +99,17 @@ class ForwardState:
         if decision.keep_mask is None:
             return hidden_states
         return self._remove(layer_idx, hidden_states, decision.keep_mask & self.valid, remember)
+
+    def blended(self, hidden_states: Tensor) -> Tensor:
+        """What soft gates let through of a layer's work, [B, N, D].
+
+        A dropped token leaves with the state it has, so a gate of 0 keeps the state from before, and a gate of 1 takes
+        the new one; in between the gate mixes them.
+        """
+        if self.log_gates is None or self.entering is None:
+            return hidden_states
+        weights = self.log_gates.exp().to(hidden_states.dtype).unsqueeze(-1).expand_as(hidden_states)
+        return torch.lerp(self.entering.to(hidden_states.dtype), hidden_states, weights)
 
     def restored(self, hidden_states: Tensor) -> Tensor:
         """States at their original places, [B, T, D]; dropped tokens have the state they left with."""

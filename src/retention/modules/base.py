@@ -142,7 +142,7 @@ class RetentionModule(pl.LightningModule):
         states = output.last_hidden_state
         state = self.retainer.state
         self.last_report = state.report
-        if self.retainer.dropped == "cut" or not state.shortened:
+        if self.retainer.dropped == "cut":
             return Encoded(states, state.weights, state.positions)
         everything = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
         return Encoded(states, mask.float(), everything)
