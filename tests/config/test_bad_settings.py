@@ -62,6 +62,7 @@ def problems(start: Start, *typed: str) -> dict[str, str]:
         ("dual.count=median", "retention.dual.count", "must be one of sigmoid, nonzero, got 'median'"),
         ("mode=foo", "mode", "must be one of fit, test, got 'foo'"),
         ("mode=test", "ckpt", "mode=test needs a checkpoint"),
+        ("place=after_attention", "place", "must be one of after_layer with tiny, got 'after_attention'"),
         ("dropped=away", "dropped", "must be one of forward, cut, got 'away'"),
         ("+rho=0.3", "rho", "unknown key; known: "),
         ("compare=random", "compare", "must be a list such as [dense,random], got 'random'"),
