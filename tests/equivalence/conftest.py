@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from retention.core.dual import ExactDual
-from retention.engine import Decision, ForwardReport, LayerView, Retainer, adapter_for, adapters
+from retention.engine import Decision, ForwardReport, LayerView, Retainer, adapter_for, adapters, encoder_of
 from retention.policies import Adaptive, Random, RetentionPolicy, Threshold, Truncate
 
 FAMILIES = sorted(adapters())
 CASES = [(family, attention) for family in FAMILIES for attention in adapters()[family].attention]
+
+ENCODER_DECODER = ("led", "t5")  # their classification heads read the decoder, or do not exist
 
 LAYERS = 4
 BERT_LIKE = {
@@ -44,6 +46,44 @@ TINY: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 80,
         "initializer_range": 0.2,
     },
+    "big_bird": {**BERT_LIKE, "attention_type": "original_full"},
+    "deberta-v2": {
+        **BERT_LIKE,
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_buckets": 6,  # fewer than tokens: far pairs share logarithmic buckets, as in the checkpoints
+        "max_relative_positions": 40,
+        "position_biased_input": False,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+    },
+    "longformer": {**BERT_LIKE, "attention_window": [8, 4, 8, 4]},  # both sides together
+    "led": {
+        "vocab_size": 100,
+        "d_model": 32,
+        "encoder_layers": LAYERS,
+        "encoder_attention_heads": 4,
+        "encoder_ffn_dim": 64,
+        "decoder_layers": 1,
+        "decoder_attention_heads": 4,
+        "decoder_ffn_dim": 64,
+        "max_encoder_position_embeddings": 80,
+        "max_decoder_position_embeddings": 80,
+        "attention_window": [8, 4, 8, 4],
+        "init_std": 0.2,
+    },
+    "t5": {
+        "vocab_size": 100,
+        "d_model": 32,
+        "d_kv": 12,  # heads together are wider than the states
+        "d_ff": 64,
+        "num_layers": LAYERS,
+        "num_heads": 4,
+        "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 20,
+        "initializer_factor": 1.0,
+        "dropout_rate": 0.0,
+    },
     "modernbert": {
         **BERT_LIKE,
         "local_attention": 8,
@@ -61,6 +101,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every test that asks for ``family`` runs for all of them, with every attention where it asks for that too."""
     if "attention" in metafunc.fixturenames:
         metafunc.parametrize(("family", "attention"), CASES)
+    elif "encoder_decoder" in metafunc.fixturenames:
+        metafunc.parametrize("encoder_decoder", ENCODER_DECODER)
+    elif "encoder_only" in metafunc.fixturenames:
+        metafunc.parametrize("encoder_only", [family for family in FAMILIES if family not in ENCODER_DECODER])
     elif "family" in metafunc.fixturenames:
         metafunc.parametrize("family", FAMILIES)
 
@@ -87,7 +131,7 @@ def build(config: Callable[..., Any]) -> Callable[..., nn.Module]:
         torch.manual_seed(0)
         attention = attention or adapters()[family].attention[0]
         model: nn.Module = AutoModel.from_config(config(family, **changes), attn_implementation=attention)
-        return model.eval()
+        return encoder_of(model).eval()
 
     return make
 
@@ -196,12 +240,18 @@ def attach() -> Callable[..., Retainer]:
 
     def make(model: Any, policy: RetentionPolicy, **settings: Any) -> Retainer:
         torch.manual_seed(2)
-        config = model.base_model.config
+        config = encoder_of(model).config
         policy.build(adapter_for(config.model_type).shape(config))
         policy.eval()
         return Retainer(model, policy, layers=policy.layers, **settings)
 
     return make
+
+
+@pytest.fixture
+def rounding(family: str) -> float:
+    """How far an untouched text may be from the library's result: 0 unless the engine computes the attention."""
+    return 5e-6 if adapter_for(family).computes_attention else 0.0
 
 
 def native_mask(encoder: Any, layer: Any, visible: Tensor) -> Tensor:
@@ -213,7 +263,9 @@ def native_mask(encoder: Any, layer: Any, visible: Tensor) -> Tensor:
         distance = (place[:, None] - place[None, :]).abs()
         # a removed token that sees no kept neighbour sees itself; nobody sees it
         attend = (attend & (distance <= encoder.config.local_attention // 2)) | (distance == 0)
-    if encoder.config._attn_implementation == "sdpa":
+    if encoder.config.model_type in ("longformer", "led"):
+        return torch.zeros(visible.shape).masked_fill(~visible, torch.finfo(torch.float32).min)
+    if encoder.config._attn_implementation == "sdpa" or encoder.config.model_type == "deberta-v2":
         return attend
     return torch.zeros(attend.shape).masked_fill(~attend, torch.finfo(torch.float32).min)
 
@@ -225,6 +277,10 @@ class MaskSwap:
     mask: Tensor
 
     def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        if "is_index_masked" in kwargs:  # Longformer: [B, N], the library derives more masks from it
+            removed = torch.nn.functional.pad(self.mask, (0, args[0].shape[1] - self.mask.shape[1]))
+            mask = torch.where(removed < 0, removed, kwargs["attention_mask"])
+            return args, {**kwargs, "attention_mask": mask, "is_index_masked": mask < 0}
         if "attention_mask" in kwargs:
             return args, {**kwargs, "attention_mask": self.mask}
         return (args[0], self.mask, *args[2:]), kwargs

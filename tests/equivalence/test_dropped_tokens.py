@@ -29,6 +29,7 @@ def test_forward_keeps_the_length_and_the_last_state_of_every_token(
     fixed_gate: Callable[..., Any],
     layers_of: Callable[..., Any],
     masked_states: Callable[..., Tensor],
+    rounding: float,
 ) -> None:
     batch = make_batch(encoder)
     keep = nested_keep(batch["attention_mask"])
@@ -42,10 +43,11 @@ def test_forward_keeps_the_length_and_the_last_state_of_every_token(
     with torch.no_grad(), Retainer(encoder, fixed_gate(keep), layers=[0, 2]):
         layers[-1].register_forward_hook(last)  # sees what the engine hands on
         encoder(**batch)
-    assert last.states.shape == after_first.states.shape
-    assert torch.equal(last.states[~keep[0]], after_first.states[~keep[0]])
+    assert last.states.shape[:2] == keep[0].shape
+    first, third = (record.states[:, : last.states.shape[1]] for record in (after_first, after_third))
+    assert (last.states - first)[~keep[0]].abs().max() <= rounding
     second_loss = keep[0] & ~keep[2]
-    assert (last.states - after_third.states)[second_loss].abs().max() < 5e-6
+    assert (last.states - third)[second_loss].abs().max() < 5e-6
 
 
 def test_cut_returns_the_kept_tokens_only(
@@ -77,6 +79,7 @@ def test_a_gate_after_the_last_layer(
     make_batch: Callable[..., Any],
     nested_keep: Callable[..., Any],
     fixed_gate: Callable[..., Any],
+    rounding: float,
 ) -> None:
     """Masking the output only: nothing changes in the encoder, and ``cut`` shortens its output."""
     batch = make_batch(encoder)
@@ -84,7 +87,7 @@ def test_a_gate_after_the_last_layer(
     with torch.no_grad():
         dense = encoder(**batch).last_hidden_state
         with Retainer(encoder, fixed_gate({3: keep}), layers=[3]):
-            assert torch.equal(encoder(**batch).last_hidden_state, dense)
+            assert (encoder(**batch).last_hidden_state - dense).abs().max() <= rounding
         with Retainer(encoder, fixed_gate({3: keep}), layers=[3], dropped="cut"):
             cut = encoder(**batch).last_hidden_state
     torch.testing.assert_close(cut[0, : int(keep[0].sum())], dense[0][keep[0]])
@@ -110,4 +113,5 @@ def test_gradients_flow_through_kept_and_dropped_states(
     )
     assert first > 0 and last == 0  # dropped after layer 0: later layers had no part in it
     states[keep[2]].square().sum().backward()
-    assert all(parameter.grad is not None for parameter in layers_of(encoder)[-1].parameters())
+    trained = layers_of(encoder)[-1].named_parameters()  # there are no global tokens here
+    assert all(parameter.grad is not None for name, parameter in trained if "_global" not in name)

@@ -22,13 +22,13 @@ def with_head(config: Any, head: str) -> nn.Module:
 
 
 def test_sequence_classification(
-    family: str,
+    encoder_only: str,
     config: Callable[..., Any],
     make_batch: Callable[..., Any],
     policy_named: Callable[..., Any],
     attach: Callable[..., Retainer],
 ) -> None:
-    model: Any = with_head(config(family, num_labels=3), "AutoModelForSequenceClassification")
+    model: Any = with_head(config(encoder_only, num_labels=3), "AutoModelForSequenceClassification")
     batch = make_batch(model.base_model)
     keys = list(model.state_dict())
     with torch.no_grad():
@@ -44,13 +44,13 @@ def test_sequence_classification(
 
 
 def test_classification_trains_through_removal(
-    family: str,
+    encoder_only: str,
     config: Callable[..., Any],
     make_batch: Callable[..., Any],
     policy_named: Callable[..., Any],
     attach: Callable[..., Retainer],
 ) -> None:
-    model: Any = with_head(config(family, num_labels=3), "AutoModelForSequenceClassification")
+    model: Any = with_head(config(encoder_only, num_labels=3), "AutoModelForSequenceClassification")
     batch, policy = make_batch(model.base_model), policy_named("adaptive")
     with attach(model, policy, protected_ids=[3]):
         policy.train()

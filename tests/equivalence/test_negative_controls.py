@@ -24,7 +24,22 @@ def reindex_bias(encoder: Any, kwargs: dict[str, Any], args: tuple[Any, ...], la
     return (*args[:2], encoder.encoder.compute_position_bias(args[0]), *args[3:]), kwargs
 
 
-REINDEX = {"modernbert": reindex_rotary, "mpnet": reindex_bias}
+def reindex_distances(encoder: Any, kwargs: dict[str, Any], args: tuple[Any, ...], layer: Any) -> tuple[Any, Any]:
+    return args, {**kwargs, "relative_pos": encoder.encoder.get_rel_pos(args[0])}
+
+
+def reindex_handed_on(encoder: Any, kwargs: dict[str, Any], args: tuple[Any, ...], layer: Any) -> tuple[Any, Any]:
+    length = args[0].shape[1]
+    anew = None if args[2] is None else encoder.block[0].layer[0].SelfAttention.compute_bias(length, length)
+    return (*args[:2], anew, *args[3:]), kwargs
+
+
+REINDEX = {
+    "deberta-v2": reindex_distances,
+    "modernbert": reindex_rotary,
+    "mpnet": reindex_bias,
+    "t5": reindex_handed_on,
+}
 
 
 @pytest.mark.parametrize("relative", sorted(REINDEX))

@@ -94,6 +94,7 @@ def test_keeping_all_real_tokens_is_the_untouched_model(
     lengths: tuple[int, ...],
     make_batch: Callable[..., Any],
     fixed_gate: Callable[..., Any],
+    rounding: float,
 ) -> None:
     batch = make_batch(encoder, lengths)
     real = batch["attention_mask"].bool()
@@ -101,7 +102,7 @@ def test_keeping_all_real_tokens_is_the_untouched_model(
         dense = encoder(**batch).last_hidden_state
     for soft in (False, True):
         kept = removed_states(encoder, batch, fixed_gate({0: real, 2: real}, soft=soft))
-        assert (kept - dense)[real].abs().max() < 2e-6
+        assert (kept - dense)[real].abs().max() < max(2e-6, rounding)
 
 
 def test_equal_counts_without_padding_need_no_mask(

@@ -133,10 +133,11 @@ def ledger(shape: EncoderShape, macs: dict[int, int], reports: Sequence[ForwardR
         reports: of the batches.
         early: whether tokens left between attention and feed-forward.
     """
-    dense = sum(float(encoder_flops(shape, report.lengths, {}).sum()) for report in reports)
-    kept = sum(
-        float(encoder_flops(shape, report.lengths, report.kept, before_feed_forward=early).sum()) for report in reports
-    )
+    dense = kept = 0.0
+    for report in reports:
+        dense += float(encoder_flops(shape, report.lengths, {}, report.global_tokens).sum())
+        left = encoder_flops(shape, report.lengths, report.kept, report.global_tokens, before_feed_forward=early)
+        kept += float(left.sum())
     scorers = sum(float(scorer_flops(macs, report.lengths, report.kept).sum()) for report in reports)
     by_layer = {
         layer: float(torch.cat([report.kept[layer] / report.lengths for report in reports]).mean())
@@ -158,7 +159,8 @@ def scoring_cost(plan: Plan, wanted: Sequence[Spec], seconds: dict[str, list[flo
     costs = {}
     for spec in wanted:
         if spec.keeps_all and spec.contender is not None:
-            pairs = zip(seconds[spec.name], seconds[f"dense-{spec.attention}"], strict=True)
+            rival = "dense-engine" if plan.engine_attention else f"dense-{spec.attention}"
+            pairs = zip(seconds[spec.name], seconds[rival], strict=True)
             costs[plan.contenders[spec.contender].name] = Spread.of([scored / dense - 1.0 for scored, dense in pairs])
     return costs
 

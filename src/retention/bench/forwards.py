@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from retention.bench.inputs import Batch
-from retention.engine import Decision, ForwardReport, Gate, LayerView, Retainer
+from retention.engine import Decision, ForwardReport, Gate, LayerView, Retainer, adapter_for, engine_attention
 from retention.policies import RetentionPolicy
 
 
@@ -31,12 +31,20 @@ class Dense:
     """The encoder as it is, [B, N] -> [B, N, D]."""
 
     def __init__(self, encoder: Callable[..., Any]) -> None:
-        self.encoder = encoder
+        self.encoder: Any = encoder
 
     def __call__(self, batch: Batch) -> Tensor:
-        output = self.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-        states: Tensor = output.last_hidden_state
+        inputs = adapter_for(self.encoder.config.model_type).inputs(batch)
+        states: Tensor = self.encoder(**inputs).last_hidden_state
         return states
+
+
+class EngineDense(Dense):
+    """The encoder with every token, its attention computed as it is where tokens are removed."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        with engine_attention(self.encoder):
+            return super().__call__(batch)
 
 
 class Retained:

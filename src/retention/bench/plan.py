@@ -17,7 +17,7 @@ from retention.bench.settings import SHAPES, VOCABULARY, Settings
 from retention.checks import Builder
 from retention.core.flops import EncoderShape
 from retention.data.base import RetentionData
-from retention.engine.adapters import adapter_for
+from retention.engine.adapters import Adapter, adapter_for
 from retention.engine.retainer import check_place
 from retention.errors import Checks, ConfigError, Problem
 from retention.modules.backbone import Backbone
@@ -57,6 +57,7 @@ class Plan:
         backbone_node: its resolved configuration.
         shape: its dimensions.
         attention: attention implementations it can be measured with, the one that policies use first.
+        engine_attention: whether the engine computes the attention of this family itself.
         contenders: policies x shares.
     """
 
@@ -65,6 +66,7 @@ class Plan:
     backbone_node: dict[str, Any]
     shape: EncoderShape
     attention: tuple[str, ...]
+    engine_attention: bool
     contenders: tuple[Contender, ...]
 
     def data(self, length: int, batch_size: int) -> RetentionData:
@@ -105,6 +107,7 @@ def make_plan(settings: Settings) -> Plan:
         backbone_node=_plain(builder.config, "backbone"),
         shape=backbone.shape(),
         attention=_attention(backbone),
+        engine_attention=_adapter(backbone).computes_attention,
         contenders=tuple(contender for contender in contenders if contender is not None),
     )
 
@@ -189,15 +192,21 @@ def _check_fit(settings: Settings, backbone: Backbone, contenders: list[Contende
         if contender is not None:
             policy = contender.policy
             checks.gather(lambda policy=policy: policy.build(shape, backbone.name), "retention")  # type: ignore[misc]
-    places = getattr(backbone.config(VOCABULARY), "max_position_embeddings", None)
+    config = backbone.config(VOCABULARY)
+    table = _adapter(backbone).position_table(config)
+    places = getattr(config, "max_position_embeddings", None) if table is None else table.places(config)
     for length in settings.lengths:
         fits = places is None or length <= places
         checks.require(fits, "--length", f"{backbone.name} has {places} positions, got {length}")
     checks.finish()
 
 
+def _adapter(backbone: Backbone) -> Adapter:
+    return adapter_for(backbone.config(VOCABULARY).model_type)
+
+
 def _attention(backbone: Backbone) -> tuple[str, ...]:
-    known = adapter_for(backbone.config(VOCABULARY).model_type).attention
+    known = _adapter(backbone).attention
     first = backbone.attn_implementation or known[0]
     return first, *(name for name in known if name != first)
 

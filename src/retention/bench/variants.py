@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from retention.bench.forwards import Dense, KeepsAll, Retained
+from retention.bench.forwards import Dense, EngineDense, KeepsAll, Retained
 from retention.bench.inputs import Batch, Inputs
 from retention.bench.plan import Plan
 from retention.bench.settings import DTYPES
@@ -30,6 +30,7 @@ class Spec:
         attention: attention implementation.
         padded: whether texts are padded to the full length.
         compiled: whether the encoder goes through ``torch.compile``.
+        engine: whether the dense model's attention is the engine's, which the contenders have.
         contender: index in ``Plan.contenders``; None = dense.
         keeps_all: whether the contender only scores, and removes nothing.
     """
@@ -38,6 +39,7 @@ class Spec:
     attention: str
     padded: bool = False
     compiled: bool = False
+    engine: bool = False
     contender: int | None = None
     keeps_all: bool = False
 
@@ -46,6 +48,8 @@ def specs(plan: Plan, inputs: Inputs) -> list[Spec]:
     """Everything that runs in one case: dense models first, then the contenders, then scoring alone."""
     best = plan.attention[0]
     found = [Spec(f"dense-{name}", name) for name in plan.attention]
+    if plan.engine_attention:
+        found.append(Spec("dense-engine", best, engine=True))
     if inputs.padded is not None:
         found.append(Spec(f"dense-{best}-padded", best, padded=True))
     if plan.settings.compiled:
@@ -119,7 +123,8 @@ class Workshop:
         encoder = self._encoder(spec)
         batches = self.inputs.padded if spec.padded and self.inputs.padded is not None else self.inputs.bucketed
         if spec.contender is None:
-            forward = Dense(torch.compile(encoder) if spec.compiled else encoder)
+            plain = Dense(torch.compile(encoder) if spec.compiled else encoder)
+            forward = EngineDense(encoder) if spec.engine else plain
             return Variant(spec, batches, self._step(forward, encoder, None))
         policy = self._policy(spec.contender)
         gate: Gate = KeepsAll(policy) if spec.keeps_all else policy

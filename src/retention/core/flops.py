@@ -18,6 +18,10 @@ class EncoderShape:
         intermediate_size: width F of the feed-forward layer.
         ffn_matrices: D x F matrices per feed-forward layer, 2, or 3 where it is gated.
         windows: per layer, how many keys one query sees on each side, None = all.
+        attention_size: width of queries, keys and values; None = D.
+        position_macs: multiply-accumulates per token for scores against relative positions.
+        global_heads: attention heads, where global tokens see all others through projections of their own; 0 = the
+            family has no such tokens.
     """
 
     num_layers: int
@@ -25,22 +29,34 @@ class EncoderShape:
     intermediate_size: int
     ffn_matrices: int = 2
     windows: tuple[int | None, ...] = ()
+    attention_size: int | None = None
+    position_macs: int = 0
+    global_heads: int = 0
 
     def window(self, layer_idx: int) -> int | None:
         """Keys seen on each side in this layer, None = all."""
         return self.windows[layer_idx] if self.windows else None
 
 
-def layer_flops(shape: EncoderShape, layer_idx: int, tokens: Tensor, fed: Tensor | None = None) -> Tensor:
+def layer_flops(
+    shape: EncoderShape,
+    layer_idx: int,
+    tokens: Tensor,
+    global_tokens: Tensor | None = None,
+    *,
+    fed: Tensor | None = None,
+) -> Tensor:
     """FLOPs (2 per multiply-accumulate) of one layer for ``tokens`` real tokens per sample.
 
     Counts the four attention projections, the feed-forward matrices, and both attention products; softmax, norms and
-    biases are left out, as profilers of matrix products do.
+    biases are left out, as profilers of matrix products do, and so is what is done once per batch. A window counts as
+    full where enough tokens are left to fill it, which is an upper bound once some of its tokens are gone.
 
     Args:
         shape: encoder dimensions.
         layer_idx: 0-based.
         tokens: [B], real tokens entering the layer.
+        global_tokens: [B], those of them that see all and are seen by all beside a window; None = none.
         fed: [B], those of them that reach its feed-forward part; None = all.
 
     Returns:
@@ -48,14 +64,31 @@ def layer_flops(shape: EncoderShape, layer_idx: int, tokens: Tensor, fed: Tensor
     """
     n = tokens.double()
     fed = n if fed is None else fed.double()
+    attention = shape.hidden_size if shape.attention_size is None else shape.attention_size
     feed_forward = shape.ffn_matrices * shape.hidden_size * shape.intermediate_size
+    shared = torch.zeros_like(n) if global_tokens is None else global_tokens.double()
     window = shape.window(layer_idx)
-    keys = n if window is None else torch.clamp(n, max=2 * window + 1)
-    return 2.0 * (n * 4 * shape.hidden_size**2 + fed * feed_forward) + 4.0 * n * keys * shape.hidden_size
+    keys = n if window is None else torch.minimum(n, 2 * window + 1 + shared)
+    linear = n * (4 * shape.hidden_size * attention + shape.position_macs) + fed * feed_forward
+    total = 2.0 * linear + 4.0 * n * keys * attention
+    return total + _global_flops(shape, n, shared) if shape.global_heads else total
+
+
+def _global_flops(shape: EncoderShape, tokens: Tensor, shared: Tensor) -> Tensor:
+    """FLOPs of the rows of ``shared`` global tokens, whichever way they are computed; see ``BandAttention``."""
+    width = shape.hidden_size
+    projected = 2.0 * (2 * tokens + shared) * width**2 + 4.0 * tokens * shared * width
+    folded = 6.0 * shared * width**2 + 4.0 * tokens * shared * shape.global_heads * width
+    return torch.where(shared * shape.global_heads < width, folded, projected)
 
 
 def encoder_flops(
-    shape: EncoderShape, lengths: Tensor, kept: dict[int, Tensor], *, before_feed_forward: bool = False
+    shape: EncoderShape,
+    lengths: Tensor,
+    kept: dict[int, Tensor],
+    global_tokens: Tensor | None = None,
+    *,
+    before_feed_forward: bool = False,
 ) -> Tensor:
     """FLOPs of the whole encoder, [B] float64.
 
@@ -63,12 +96,13 @@ def encoder_flops(
         shape: encoder dimensions.
         lengths: [B], real tokens entering layer 0.
         kept: layer_idx -> [B], tokens that go on after the gate of that layer; layers without a gate are left out.
+        global_tokens: [B], see ``layer_flops``; they are never removed.
         before_feed_forward: whether gates sit between the attention and the feed-forward part of their layer.
     """
     tokens, total = lengths, torch.zeros(lengths.shape, dtype=torch.float64, device=lengths.device)
     for layer_idx in range(shape.num_layers):
         left = kept.get(layer_idx, tokens)
-        total = total + layer_flops(shape, layer_idx, tokens, left if before_feed_forward else None)
+        total = total + layer_flops(shape, layer_idx, tokens, global_tokens, fed=left if before_feed_forward else None)
         tokens = left
     return total
 

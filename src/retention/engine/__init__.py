@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from retention.engine.adapters import adapter_for, adapters, encoder_of
+from retention.engine.attention import engine_attention
 from retention.engine.gate import Decision, Gate, LayerView
 from retention.engine.report import ForwardReport
 from retention.engine.retainer import Retainer
@@ -18,4 +19,5 @@ __all__ = [
     "adapter_for",
     "adapters",
     "encoder_of",
+    "engine_attention",
 ]

@@ -19,6 +19,8 @@ class ForwardReport:
         targets: layer_idx -> [B] float, budget asked of that gate, in tokens.
         keep_indices: layer_idx -> [B, M] long, original positions kept, ascending, -1 in slots a ragged sample
             does not use; hard gates only.
+        global_tokens: [B] long, tokens that see all and are seen by all beside the windows of the others; None where
+            the family has no such tokens.
     """
 
     lengths: Tensor
@@ -26,6 +28,7 @@ class ForwardReport:
     keep_mass: dict[int, Tensor] = field(default_factory=dict)
     targets: dict[int, Tensor] = field(default_factory=dict)
     keep_indices: dict[int, Tensor] = field(default_factory=dict)
+    global_tokens: Tensor | None = None
 
     def record_kept(self, layer_idx: int, valid: Tensor, positions: Tensor) -> None:
         """Note the tokens that go on after a gate.

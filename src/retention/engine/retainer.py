@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from retention.engine.adapters import adapter_for, encoder_of
 from retention.engine.adapters.base import Arguments, argument
 from retention.engine.gate import Gate
+from retention.engine.replacement import Handle
 from retention.engine.report import ForwardReport
 from retention.engine.state import ForwardState
 from retention.errors import Checks
@@ -39,8 +39,8 @@ class Retainer:
         protected_ids: token ids that are never removed (CLS, SEP); used where ``protect`` gave no mask for the batch.
 
     Raises:
-        ConfigError: no adapter for the family, attention other than sdpa or eager, a layer that does not exist, a place
-            where this family cannot be hooked.
+        ConfigError: no adapter for the family, a configuration it cannot serve exactly, attention other than sdpa or
+            eager, a layer that does not exist, a place where this family cannot be hooked.
 
     >>> with Retainer(model, gate, layers=[0]) as retainer:        # doctest: +SKIP
     ...     output = model(input_ids=ids, attention_mask=mask)
@@ -64,13 +64,14 @@ class Retainer:
         self.protected_ids = tuple(protected_ids)
         config: Any = self.encoder.config
         self.adapter = adapter_for(config.model_type)
+        self.adapter.check(config)
         self.shape = self.adapter.shape(config)
         self.layers = check_layers(layers, self.shape.num_layers, str(config.model_type))
         check_engine(dropped, str(config._attn_implementation), self.adapter.attention)
         check_place(place, self.adapter.places, str(config.model_type))
         self._state: ForwardState | None = None
         self._protected: Tensor | None = None
-        self._handles: list[RemovableHandle] = []
+        self._handles: list[Handle] = []
         self._entered: dict[int, ForwardState] = {}
 
     @property
@@ -106,6 +107,7 @@ class Retainer:
         if self._handles:
             raise RuntimeError("this retainer is already attached; leave its context before entering it again")
         hooked = self.adapter.layers(self.encoder)
+        self._handles.extend(self.adapter.attach(self.encoder))
         self._handles.append(self.encoder.register_forward_pre_hook(self._begin, with_kwargs=True))
         for layer_idx, layer in enumerate(hooked):
             self._handles.append(layer.register_forward_pre_hook(self._before, with_kwargs=True))
@@ -136,7 +138,10 @@ class Retainer:
             mask = torch.ones(source.shape[:2], dtype=torch.long, device=source.device)
         if mask.dim() != 2:
             raise ValueError(f"attention_mask must be [B, T] with 1 = real token, got shape {tuple(mask.shape)}")
-        self._state = ForwardState(mask, self._protection(input_ids, mask), input_ids)
+        protected, shared = self._protection(input_ids, mask), self.adapter.global_tokens(call)
+        self._state = ForwardState(mask, protected if shared is None else protected | shared, input_ids)
+        if shared is not None:
+            self._state.report.global_tokens = (shared & mask.bool()).sum(1)
         self._entered.clear()
         self.gate.begin(self._state.report)
 

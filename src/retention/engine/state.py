@@ -48,6 +48,7 @@ class ForwardState:
         self.report = ForwardReport(lengths=self.lengths)
         self._removed: list[tuple[Tensor, Tensor, Tensor | None]] = []
         self._cache: dict[object, object] = {}
+        self._made_once: dict[object, object] = {}
 
     def copy(self) -> ForwardState:
         """The same tokens; what happens to them from here on stays apart."""
@@ -130,11 +131,25 @@ class ForwardState:
         """
         return self.cached((dtype, boolean, window), lambda: self._build_mask(dtype, boolean, window))
 
+    def gate_bias(self, dtype: torch.dtype) -> Tensor | None:
+        """What the gates add to the attention logits of each key, [B, N] <= 0; None while every gate is exactly 1."""
+        if self.log_gates is None:
+            return None
+        # closed gates add up: five of them, or one in float16, would reach -inf and so NaN where all keys are closed
+        closed = max(torch.finfo(kind).min for kind in (dtype, self.log_gates.dtype)) / 4
+        return self.log_gates.clamp_min(closed).to(dtype)
+
     def cached(self, key: object, build: Callable[[], Cached]) -> Cached:
         """What ``build`` makes for the current tokens, made once until tokens or gates change."""
         if key not in self._cache:
             self._cache[key] = build()
         return cast(Cached, self._cache[key])
+
+    def once(self, key: object, build: Callable[[], Cached]) -> Cached:
+        """What ``build`` makes, made once in this forward pass."""
+        if key not in self._made_once:
+            self._made_once[key] = build()
+        return cast(Cached, self._made_once[key])
 
     def _build_mask(self, dtype: torch.dtype, boolean: bool, window: int | None) -> Tensor | None:
         visible = self.valid[:, None, None, :] if self.padded else None
@@ -149,9 +164,7 @@ class ForwardState:
             return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
                 ~visible, torch.finfo(dtype).min
             )
-        # closed gates add up: five of them, or one in float16, would reach -inf and so NaN where all keys are closed
-        closed = max(torch.finfo(kind).min for kind in (dtype, self.log_gates.dtype)) / 4
-        bias = self.log_gates.clamp_min(closed).to(dtype)[:, None, None, :]
+        bias = cast(Tensor, self.gate_bias(dtype))[:, None, None, :]
         return bias if visible is None else torch.where(visible, bias, torch.finfo(dtype).min)
 
     def _remove(self, layer_idx: int, hidden_states: Tensor, keep_mask: Tensor, remember: bool) -> Tensor:

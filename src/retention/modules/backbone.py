@@ -10,9 +10,10 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from retention.core.flops import EncoderShape
-from retention.engine.adapters import adapter_for
+from retention.engine.adapters import adapter_for, encoder_of
 from retention.engine.retainer import check_engine
 from retention.errors import CheckpointError, Checks, ConfigError, Problem
+from retention.modules.positions import extend, extended_config
 
 _UNKNOWN_VOCABULARY = 1000  # until the task brings its tokenizer; dimensions do not depend on it
 
@@ -45,10 +46,11 @@ class Backbone:
         """Dimensions, from the configuration alone.
 
         Raises:
-            ConfigError: the family has no adapter, or its attention is not supported.
+            ConfigError: the family has no adapter, or this configuration or its attention is not supported.
         """
         config = self.config()
         adapter = adapter_for(config.model_type)
+        adapter.check(config)
         if self.attn_implementation is not None:
             checks, asked = Checks(), self.attn_implementation
             checks.gather(lambda: check_engine("cut", asked, adapter.attention), "backbone")
@@ -67,6 +69,9 @@ class Pretrained(Backbone):
         name: shown in tables.
         path: hub id or folder with config.json, weights and tokenizer.
         revision: of the hub repository.
+        fields: configuration fields that replace those of the checkpoint.
+        max_positions: tokens that the table of learned positions is extended to, see ``extend``; None = as it is.
+            An encoder saved after the extension keeps it.
         attn_implementation: see ``Backbone``.
         attention_dropout: replaces the checkpoint's attention dropout, in [0, 1); None = as it is. 0 lets the fused
             kernels run while training on a CPU.
@@ -82,6 +87,8 @@ class Pretrained(Backbone):
         name: str,
         path: str,
         revision: str | None = None,
+        fields: dict[str, Any] | None = None,
+        max_positions: int | None = None,
         attn_implementation: str | None = None,
         attention_dropout: float | None = None,
         freeze_embeddings: bool = False,
@@ -89,31 +96,52 @@ class Pretrained(Backbone):
         checks = Checks()
         valid = attention_dropout is None or 0.0 <= attention_dropout < 1.0
         checks.require(valid, "attention_dropout", f"must be in [0, 1) or null, got {attention_dropout}")
+        positive = max_positions is None or max_positions >= 1
+        checks.require(positive, "max_positions", f"must be at least 1 token or null, got {max_positions}")
         checks.finish()
         super().__init__(name=name, attn_implementation=attn_implementation)
         self.path = path
         self.revision = revision
+        self.fields = dict(fields or {})
+        self.max_positions = max_positions
         self.attention_dropout = attention_dropout
         self.freeze_embeddings = freeze_embeddings
         self._config: Any = None
 
     def config(self, vocab_size: int | None = None) -> Any:
-        if self._config is None:
-            self._config = self._load(AutoConfig)
-            if self.attention_dropout is not None:
-                _set_attention_dropout(self._config, self.attention_dropout)
-        return self._config
+        config = self._own_config()
+        return config if self.max_positions is None else extended_config(config, self.max_positions)
 
     def encoder(self, vocab_size: int) -> nn.Module:
         extra = {} if self.attn_implementation is None else {"attn_implementation": self.attn_implementation}
-        model: Any = self._load(AutoModel, config=self.config(), dtype=torch.float32, **extra)
+        model: Any = bare(self._load(AutoModel, config=self._own_config(), dtype=torch.float32, **extra))
+        if self.config() is not self._own_config():
+            model = extend(model, build_encoder(self.config(), self.attn_implementation)).eval()
         if self.freeze_embeddings:
             model.get_input_embeddings().weight.requires_grad_(False)
-        return drop_pooler(model)
+        encoder: nn.Module = model
+        return encoder
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = self._load(AutoTokenizer)
+        if self.max_positions is not None:
+            tokenizer.model_max_length = self.max_positions
         return tokenizer
+
+    def _own_config(self) -> Any:
+        """The configuration of the weights in the checkpoint, read once."""
+        if self._config is None:
+            config = self._load(AutoConfig)
+            checks = Checks()
+            for key, value in self.fields.items():
+                message = f"{config.model_type} has no such configuration field"
+                if checks.require(hasattr(config, key), f"backbone.fields.{key}", message):
+                    setattr(config, key, value)
+            checks.finish()
+            if self.attention_dropout is not None:
+                _set_attention_dropout(config, self.attention_dropout)
+            self._config = config
+        return self._config
 
     def _load(self, loader: Any, **options: Any) -> Any:
         try:
@@ -195,14 +223,14 @@ def build_encoder(config: Any, attn_implementation: str | None) -> nn.Module:
     """A randomly initialised encoder."""
     extra = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     loader: Any = AutoModel
-    return drop_pooler(loader.from_config(config, dtype=torch.float32, **extra))
+    return bare(loader.from_config(config, dtype=torch.float32, **extra))
 
 
-def drop_pooler(model: Any) -> nn.Module:
-    """Heads here read states, not the pooler; an unused pooler would only trouble distributed training."""
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None
-    encoder: nn.Module = model
+def bare(model: nn.Module) -> nn.Module:
+    """The encoder without decoder and pooler: heads here read states, and unused parts trouble distributed runs."""
+    encoder = encoder_of(model)
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # type: ignore[assignment]
     return encoder
 
 

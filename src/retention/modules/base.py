@@ -138,7 +138,7 @@ class RetentionModule(pl.LightningModule):
         """Run the encoder with retention."""
         mask = batch["attention_mask"]
         with self.retainer, self.retainer.protect(batch["protected_mask"]):
-            output = self.encoder(input_ids=batch["input_ids"], attention_mask=mask)
+            output = self.encoder(**self.retainer.adapter.inputs(batch))
         states = output.last_hidden_state
         state = self.retainer.state
         self.last_report = state.report
@@ -245,9 +245,9 @@ class RetentionModule(pl.LightningModule):
         logits = self(batch)
         self._collected.append(self.collect(logits, batch))
         report = self.retainer.report
-        dense = encoder_flops(self.shape, report.lengths, {})
-        early = self.retainer.place == "after_attention"
-        kept = encoder_flops(self.shape, report.lengths, report.kept, before_feed_forward=early)
+        shared, early = report.global_tokens, self.retainer.place == "after_attention"
+        dense = encoder_flops(self.shape, report.lengths, {}, shared)
+        kept = encoder_flops(self.shape, report.lengths, report.kept, shared, before_feed_forward=early)
         scorers = scorer_flops(self.policy.scorer_macs(), report.lengths, report.kept)
         self._flops[0] += float((kept + scorers).sum())
         self._flops[1] += float(dense.sum())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -162,3 +164,23 @@ def test_training_variants_share_the_encoder_optimizer(workshop: Callable[..., W
     assert shared[0] is shared[1] is shared[2]
     for step in steps:
         step(made.inputs.bucketed[0])
+
+
+def test_longformer_s_rival_is_its_fastest_dense_form(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    fields = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    fields |= {"max_position_embeddings": 40, "attention_window": 8}
+    node = {"_target_": "retention.modules.backbone.Scratch", "name": "long", "model_type": "longformer"}
+    path = tmp_path / "long.yaml"
+    path.write_text(json.dumps({**node, "fields": fields}))
+    made = plan(backbone=str(path), policies=("adaptive",))
+    workshop = Workshop(made, make_inputs(made, 16, 3))
+    assert [spec.name for spec in specs(made, workshop.inputs)] == [
+        *("dense-eager", "dense-engine", "adaptive 0.5", "adaptive scoring")
+    ]
+    library, engine = (built(workshop, name).step.args[0] for name in ("dense-eager", "dense-engine"))  # type: ignore[attr-defined]
+    batch = workshop.inputs.bucketed[0]
+    with torch.no_grad():
+        torch.testing.assert_close(engine(batch), library(batch))
+    assert library.encoder is engine.encoder
+    [report] = built(workshop, "adaptive 0.5").reports()[:1]
+    assert report.global_tokens is not None and report.global_tokens.tolist() == [1, 1, 1]

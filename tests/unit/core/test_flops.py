@@ -58,3 +58,21 @@ def test_counts_beyond_float32_stay_exact() -> None:
     n = 8191
     exact = 2 * n * (4 * 1024**2 + 2 * 1024 * 4096) + 4 * n * n * 1024
     assert int(layer_flops(large, 0, torch.tensor([n])).item()) == exact
+
+
+def test_global_tokens_beside_a_window() -> None:
+    local = EncoderShape(num_layers=1, hidden_size=4, intermediate_size=8, windows=(2,), global_heads=2)
+    plain = 2 * (1280 + 2 * 10 * 5 * 4)
+    assert layer_flops(local, 0, torch.tensor([10])).tolist() == [plain]
+    # every token sees one key more; the global one goes through three 4 x 4 matrices, and through 10 tokens twice, by
+    # two heads of width 4 each
+    one = plain + 2 * (2 * 10 * 4) + 2 * (3 * 16 + 2 * 10 * 2 * 4)
+    assert layer_flops(local, 0, torch.tensor([10]), torch.tensor([1])).tolist() == [one]
+    # two of them are as wide as the layer: keys and values of all tokens are projected
+    two = plain + 2 * (2 * 10 * 2 * 4) + 2 * (2 * 10 * 16 + 2 * 16 + 2 * 10 * 2 * 4)
+    assert layer_flops(local, 0, torch.tensor([10]), torch.tensor([2])).tolist() == [two]
+
+
+def test_attention_of_another_width_and_relative_positions() -> None:
+    wide = EncoderShape(num_layers=1, hidden_size=4, intermediate_size=8, attention_size=6, position_macs=5)
+    assert layer_flops(wide, 0, torch.tensor([10])).tolist() == [2 * (10 * (4 * 4 * 6 + 64 + 5) + 2 * 10 * 10 * 6)]

@@ -8,10 +8,22 @@ from typing import Any
 import pytest
 import torch
 
+from retention.engine import encoder_of
+
 SMALL = {"vocab_size": 60, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
 TINY: dict[str, dict[str, Any]] = {
     "bert": {**SMALL, "num_hidden_layers": 4},
     "distilbert": {"vocab_size": 60, "dim": 32, "n_heads": 4, "hidden_dim": 64, "n_layers": 4},
+    "deberta-v2": {
+        **SMALL,
+        "num_hidden_layers": 4,
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_buckets": 4,
+        "max_relative_positions": 60,
+    },
+    "t5": {"vocab_size": 60, "d_model": 32, "num_heads": 4, "d_kv": 12, "d_ff": 64, "num_layers": 4},
+    "longformer": {**SMALL, "num_hidden_layers": 4, "attention_window": 200},
     "modernbert": {
         **SMALL,
         "num_hidden_layers": 4,
@@ -33,6 +45,6 @@ def tiny() -> Callable[..., Any]:
     def build(family: str, **changes: Any) -> Any:
         torch.manual_seed(0)
         config = AutoConfig.for_model(family, **{**TINY[family], **changes})
-        return AutoModel.from_config(config, attn_implementation="eager").eval()
+        return encoder_of(AutoModel.from_config(config, attn_implementation="eager")).eval()
 
     return build

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
@@ -16,10 +18,16 @@ def adapters() -> dict[str, Adapter]:
     found: dict[str, Adapter] = {}
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    for adapter in Adapter.__subclasses__():
+    for adapter in _below(Adapter):  # type: ignore[type-abstract]
         for model_type in adapter.model_types:
             found[model_type] = adapter()
     return found
+
+
+def _below(parent: type[Adapter]) -> Iterator[type[Adapter]]:
+    for adapter in parent.__subclasses__():
+        yield adapter
+        yield from _below(adapter)
 
 
 def adapter_for(model_type: str) -> Adapter:
@@ -36,8 +44,10 @@ def adapter_for(model_type: str) -> Adapter:
 
 
 def encoder_of(model: nn.Module) -> nn.Module:
-    """The bare encoder inside a Hugging Face model with or without a head."""
-    return getattr(model, "base_model", model)
+    """The bare encoder inside a Hugging Face model with or without a head or a decoder."""
+    base: Any = getattr(model, "base_model", model)
+    encoder: nn.Module = base.get_encoder() if getattr(base, "decoder", None) is not None else base
+    return encoder
 
 
 __all__ = ["Adapter", "adapter_for", "adapters", "encoder_of"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, cast
 
@@ -12,9 +13,29 @@ import torch
 from torch import Tensor, nn
 
 from retention.core.flops import EncoderShape
+from retention.engine.replacement import Handle
 from retention.engine.state import ForwardState
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class PositionTable:
+    """Where a family keeps its learned absolute positions.
+
+    Attributes:
+        parameter: name of the table [rows, D] in the encoder's ``state_dict``.
+        offset: rows before the one of the first token.
+        field: name of the configuration field that holds the number of rows.
+    """
+
+    parameter: str
+    offset: int = 0
+    field: str = "max_position_embeddings"
+
+    def places(self, config: Any) -> int:
+        """Tokens that the table has room for."""
+        return int(getattr(config, self.field)) - self.offset
 
 
 class Adapter(ABC):
@@ -24,11 +45,14 @@ class Adapter(ABC):
         model_types: values of ``config.model_type`` served.
         attention: attention implementations that are proven equivalent to masking.
         places: where tokens can leave; ``after_attention`` needs ``middle``.
+        computes_attention: whether ``attach`` replaces the attention, so that an untouched text, too, gets the result
+            of other sums, equal up to rounding.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
     attention: ClassVar[tuple[str, ...]] = ("sdpa", "eager")
     places: ClassVar[tuple[str, ...]] = ("after_layer",)
+    computes_attention: ClassVar[bool] = False
 
     @abstractmethod
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
@@ -42,14 +66,36 @@ class Adapter(ABC):
         """The part of a layer whose output, or its first item, are the states between attention and feed-forward."""
         raise TypeError(f"no part of a {type(layer).__name__} hands over its states between attention and feed-forward")
 
+    def check(self, config: Any) -> None:  # noqa: B027 - most families have nothing to refuse
+        """Refuse a configuration for which removal would not equal masking.
+
+        Raises:
+            ConfigError: with the reason.
+        """
+
+    def position_table(self, config: Any) -> PositionTable | None:
+        """The table of learned absolute positions; None where positions are rotary or relative."""
+        return None
+
+    def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Arguments of the encoder's forward pass for a batch of the data modules."""
+        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+
+    def global_tokens(self, call: Mapping[str, Any]) -> Tensor | None:
+        """Tokens [B, T] bool that see all and are seen by all, from the forward pass's arguments; never removed."""
+        return None
+
+    def attach(self, encoder: nn.Module) -> list[Handle]:
+        """Replace parts of the encoder while it is in use here; undone by the ``remove`` of what is returned."""
+        return []
+
     def rewrite(self, layer: nn.Module, arguments: Arguments, state: ForwardState) -> Arguments:
         """Arguments of a layer call for the current tokens; by default only the attention mask changes."""
         return replace(layer, arguments, attention_mask=self.mask(layer, arguments, state))
 
     def mask(self, layer: nn.Module, arguments: Arguments, state: ForwardState, window: int | None = None) -> Any:
         """The attention mask in the form that the layer's attention implementation takes."""
-        hidden_states: Tensor = argument(layer, arguments, "hidden_states")
-        dtype = torch.get_autocast_dtype(hidden_states.device.type) if _autocast(hidden_states) else hidden_states.dtype
+        dtype = compute_dtype(argument(layer, arguments, "hidden_states"))
         return state.mask(dtype, boolean=self.implementation(layer) == "sdpa", window=window)
 
     def implementation(self, layer: nn.Module) -> str:
@@ -61,8 +107,10 @@ class Adapter(ABC):
         return "eager"
 
 
-def _autocast(tensor: Tensor) -> bool:
-    return torch.is_autocast_enabled(tensor.device.type)
+def compute_dtype(hidden_states: Tensor) -> torch.dtype:
+    """The type in which attention logits of these states are computed."""
+    device = hidden_states.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_states.dtype
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 from torch import nn
 
 from retention.core.flops import EncoderShape
-from retention.engine.adapters.base import Adapter
+from retention.engine.adapters.base import Adapter, PositionTable
 
 
 class BertAdapter(Adapter):
@@ -29,3 +29,7 @@ class BertAdapter(Adapter):
             hidden_size=config.hidden_size,
             intermediate_size=config.intermediate_size,
         )
+
+    def position_table(self, config: Any) -> PositionTable | None:
+        counted = config.model_type in ("roberta", "xlm-roberta")  # their first token has the row after padding's
+        return PositionTable("embeddings.position_embeddings.weight", config.pad_token_id + 1 if counted else 0)

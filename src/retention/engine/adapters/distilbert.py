@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 from torch import nn
 
 from retention.core.flops import EncoderShape
-from retention.engine.adapters.base import Adapter
+from retention.engine.adapters.base import Adapter, PositionTable
 
 
 class DistilBertAdapter(Adapter):
@@ -25,3 +25,6 @@ class DistilBertAdapter(Adapter):
 
     def shape(self, config: Any) -> EncoderShape:
         return EncoderShape(num_layers=config.n_layers, hidden_size=config.dim, intermediate_size=config.hidden_dim)
+
+    def position_table(self, config: Any) -> PositionTable | None:
+        return PositionTable("embeddings.position_embeddings.weight")

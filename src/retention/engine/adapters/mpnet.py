@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from retention.core.flops import EncoderShape
-from retention.engine.adapters.base import Adapter, Arguments, argument, replace
+from retention.engine.adapters.base import Adapter, Arguments, PositionTable, argument, replace
 from retention.engine.state import ForwardState
 
 
@@ -31,6 +31,9 @@ class MPNetAdapter(Adapter):
             hidden_size=config.hidden_size,
             intermediate_size=config.intermediate_size,
         )
+
+    def position_table(self, config: Any) -> PositionTable | None:
+        return PositionTable("embeddings.position_embeddings.weight", offset=2)  # fixed in the family, whatever pads
 
     def rewrite(self, layer: nn.Module, arguments: Arguments, state: ForwardState) -> Arguments:
         bias: Tensor = argument(layer, arguments, "position_bias")

@@ -1,0 +1,178 @@
+"""Longformer and LED: the library's attention on whole texts, and removal == masking with global tokens and windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from retention.engine import Retainer, adapter_for, engine_attention, token_band
+from retention.engine.token_band import TokenBand
+
+TOLERANCE = 5e-6
+each_family = pytest.mark.parametrize("banded", ["longformer", "led"])
+each_choice = pytest.mark.parametrize(
+    "chosen", [(), (0,), (0, 7), tuple(range(12))], ids=["none", "one", "two", "many"]
+)
+
+
+@pytest.fixture(params=[128, 4], ids=["all_pairs", "blocks"])
+def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The two ways of computing the same: tiny texts fit into one block, unless blocks are tiny, too."""
+    monkeypatch.setattr(token_band, "BLOCK", request.param)
+    return int(request.param)
+
+
+def with_global(batch: dict[str, Tensor], chosen: tuple[int, ...]) -> dict[str, Tensor]:
+    """The same texts with some global tokens; the last text has one less than the others."""
+    mask = torch.zeros_like(batch["attention_mask"])
+    mask[:, list(chosen)] = 1
+    if len(chosen) > 1:
+        mask[-1, chosen[-1]] = 0
+    return {**batch, "global_attention_mask": mask * batch["attention_mask"]}
+
+
+def states(encoder: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    with torch.no_grad():
+        output: Tensor = encoder(**batch).last_hidden_state
+    return output
+
+
+@each_family
+@each_choice
+@pytest.mark.parametrize("lengths", [(23, 15, 9), (24, 24, 24)], ids=["padded", "full"])
+@pytest.mark.usefixtures("small_blocks")
+def test_a_whole_text_gets_the_library_s_states(
+    banded: str, chosen: tuple[int, ...], lengths: tuple[int, ...], build: Callable[..., nn.Module], make_batch: Any
+) -> None:
+    encoder = build(banded)
+    batch = with_global(make_batch(encoder, lengths), chosen)
+    library = states(encoder, batch)
+    with engine_attention(encoder):
+        ours = states(encoder, batch)
+    assert ours.shape == library.shape
+    assert 0 < (ours - library).abs().max() < TOLERANCE  # padding included
+    assert torch.equal(states(encoder, batch), library)
+    assert not any({"forward", "_pad_to_window_size"} & set(vars(module)) for module in encoder.modules())
+
+
+def keep_global(keep: dict[int, Tensor], batch: dict[str, Tensor]) -> dict[int, Tensor]:
+    shared = batch["global_attention_mask"].bool()
+    return {layer_idx: mask | shared for layer_idx, mask in keep.items()}
+
+
+@each_family
+@each_choice
+@pytest.mark.parametrize("lengths", [(23, 15, 9), (24, 24, 24)], ids=["padded", "full"])
+@pytest.mark.usefixtures("small_blocks")
+def test_removal_is_masking_in_the_library(
+    banded: str,
+    chosen: tuple[int, ...],
+    lengths: tuple[int, ...],
+    build: Callable[..., nn.Module],
+    make_batch: Callable[..., Any],
+    nested_keep: Callable[..., Any],
+    masked_states: Callable[..., Tensor],
+    fixed_gate: Callable[..., Any],
+) -> None:
+    encoder = build(banded)
+    batch = with_global(make_batch(encoder, lengths), chosen)
+    keep = keep_global(nested_keep(batch["attention_mask"]), batch)
+    masked = masked_states(encoder, batch, keep)
+    for soft in (False, True):
+        with torch.no_grad(), Retainer(encoder, fixed_gate(keep, soft=soft), layers=[0, 2]):
+            removed = encoder(**batch).last_hidden_state
+        assert (removed - masked)[keep[2]].abs().max() < TOLERANCE
+    assert (states(encoder, batch) - masked)[keep[2]].abs().max() > 1e-3
+
+
+@each_family
+@pytest.mark.usefixtures("small_blocks")
+def test_windows_counted_anew_are_seen(
+    banded: str,
+    build: Callable[..., nn.Module],
+    make_batch: Callable[..., Any],
+    nested_keep: Callable[..., Any],
+    masked_states: Callable[..., Tensor],
+    fixed_gate: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = build(banded)
+    batch = make_batch(encoder)
+    keep = nested_keep(batch["attention_mask"])
+    masked = masked_states(encoder, batch, keep)
+    made = TokenBand.__init__
+
+    def wrong(band: TokenBand, positions: Tensor, *rest: Any) -> None:
+        made(band, torch.arange(positions.shape[1]).expand_as(positions), *rest)
+
+    monkeypatch.setattr(TokenBand, "__init__", wrong)
+    with torch.no_grad(), Retainer(encoder, fixed_gate(keep), layers=[0, 2]):
+        removed = encoder(**batch).last_hidden_state
+    assert (removed - masked)[keep[2]].abs().max() > 20 * TOLERANCE
+
+
+@each_family
+@pytest.mark.parametrize("merged", [False, True], ids=["own_argument", "as_2_in_the_mask"])
+def test_global_tokens_are_never_removed(
+    banded: str,
+    merged: bool,
+    build: Callable[..., nn.Module],
+    make_batch: Callable[..., Any],
+    policy_named: Callable[..., Any],
+    attach: Callable[..., Retainer],
+) -> None:
+    encoder = build(banded)
+    batch = with_global(make_batch(encoder), (0, 7))
+    if merged:
+        shared = batch.pop("global_attention_mask")
+        batch["attention_mask"] = batch["attention_mask"] + shared
+    with torch.no_grad(), attach(encoder, policy_named("random", rho=0.2, schedule="flat")) as retainer:
+        encoder(**batch)
+        with retainer.protect(torch.zeros(3, 23, dtype=torch.bool)):
+            encoder(**batch)
+    kept = retainer.report.keep_indices[2]
+    assert all({0, 7} <= set(row.tolist()) for row in kept[:2]) and 0 in kept[2].tolist()
+    assert retainer.report.global_tokens is not None and retainer.report.global_tokens.tolist() == [2, 2, 1]
+
+
+@pytest.mark.parametrize("chosen", [(0,), tuple(range(12))], ids=["folded", "projected"])
+@pytest.mark.usefixtures("small_blocks")
+def test_gradients_are_the_library_s(
+    chosen: tuple[int, ...], build: Callable[..., nn.Module], make_batch: Callable[..., Any]
+) -> None:
+    encoder: Any = build("longformer")
+    batch = with_global(make_batch(encoder), chosen)
+    weigh = torch.randn(3, 23, 32, generator=torch.Generator().manual_seed(3)) * batch["attention_mask"].unsqueeze(-1)
+
+    def gradients() -> dict[str, Tensor]:
+        encoder.zero_grad()
+        (encoder(**batch).last_hidden_state * weigh).sum().backward()
+        return {name: value.grad.clone() for name, value in encoder.named_parameters() if value.grad is not None}
+
+    library = gradients()
+    with engine_attention(encoder):
+        ours = gradients()
+    for name, expected in library.items():
+        torch.testing.assert_close(ours[name], expected, atol=2e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_the_batch_says_which_tokens_are_global_or_the_first_of_each_text_is() -> None:
+    adapter = adapter_for("longformer")
+    batch = {
+        "input_ids": torch.ones(2, 4, dtype=torch.long),
+        "attention_mask": torch.tensor([[1, 1, 1, 0], [0, 1, 1, 1]]),
+    }
+    assert adapter.inputs(batch)["global_attention_mask"].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
+    batch["global_mask"] = torch.tensor([[True, True, False, True], [False, True, False, False]])
+    assert adapter.inputs(batch)["global_attention_mask"].tolist() == [[1, 1, 0, 0], [0, 1, 0, 0]]
+    assert set(adapter_for("bert").inputs(batch)) == {"input_ids", "attention_mask"}
+
+
+def test_attention_weights_are_refused(build: Callable[..., nn.Module], make_batch: Callable[..., Any]) -> None:
+    encoder = build("longformer")
+    with engine_attention(encoder), pytest.raises(ValueError, match="attention weights cannot be returned"):
+        encoder(**make_batch(encoder), output_attentions=True)
