@@ -187,7 +187,7 @@ def _record(
     result = Quality(
         task=str(config.task.name),
         data=parts.data.describe(),
-        policy=type(parts.policy).__name__.lower(),
+        policy=parts.policy.name,
         backbone=parts.backbone.name,
         rho=parts.policy.rho,
         kept_share=kept,

@@ -25,6 +25,7 @@ from retention.policies.base import RetentionPolicy
 
 MODES = ("fit", "test")
 _FROM_COMMAND = ("mode", "ckpt", "trainer", "logger", "callbacks", "paths", "record", "compare")
+_BUDGET = ("rho", "schedule", "slope", "layers")  # what rivals take over from the main policy
 _KNOWN_KEYS = {
     *_FROM_COMMAND,
     *("task", "backbone", "dual", "retention", "data", "optimizer", "phases", "distill", "init", "seed"),
@@ -122,11 +123,11 @@ def rival_config(config: DictConfig, rival: DictConfig, name: str) -> DictConfig
         name: of the policy's option.
 
     Returns:
-        ``config`` with the rival's policy, which takes over what both know (rho, schedule, layers, ...).
+        ``config`` with the rival's policy, as its own file has it, at the same budget.
     """
     merged = config.copy()
     OmegaConf.set_struct(merged, False)
-    shared = {key: value for key, value in config.retention.items() if key in rival.retention and key != "_target_"}
+    shared = {key: config.retention[key] for key in _BUDGET if key in config.retention and key in rival.retention}
     merged.retention = OmegaConf.merge(rival.retention, shared)
     merged.paths.run_dir = str(Path(config.paths.run_dir) / name)
     merged.compare = []
@@ -156,6 +157,8 @@ def build_parts(config: DictConfig) -> Parts:
         builder.checks.gather(partial(_fit_together, policy, shape, backbone.name, asked), "retention")
     if shapes:
         builder.checks.gather(lambda: check_place(str(config.place), backbone.places(), backbone.name))
+        if policy is not None:
+            builder.checks.gather(partial(backbone.show, policy.observes), "backbone")
     known = config.dropped in DROPPED
     builder.checks.require(known, "dropped", f"must be one of {', '.join(DROPPED)}, got {config.dropped!r}")
     builder.finish()

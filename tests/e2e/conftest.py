@@ -105,8 +105,15 @@ def weights_of() -> Callable[[Path], dict[str, torch.Tensor]]:
 def command_line(cache_folder: Path, tmp_path: Path) -> Callable[..., Any]:
     """``command_line(*words)``: a real ``python run.py *words`` with the settings of a small run, in ``tmp_path``."""
 
-    def call(*words: str, flags: Sequence[str] = (), script: Path = ROOT / "run.py", small: bool = True) -> Any:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "HF_DATASETS_CACHE": str(cache_folder)}
+    def call(
+        *words: str,
+        flags: Sequence[str] = (),
+        script: Path = ROOT / "run.py",
+        small: bool = True,
+        path: Path | None = None,
+    ) -> Any:
+        places = os.pathsep.join(str(place) for place in (ROOT / "src", path) if place is not None)
+        environment = {**os.environ, "PYTHONPATH": places, "HF_DATASETS_CACHE": str(cache_folder)}
         command = [sys.executable, str(script), *flags, *(SMALL if small else ()), *words]
         return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
 

@@ -17,6 +17,7 @@ class KeepsAll:
 
     def __init__(self, policy: RetentionPolicy) -> None:
         self.policy = policy
+        self.observes = policy.observes
 
     def begin(self, report: ForwardReport) -> None:
         self.policy.begin(report)

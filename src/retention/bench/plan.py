@@ -18,6 +18,7 @@ from retention.checks import Builder
 from retention.core.flops import EncoderShape
 from retention.data.base import RetentionData
 from retention.engine.adapters import Adapter, adapter_for
+from retention.engine.observer import check_observed
 from retention.engine.retainer import check_place
 from retention.errors import Checks, ConfigError, Problem
 from retention.modules.backbone import Backbone
@@ -192,6 +193,7 @@ def _check_fit(settings: Settings, backbone: Backbone, contenders: list[Contende
         if contender is not None:
             policy = contender.policy
             checks.gather(lambda policy=policy: policy.build(shape, backbone.name), "retention")  # type: ignore[misc]
+            checks.gather(lambda policy=policy: _check_shown(policy, backbone), "backbone")  # type: ignore[misc]
     config = backbone.config(VOCABULARY)
     table = _adapter(backbone).position_table(config)
     places = getattr(config, "max_position_embeddings", None) if table is None else table.places(config)
@@ -203,6 +205,12 @@ def _check_fit(settings: Settings, backbone: Backbone, contenders: list[Contende
 
 def _adapter(backbone: Backbone) -> Adapter:
     return adapter_for(backbone.config(VOCABULARY).model_type)
+
+
+def _check_shown(policy: RetentionPolicy, backbone: Backbone) -> None:
+    """Every implementation can be measured, so only the family can be at fault."""
+    family = str(backbone.config(VOCABULARY).model_type)
+    check_observed(policy.observes, adapter_for(family).observable, None, family)
 
 
 def _attention(backbone: Backbone) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ class TrainingStep:
             optimizer.zero_grad(set_to_none=True)
         logits = self.head(self.forward(batch)[:, 0])
         loss = F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
-        if self.policy is not None and self.policy.scored:
+        if self.policy is not None and self.policy.constrained:
             loss = loss + self.policy.budget_loss()
         loss.backward()  # type: ignore[no-untyped-call]
         for optimizer in self.optimizers:

@@ -55,11 +55,16 @@ def specs(plan: Plan, inputs: Inputs) -> list[Spec]:
     if plan.settings.compiled:
         found.append(Spec(f"dense-{best}-compiled", best, compiled=True))
     for index, contender in enumerate(plan.contenders):
-        found.append(Spec(contender.title, best, contender=index))
-    return found + ([] if plan.settings.phase == "train" else _scoring(plan, best))
+        found.append(Spec(contender.title, _attention(plan, index), contender=index))
+    return found + ([] if plan.settings.phase == "train" else _scoring(plan))
 
 
-def _scoring(plan: Plan, attention: str) -> list[Spec]:
+def _attention(plan: Plan, index: int) -> str:
+    """The best implementation that shows a contender what it observes."""
+    return "eager" if "attention" in plan.contenders[index].policy.observes else plan.attention[0]
+
+
+def _scoring(plan: Plan) -> list[Spec]:
     """Scoring alone, once per kind of trainable policy: at the share where most layers have a scorer."""
     most: dict[str, int] = {}
     for index, contender in enumerate(plan.contenders):
@@ -67,7 +72,10 @@ def _scoring(plan: Plan, attention: str) -> list[Spec]:
         before = most.get(contender.name)
         if scorers and (before is None or scorers > len(plan.contenders[before].policy.scorer_macs())):
             most[contender.name] = index
-    return [Spec(f"{name} scoring", attention, contender=index, keeps_all=True) for name, index in most.items()]
+    return [
+        Spec(f"{name} scoring", _attention(plan, index), contender=index, keeps_all=True)
+        for name, index in most.items()
+    ]
 
 
 @dataclass(frozen=True)

@@ -109,9 +109,7 @@ class Budget(nn.Module):
                 current = torch.floor(share * current.double() + _ROUNDING).long().clamp_min(1)
                 rows.append(current)
             return torch.stack(rows) if rows else lengths.new_zeros(0, lengths.shape[0])
-        shares = self._annealed(anneal).detach().to(lengths.device)
-        counts = torch.floor(shares.unsqueeze(1) * lengths.unsqueeze(0).double() + _ROUNDING).long().clamp_min(1)
-        return counts.cummin(0).values if self.num_gates else counts
+        return whole_counts(self._annealed(anneal).unsqueeze(1), lengths)
 
     def _annealed(self, anneal: float) -> Tensor:
         """Shares [G] on the way from keep-all; float64, because a float32 share times T misses whole tokens."""
@@ -132,7 +130,7 @@ class Budget(nn.Module):
         if self.num_gates == 1:
             return [self.rho]
         steps = [1.0 - 2.0 * gate / (self.num_gates - 1) for gate in range(self.num_gates)]
-        return _restore_mean([self.rho * (1.0 + self.slope * step) for step in steps], self.rho)
+        return restore_mean([self.rho * (1.0 + self.slope * step) for step in steps], self.rho)
 
     def _learned(self, allocation: Tensor) -> Tensor:
         floor = min(_FLOOR, 0.5 * self.rho)
@@ -143,7 +141,19 @@ class Budget(nn.Module):
         return shares.clamp_max(1.0).sort(descending=True).values
 
 
-def _restore_mean(shares: list[float], mean: float) -> list[float]:
+def whole_counts(shares: Tensor, lengths: Tensor) -> Tensor:
+    """floor(share T), at least 1, never rising with depth, [G, B] long.
+
+    Args:
+        shares: [G, 1], or [G, B] where each sample has its own.
+        lengths: [B] long, real tokens.
+    """
+    wanted = shares.detach().double().to(lengths.device) * lengths.unsqueeze(0).double()
+    counts = torch.floor(wanted + _ROUNDING).long().clamp_min(1)
+    return counts.cummin(0).values if len(counts) else counts
+
+
+def restore_mean(shares: list[float], mean: float) -> list[float]:
     """Cut shares above 1 and raise the others until the mean is met again."""
     for _ in range(len(shares)):
         cut = [min(share, 1.0) for share in shares]

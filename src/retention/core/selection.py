@@ -27,3 +27,23 @@ def select_top(scores: Tensor, counts: Tensor, valid: Tensor, protected: Tensor)
     budget = torch.maximum(torch.minimum(counts, valid.sum(1)), protected.sum(1))
     chosen = torch.arange(scores.shape[1], device=scores.device).unsqueeze(0) < budget.unsqueeze(1)
     return torch.zeros_like(valid).scatter(1, order, chosen)
+
+
+def select_above(scores: Tensor, level: float | Tensor, valid: Tensor, protected: Tensor) -> Tensor:
+    """Keep every token whose score reaches ``level``; the count follows the text.
+
+    Protected tokens are always kept, padding never, and of a sample without any such token the best one: an empty
+    sequence has no attention to give.
+
+    Args:
+        scores: [B, N].
+        level: scalar.
+        valid: [B, N] bool, True = real token.
+        protected: [B, N] bool, True = always kept where valid.
+
+    Returns:
+        keep_mask [B, N] bool, True = kept.
+    """
+    keep = valid & ((scores >= level) | protected)
+    best = scores.detach().masked_fill(~valid, -torch.inf).argmax(1, keepdim=True)
+    return keep | (torch.zeros_like(valid).scatter(1, best, True) & ~keep.any(1, keepdim=True))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from retention.engine.adapters import adapter_for, encoder_of
 from retention.engine.adapters.base import Arguments, argument
 from retention.engine.gate import Gate
+from retention.engine.observer import LayerObserver, check_observed
 from retention.engine.replacement import Handle
 from retention.engine.report import ForwardReport
 from retention.engine.state import ForwardState
@@ -40,7 +41,8 @@ class Retainer:
 
     Raises:
         ConfigError: no adapter for the family, a configuration it cannot serve exactly, attention other than sdpa or
-            eager, a layer that does not exist, a place where this family cannot be hooked.
+            eager, a layer that does not exist, a place where this family cannot be hooked, a gate that observes what
+            the model does not show.
 
     >>> with Retainer(model, gate, layers=[0]) as retainer:        # doctest: +SKIP
     ...     output = model(input_ids=ids, attention_mask=mask)
@@ -69,6 +71,8 @@ class Retainer:
         self.layers = check_layers(layers, self.shape.num_layers, str(config.model_type))
         check_engine(dropped, str(config._attn_implementation), self.adapter.attention)
         check_place(place, self.adapter.places, str(config.model_type))
+        self.observes: tuple[str, ...] = tuple(getattr(gate, "observes", ()))
+        check_observed(self.observes, self.adapter.observable, str(config._attn_implementation), config.model_type)
         self._state: ForwardState | None = None
         self._protected: Tensor | None = None
         self._handles: list[Handle] = []
@@ -113,6 +117,9 @@ class Retainer:
             self._handles.append(layer.register_forward_pre_hook(self._before, with_kwargs=True))
             if self.dropped == "forward":
                 self._handles.append(layer.register_forward_hook(self._after))
+            if self.observes and self.layers and layer_idx <= self.layers[-1]:
+                observer = LayerObserver(self, self.adapter.attention_parts(layer), self.observes)
+                self._handles += observer.attach(layer, self._gated_part(layer))
             if layer_idx in self.layers:
                 self._handles.append(self._gated_part(layer).register_forward_hook(_Hook(self, layer_idx)))
         self._handles.append(hooked[-1].register_forward_hook(self._finish))

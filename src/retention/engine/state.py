@@ -31,6 +31,7 @@ class ForwardState:
         shortened: whether any token has been removed.
         padded: whether any current slot is not a real token.
         entering: [B, N, D], states before the part of a layer that runs now; None while nothing has to be blended.
+        received, accumulated, key_norms: see ``LayerView``; None where nothing observes the attention.
     """
 
     def __init__(self, attention_mask: Tensor, protected: Tensor, input_ids: Tensor | None) -> None:
@@ -43,6 +44,9 @@ class ForwardState:
         self.log_gates: Tensor | None = None
         self.survival: Tensor | None = None
         self.entering: Tensor | None = None
+        self.received: Tensor | None = None
+        self.accumulated: Tensor | None = None
+        self.key_norms: Tensor | None = None
         self.shortened = False
         self.padded = not bool(self.valid.all())
         self.report = ForwardReport(lengths=self.lengths)
@@ -80,7 +84,17 @@ class ForwardState:
             survival=survival,
             weights=self.weights.to(hidden_states.dtype),
             input_ids=self.input_ids,
+            received_attention=self.received,
+            accumulated_attention=self.accumulated,
+            key_norms=self.key_norms,
         )
+
+    def observe(self, received: Tensor | None, key_norms: Tensor | None) -> None:
+        """What the layer that has just run did with the current tokens; both [B, N] or None, see ``LayerView``."""
+        self.received, self.key_norms = received, key_norms
+        if received is not None:
+            before = self.accumulated
+            self.accumulated = received.detach() if before is None else before + received.detach()
 
     def apply(self, layer_idx: int, hidden_states: Tensor, decision: Decision, *, remember: bool) -> Tensor:
         """Carry out a decision; returns the states that go on, [B, M, D].
@@ -96,6 +110,8 @@ class ForwardState:
             self.log_gates = decision.log_gates if before is None else before + decision.log_gates
         if decision.survival is not None:
             self.survival = decision.survival
+        if decision.hidden_states is not None:
+            hidden_states = decision.hidden_states
         self._cache.clear()
         if decision.keep_mask is None:
             return hidden_states
@@ -105,11 +121,11 @@ class ForwardState:
         """What soft gates let through of a layer's work, [B, N, D].
 
         A dropped token leaves with the state it has, so a gate of 0 keeps the state from before, and a gate of 1 takes
-        the new one; in between the gate mixes them.
+        the new one, as does a token that counts as many; in between the gate mixes them.
         """
         if self.log_gates is None or self.entering is None:
             return hidden_states
-        weights = self.log_gates.exp().to(hidden_states.dtype).unsqueeze(-1).expand_as(hidden_states)
+        weights = self.log_gates.clamp_max(0.0).exp().to(hidden_states.dtype).unsqueeze(-1).expand_as(hidden_states)
         return torch.lerp(self.entering.to(hidden_states.dtype), hidden_states, weights)
 
     def restored(self, hidden_states: Tensor) -> Tensor:
@@ -179,6 +195,9 @@ class ForwardState:
             self.log_gates = compact(self.log_gates, indices)
         if self.survival is not None:
             self.survival = compact(self.survival, indices) * self.valid
+        if self.accumulated is not None:
+            self.accumulated = compact(self.accumulated, indices)
+        self.received = self.key_norms = None
         self.shortened = True
         self.padded = slots is not None
         self.report.record_kept(layer_idx, self.valid, self.positions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer, P
 
 from retention.core.flops import EncoderShape
 from retention.engine.adapters import adapter_for, encoder_of
+from retention.engine.observer import check_observed
 from retention.engine.retainer import check_engine
 from retention.errors import CheckpointError, Checks, ConfigError, Problem
 from retention.modules.positions import extend, extended_config
@@ -23,7 +25,7 @@ class Backbone:
 
     Args:
         name: shown in tables.
-        attn_implementation: ``sdpa``, ``eager`` or None = the family's best.
+        attn_implementation: ``sdpa``, ``eager`` or None = the family's best that shows the policy what it observes.
     """
 
     def __init__(self, *, name: str, attn_implementation: str | None = None) -> None:
@@ -60,6 +62,17 @@ class Backbone:
     def places(self) -> tuple[str, ...]:
         """Where tokens can leave a layer of this family, see ``Retainer``."""
         return adapter_for(self.config().model_type).places
+
+    def show(self, observes: Sequence[str]) -> None:
+        """Make sure that a policy can observe this of the layers; decides ``attn_implementation`` where that is open.
+
+        Raises:
+            ConfigError: the family, or the implementation that was asked for, does not show it.
+        """
+        family = str(self.config().model_type)
+        check_observed(observes, adapter_for(family).observable, self.attn_implementation, family)
+        if "attention" in observes:
+            self.attn_implementation = "eager"
 
 
 class Pretrained(Backbone):

@@ -196,7 +196,7 @@ class RetentionModule(pl.LightningModule):
         return loss + settings.saliency * self.policy.guidance_loss().to(loss)
 
     def _budget_loss(self, logits: Tensor) -> Tensor:
-        if not self.policy.scored or self.phase == "keep_all":
+        if not self.policy.constrained or self.phase == "keep_all":
             return logits.new_zeros(())
         self._slacks.append(self.policy.budget_slack().detach())
         return self.policy.budget_loss()

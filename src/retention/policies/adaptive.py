@@ -51,6 +51,9 @@ class Adaptive(RetentionPolicy):
         decay: of the running summary (eq. 3), in [0, 1].
         keep_bias: initial score; positive starts near "keep all" (matters with ``dual=ascent`` only).
         explore: scale of logistic noise on the ranking in the removal phase of training, >= 0; 0 = the ranking itself.
+        relaxed: whether soft gates are drawn from the Hard-Concrete; False = the keep probability itself is the gate,
+            without noise or stretch, so that beta, gamma and zeta do not matter (Table 3, no variational relaxation).
+        name: see ``RetentionPolicy``.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -74,6 +77,8 @@ class Adaptive(RetentionPolicy):
         decay: float = 0.9,
         keep_bias: float = 3.0,
         explore: float = 0.0,
+        relaxed: bool = True,
+        name: str | None = None,
     ) -> None:
         checks = Checks()
         checks.gather(lambda: check_scorer(kind=scorer, inner=inner, decay=decay))
@@ -81,7 +86,7 @@ class Adaptive(RetentionPolicy):
         checks.gather(lambda: check_policy(rho, schedule, slope, layers))
         checks.require(explore >= 0, "explore", f"the noise scale must be >= 0, got {explore}")
         checks.finish()
-        super().__init__(rho=rho, schedule=schedule, slope=slope, layers=layers)
+        super().__init__(rho=rho, schedule=schedule, slope=slope, layers=layers, name=name)
         self.gate = HardConcrete(beta=beta, gamma=gamma, zeta=zeta)
         self.dual = dual
         self.scorer = scorer
@@ -89,6 +94,7 @@ class Adaptive(RetentionPolicy):
         self.decay = decay
         self.keep_bias = keep_bias
         self.explore = explore
+        self.relaxed = relaxed
         self._saliency: dict[int, Tensor] = {}
         self._pass = _Pass()
 
@@ -132,7 +138,8 @@ class Adaptive(RetentionPolicy):
 
     def soft_decision(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
         logits, keep_probs = self._probabilities(gate, scores, view.survival.float(), view)
-        gates = torch.where(view.protected, torch.ones_like(scores), self.gate.sample(logits))
+        drawn = self.gate.sample(logits) if self.relaxed else torch.sigmoid(logits)
+        gates = torch.where(view.protected, torch.ones_like(scores), drawn)
         survival = view.survival.float() * keep_probs
         self._account(gate, survival.sum(1), view)
         self.report.keep_mass[view.layer_idx] = survival.detach().sum(1)
@@ -148,6 +155,10 @@ class Adaptive(RetentionPolicy):
         keep_mask = self.select(gate, self._explored(scores), view)
         # the forward value is log 1 = 0; the gradient is that of the keep probability
         return Decision(keep_mask=keep_mask, log_gates=keep_probs - keep_probs.detach())
+
+    @property
+    def constrained(self) -> bool:
+        return bool(self.scored)
 
     def budget_slack(self) -> Tensor:
         """(expected kept - budget) of the last pass, [G], mean over the batch; 0 at gates that were not asked.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,18 +41,21 @@ class RetentionPolicy(nn.Module):
         schedule: how the budget is spread over depth, see ``Budget``.
         slope: of the linear schedule, in [0, 1].
         layers: 0-based gated layers; None = all but the last, where a removal would save nothing.
+        name: of the policy in tables, like its yaml; None = that of its file.
 
     Attributes:
         phase: ``keep_all``, ``soft`` or ``removal``; used in training mode only.
         anneal: 0 = keep all, 1 = the full budget; used in training mode only.
         layers: gated layers of the encoder it was built for.
         scored: those of them with a learned scorer.
+        name: of the policy in tables.
 
     Raises:
         ConfigError: a setting is out of range.
     """
 
     soft: ClassVar[bool] = False
+    observes: ClassVar[tuple[str, ...]] = ()  # what it reads of a layer's attention, see engine.Gate
 
     def __init__(
         self,
@@ -61,9 +64,11 @@ class RetentionPolicy(nn.Module):
         schedule: str | Sequence[float] = "linear",
         slope: float = 1.0,
         layers: Sequence[int] | None = None,
+        name: str | None = None,
     ) -> None:
         check_policy(rho, schedule, slope, layers)
         super().__init__()
+        self.name = name or type(self).__module__.rpartition(".")[2]
         self.rho = rho
         self.schedule = schedule
         self.slope = slope
@@ -75,6 +80,11 @@ class RetentionPolicy(nn.Module):
         self.built = False
         self._report: ForwardReport | None = None
         self._counts: Tensor | None = None
+
+    @classmethod
+    def check(cls, **settings: Any) -> None:
+        """Raise ``ConfigError`` with every setting of this class that is out of range."""
+        cls(**settings)
 
     def resolve_layers(self, shape: EncoderShape, name: str) -> tuple[int, ...]:
         """The gated layers of this encoder.
@@ -111,6 +121,16 @@ class RetentionPolicy(nn.Module):
     def remove(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
         """Real removal."""
         return Decision(keep_mask=self.select(gate, scores, view))
+
+    @property
+    def exact(self) -> bool:
+        """Whether every text keeps exactly ``counts`` at test time, or all its protected tokens where they are more."""
+        return True
+
+    @property
+    def constrained(self) -> bool:
+        """Whether ``budget_loss`` holds anything at the budget."""
+        return False
 
     def guide(self, saliency: dict[int, Tensor]) -> None:
         """Importance that the scorers should rank by in the next passes; layer_idx -> [B, T] float >= 0."""
@@ -182,3 +202,14 @@ class RetentionPolicy(nn.Module):
         if self.current_phase == "soft":
             return self.soft_decision(gate, scores, view)
         return self.remove(gate, scores, view)
+
+
+def observed(values: Tensor | None) -> Tensor:
+    """What a policy asked the engine to observe, [B, N].
+
+    Raises:
+        RuntimeError: the engine was not asked; the class lacks the name in ``observes``.
+    """
+    if values is None:
+        raise RuntimeError("nothing was observed; name it in the policy's `observes`, and run it inside a Retainer")
+    return values

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from retention.core.selection import select_above
 from retention.engine.gate import LayerView
 from retention.errors import Checks
 from retention.policies.adaptive import Adaptive
@@ -33,8 +34,10 @@ class Threshold(Adaptive):
         super().__init__(**settings)
         self.threshold = threshold
 
+    @property
+    def exact(self) -> bool:
+        return False
+
     def select(self, gate: int, scores: Tensor, view: LayerView) -> Tensor:
         _, keep_probs = self._probabilities(gate, scores, view.valid.float(), view)
-        keep = view.valid & (keep_probs >= self.threshold)
-        best = scores.masked_fill(~view.valid, float("-inf")).argmax(1, keepdim=True)
-        return keep.scatter(1, best, True)  # never nothing: an empty sequence has no attention to give
+        return select_above(keep_probs, self.threshold, view.valid, view.protected)

@@ -38,6 +38,23 @@ class PositionTable:
         return int(getattr(config, self.field)) - self.offset
 
 
+@dataclass(frozen=True)
+class AttentionParts:
+    """Where the attention of one layer is.
+
+    Attributes:
+        module: its forward returns (output, probabilities [B, H, N, N], ...) under eager attention.
+        keys: the projection whose output holds the keys.
+        heads: H.
+        joined: 1 = ``keys`` gives the keys alone, 3 = queries, keys and values side by side.
+    """
+
+    module: nn.Module
+    keys: nn.Module
+    heads: int
+    joined: int = 1
+
+
 class Adapter(ABC):
     """Finds the layers of a family and rewrites their arguments for the tokens that are left.
 
@@ -47,12 +64,14 @@ class Adapter(ABC):
         places: where tokens can leave; ``after_attention`` needs ``middle``.
         computes_attention: whether ``attach`` replaces the attention, so that an untouched text, too, gets the result
             of other sums, equal up to rounding.
+        observable: what gates may observe of a layer's attention, see ``Gate``; needs ``attention_parts``.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
     attention: ClassVar[tuple[str, ...]] = ("sdpa", "eager")
     places: ClassVar[tuple[str, ...]] = ("after_layer",)
     computes_attention: ClassVar[bool] = False
+    observable: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
@@ -88,6 +107,10 @@ class Adapter(ABC):
     def attach(self, encoder: nn.Module) -> list[Handle]:
         """Replace parts of the encoder while it is in use here; undone by the ``remove`` of what is returned."""
         return []
+
+    def attention_parts(self, layer: nn.Module) -> AttentionParts:
+        """The attention of a layer, for gates that observe it."""
+        raise TypeError(f"{type(self).__name__} does not say where the attention of its layers is")
 
     def rewrite(self, layer: nn.Module, arguments: Arguments, state: ForwardState) -> Arguments:
         """Arguments of a layer call for the current tokens; by default only the attention mask changes."""

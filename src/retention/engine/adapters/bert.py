@@ -8,7 +8,8 @@ from typing import Any, ClassVar, cast
 from torch import nn
 
 from retention.core.flops import EncoderShape
-from retention.engine.adapters.base import Adapter, PositionTable
+from retention.engine.adapters.base import Adapter, AttentionParts, PositionTable
+from retention.engine.gate import OBSERVABLE
 
 
 class BertAdapter(Adapter):
@@ -16,12 +17,17 @@ class BertAdapter(Adapter):
 
     model_types: ClassVar[tuple[str, ...]] = ("bert", "roberta", "xlm-roberta", "electra")
     places: ClassVar[tuple[str, ...]] = ("after_layer", "after_attention")
+    observable: ClassVar[tuple[str, ...]] = OBSERVABLE
 
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
         return cast(Sequence[nn.Module], cast(Any, encoder).encoder.layer)
 
     def middle(self, layer: nn.Module) -> nn.Module:
         return cast(nn.Module, cast(Any, layer).attention)
+
+    def attention_parts(self, layer: nn.Module) -> AttentionParts:
+        attention = cast(Any, layer).attention.self
+        return AttentionParts(attention, attention.key, attention.num_attention_heads)
 
     def shape(self, config: Any) -> EncoderShape:
         return EncoderShape(

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, cast
 from torch import nn
 
 from retention.core.flops import EncoderShape
-from retention.engine.adapters.base import Adapter, PositionTable
+from retention.engine.adapters.base import Adapter, AttentionParts, PositionTable
+from retention.engine.gate import OBSERVABLE
 
 
 class DistilBertAdapter(Adapter):
@@ -16,12 +17,17 @@ class DistilBertAdapter(Adapter):
 
     model_types: ClassVar[tuple[str, ...]] = ("distilbert",)
     places: ClassVar[tuple[str, ...]] = ("after_layer", "after_attention")
+    observable: ClassVar[tuple[str, ...]] = OBSERVABLE
 
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
         return cast(Sequence[nn.Module], cast(Any, encoder).transformer.layer)
 
     def middle(self, layer: nn.Module) -> nn.Module:
         return cast(nn.Module, cast(Any, layer).sa_layer_norm)
+
+    def attention_parts(self, layer: nn.Module) -> AttentionParts:
+        attention = cast(Any, layer).attention
+        return AttentionParts(attention, attention.k_lin, attention.n_heads)
 
     def shape(self, config: Any) -> EncoderShape:
         return EncoderShape(num_layers=config.n_layers, hidden_size=config.dim, intermediate_size=config.hidden_dim)

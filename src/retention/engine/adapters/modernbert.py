@@ -8,8 +8,9 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from retention.core.flops import EncoderShape
-from retention.engine.adapters.base import Adapter, Arguments, argument, replace
+from retention.engine.adapters.base import Adapter, Arguments, AttentionParts, argument, replace
 from retention.engine.compaction import compact
+from retention.engine.gate import OBSERVABLE
 from retention.engine.state import ForwardState
 
 
@@ -17,9 +18,14 @@ class ModernBertAdapter(Adapter):
     """ModernBERT: rotary tables are gathered, and local windows are measured in original positions."""
 
     model_types: ClassVar[tuple[str, ...]] = ("modernbert",)
+    observable: ClassVar[tuple[str, ...]] = OBSERVABLE
 
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
         return cast(Sequence[nn.Module], cast(Any, encoder).layers)
+
+    def attention_parts(self, layer: nn.Module) -> AttentionParts:
+        attention = cast(Any, layer).attn
+        return AttentionParts(attention, attention.Wqkv, attention.config.num_attention_heads, joined=3)
 
     def shape(self, config: Any) -> EncoderShape:
         return EncoderShape(

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from retention.core.flops import EncoderShape
-from retention.engine.adapters.base import Adapter, Arguments, PositionTable, argument, replace
+from retention.engine.adapters.base import Adapter, Arguments, AttentionParts, PositionTable, argument, replace
+from retention.engine.gate import OBSERVABLE
 from retention.engine.state import ForwardState
 
 
@@ -18,12 +19,17 @@ class MPNetAdapter(Adapter):
     model_types: ClassVar[tuple[str, ...]] = ("mpnet",)
     attention: ClassVar[tuple[str, ...]] = ("eager",)
     places: ClassVar[tuple[str, ...]] = ("after_layer", "after_attention")
+    observable: ClassVar[tuple[str, ...]] = OBSERVABLE
 
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
         return cast(Sequence[nn.Module], cast(Any, encoder).encoder.layer)
 
     def middle(self, layer: nn.Module) -> nn.Module:
         return cast(nn.Module, cast(Any, layer).attention)
+
+    def attention_parts(self, layer: nn.Module) -> AttentionParts:
+        attention = cast(Any, layer).attention.attn
+        return AttentionParts(attention, attention.k, attention.num_attention_heads)
 
     def shape(self, config: Any) -> EncoderShape:
         return EncoderShape(

@@ -1,0 +1,34 @@
+"""A policy from outside: one file on sys.path and one yaml in a folder of its own, through the real command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+POLICY = '''
+from retention.policies import RetentionPolicy
+
+
+class Longest(RetentionPolicy):
+    """Keeps the tokens with the largest states."""
+
+    def score(self, view):
+        return view.hidden_states.norm(dim=-1)
+'''
+YAML = "_target_: longest.Longest\nrho: ${task.rho}\n"
+
+
+@pytest.mark.slow
+def test_one_file_and_one_yaml_are_enough(command_line: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "own" / "retention").mkdir(parents=True)
+    (tmp_path / "own" / "longest.py").write_text(POLICY)
+    (tmp_path / "own" / "retention" / "longest.yaml").write_text(YAML)
+    run = (f"hydra.searchpath=[file://{tmp_path}/own]", "retention=longest", f"hydra.run.dir={tmp_path}/run")
+    done = command_line(*run, path=tmp_path / "own")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert record["policy"] == "longest" and record["kept_share"]["mean"] == pytest.approx(0.25, abs=0.03)
