@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
+from retention.analysis.details import detail_table
 from retention.analysis.picture import write_picture
 from retention.analysis.table import quality_table
 from retention.callbacks import Memory, RetentionProfile, Slack, Throughput
@@ -206,7 +207,7 @@ def _record(
 
 @rank_zero_only
 def _leave_table(records: Sequence[Record], folder: Path) -> None:
-    table = quality_table(records)
+    table = "\n".join(part for part in (quality_table(records), detail_table(records)) if part)
     write_atomic(folder / "table.md", table)
     print(table)
 

@@ -80,7 +80,7 @@ def quality_table(records: Iterable[Record]) -> str:
     columns = sorted({column for _, column in cells}, key=lambda column: column.note())
     notes = [f"[{number}] {column.note()}" for number, column in enumerate(columns, start=1)]
     legend = "Metric in points: mean ± standard deviation over seeds (number of seeds)."
-    return "\n".join([*_aligned(_body(rows, columns, cells)), "", legend, *notes]) + "\n"
+    return "\n".join([*aligned(_body(rows, columns, cells)), "", legend, *notes]) + "\n"
 
 
 def _check(record: Record) -> None:
@@ -176,7 +176,7 @@ def _percent(share: float | None) -> str:
     return "not measured" if share is None else f"{100.0 * share:.1f} %"
 
 
-def _aligned(body: list[list[str]]) -> list[str]:
+def aligned(body: list[list[str]]) -> list[str]:
     """Markdown lines with every column as wide as its widest cell; the first column left, the others right."""
     escaped = [[cell.replace("|", "\\|") for cell in line] for line in body]
     widths = [max(3, *(len(line[place]) for line in escaped)) for place in range(len(escaped[0]))]

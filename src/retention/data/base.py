@@ -23,7 +23,7 @@ from retention.errors import Checks, DataError
 _log = logging.getLogger(__name__)
 
 _STAGES: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
-_ROLES: tuple[Split, ...] = ("train", "val", "test")
+ROLES: tuple[Split, ...] = ("train", "val", "test")
 
 
 class RetentionData(pl.LightningDataModule, ABC):
@@ -35,6 +35,9 @@ class RetentionData(pl.LightningDataModule, ABC):
 
     # Part of the cache key: raise it in a class whose `encode` changes, or rows encoded the old way are used again.
     encoding_version: ClassVar[int] = 1
+    # Documents encoded between two writes to the cache and two steps of the progress bar; lower it in a class whose
+    # documents give many rows or take long.
+    encoding_batch: ClassVar[int] = 1000
 
     def __init__(self, settings: DataSettings, checks: Checks) -> None:
         """Check the settings.
@@ -53,7 +56,7 @@ class RetentionData(pl.LightningDataModule, ABC):
         self.name = settings.name
         self._tokenizer: PreTrainedTokenizerFast | None = None
         self._splits: dict[Split, EncodedSplit] = {}
-        self._test_documents: Dataset | None = None
+        self._documents: dict[Split, Dataset] = {}  # of the evaluated splits
 
     @abstractmethod
     def read(self, wanted: Sequence[Split]) -> dict[Split, Dataset]:
@@ -72,8 +75,13 @@ class RetentionData(pl.LightningDataModule, ABC):
 
         Returns:
             Columns ``input_ids``, ``protected``, ``length`` and ``truncated`` (``encoding.encode_texts`` makes
-            them), ``index`` (the row number in its split), and the benchmark's labels.
+            them), ``index`` (the row number in its split; left out where a document gives several rows, which are
+            numbered afterwards), and the benchmark's labels.
         """
+
+    def encoding_settings(self) -> tuple[object, ...]:
+        """What ``encode`` depends on besides tokenizer, ``max_length`` and the documents; part of the cache key."""
+        return ()
 
     @abstractmethod
     def collator(self) -> Collate:
@@ -83,6 +91,10 @@ class RetentionData(pl.LightningDataModule, ABC):
     def build_tokenizer() -> PreTrainedTokenizerFast | None:
         """The benchmark's own tokenizer, for encoders that bring none; None if it has none either."""
         return None
+
+    def length_limit(self) -> str:
+        """The setting that longer documents are cut to, for the warning."""
+        return f"max_length={self.settings.max_length}"
 
     def head(self) -> dict[str, Any]:
         """What the task's LightningModule must know of the data, as constructor arguments."""
@@ -104,7 +116,7 @@ class RetentionData(pl.LightningDataModule, ABC):
         check_tokenizer(tokenizer, self.settings.max_length)
         self._tokenizer = tokenizer
         self._splits = {}
-        self._test_documents = None
+        self._documents = {}
 
     def setup(self, stage: str) -> None:
         """Read and encode what ``stage`` (fit, validate or test) needs and is not there yet.
@@ -118,8 +130,8 @@ class RetentionData(pl.LightningDataModule, ABC):
         missing = [split for split in _STAGES[stage] if split not in self._splits]
         for split, documents in self.read(missing).items() if missing else ():
             self._splits[split] = self._encode_split(split, documents)
-            if split == "test":
-                self._test_documents = documents
+            if split != "train":
+                self._documents[split] = documents
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of similar length in an order given by (seed, epoch)."""
@@ -142,18 +154,18 @@ class RetentionData(pl.LightningDataModule, ABC):
         Raises:
             DataError: there is no such row.
         """
-        if self._test_documents is None:
+        if "test" not in self._documents:
             raise RuntimeError(f'{self.name}: call setup("test") before example()')
-        count = len(self._test_documents)
+        count = len(self._documents["test"])
         if not 0 <= index < count:
             raise DataError(f"{self.name}: test document {index} does not exist, there are {count} (0..{count - 1})")
-        return str(self._test_documents[index]["text"])
+        return str(self._documents["test"][index]["text"])
 
     def describe(self) -> dict[str, Any]:
         """What the rows are and how many, for the run's record; None for splits that were not set up."""
         if not self._splits:
             raise RuntimeError(f"{self.name}: call setup() before describe()")
-        splits = {role: self._splits.get(role) for role in _ROLES}
+        splits = {role: self._splits.get(role) for role in ROLES}
         return {
             "name": self.settings.name,
             "source": self.settings.source_note,
@@ -191,20 +203,21 @@ class RetentionData(pl.LightningDataModule, ABC):
 
     def _encode_split(self, split: Split, documents: Dataset) -> EncodedSplit:
         label = f"{self.settings.name}-{split}"
-        made_by = [
+        made_by: list[object] = [
             tokenizer_digest(self.tokenizer),
             self.settings.max_length,
             type(self).__qualname__,
             self.encoding_version,
+            *self.encoding_settings(),
         ]
-        encoded = encode_split(documents, self.encode, label=label, made_by=made_by)
+        encoded = encode_split(documents, self.encode, label=label, made_by=made_by, at_once=self.encoding_batch)
         if encoded.truncated and self._place()[0] == 0:
             _log.warning(
-                "%s %s: %d of %d documents are longer than max_length=%d tokens and were cut",
+                "%s %s: %d of %d documents are longer than %s tokens and were cut",
                 self.settings.name,
                 split,
                 encoded.truncated,
                 len(encoded.rows),
-                self.settings.max_length,
+                self.length_limit(),
             )
         return encoded

@@ -17,7 +17,7 @@ from torch.utils.data import Sampler
 
 from retention.errors import DataError
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]  # tensors; tasks that score texts add lists of strings
 Row = Mapping[str, Any]
 
 

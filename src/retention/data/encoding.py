@@ -35,14 +35,24 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, max_length: int) -> None
         raise DataError(f"max_length={max_length} leaves no room beside {added} special tokens; raise max_length")
 
 
-def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], max_length: int) -> dict[str, list[Any]]:
+def encode_texts(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], max_length: int, seconds: Sequence[str] | None = None
+) -> dict[str, list[Any]]:
     """Tokenize texts with their special tokens, cut to at most ``max_length`` tokens.
+
+    Args:
+        tokenizer: a fast one.
+        texts: the texts.
+        max_length: tokens, special ones included.
+        seconds: a second text for each, read after the first; where both are too long, the longer one is cut.
 
     Returns:
         One entry per text: ``input_ids``; ``protected`` (True on special tokens, which are never removed);
         ``length`` in tokens; ``truncated`` (True if the text was cut).
     """
-    encoded = tokenizer(list(texts), truncation=True, max_length=max_length, padding=False)
+    encoded = tokenizer(
+        list(texts), None if seconds is None else list(seconds), truncation=True, max_length=max_length, padding=False
+    )
     encodings = encoded.encodings or []
     return {
         "input_ids": [encoding.ids for encoding in encodings],
@@ -53,6 +63,43 @@ def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], max_l
         ],
         "length": [len(encoding.ids) for encoding in encodings],
         "truncated": [bool(encoding.overflowing) for encoding in encodings],
+    }
+
+
+def encode_sentences(
+    tokenizer: PreTrainedTokenizerFast, documents: Sequence[Sequence[str]], max_length: int
+) -> dict[str, list[Any]]:
+    """Tokenize documents of sentences as ``[CLS] sentence [CLS] sentence ... [SEP]``, cut to ``max_length`` tokens.
+
+    A sentence takes part if its marker and at least one of its tokens fit.
+
+    Returns:
+        As ``encode_texts``, and ``markers``: the places of the [CLS] tokens, one per sentence that takes part. The
+        markers and the last token are protected.
+    """
+    rows = [_mark_sentences(tokenizer, sentences, max_length) for sentences in documents]
+    return {key: [row[key] for row in rows] for key in ("input_ids", "protected", "length", "truncated", "markers")}
+
+
+def _mark_sentences(tokenizer: PreTrainedTokenizerFast, sentences: Sequence[str], max_length: int) -> dict[str, Any]:
+    input_ids: list[int] = []
+    markers: list[int] = []
+    room = max_length - 1
+    cut = False
+    for tokens in tokenizer(list(sentences), add_special_tokens=False).input_ids:
+        if len(input_ids) + 2 > room:
+            cut = True
+            break
+        markers.append(len(input_ids))
+        input_ids += [int(tokenizer.cls_token_id), *tokens]
+    cut, input_ids = cut or len(input_ids) > room, [*input_ids[:room], int(tokenizer.sep_token_id)]
+    special = {*markers, len(input_ids) - 1}
+    return {
+        "input_ids": input_ids,
+        "protected": [place in special for place in range(len(input_ids))],
+        "length": len(input_ids),
+        "truncated": cut,
+        "markers": markers,
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,20 +22,39 @@ from retention.errors import DataError
 _CSV_FIELD_LIMIT = 2**31 - 1
 
 
-def find_split_file(directory: str | Path, split: str) -> Path:
+def find_split_file(directory: str | Path, split: str, suffixes: Iterable[str] | None = None) -> Path:
     """The one file of ``split`` in ``directory``.
+
+    Args:
+        directory: the folder.
+        split: name of the split, the file's name without its suffix.
+        suffixes: that the file may have; None = those of ``READERS``.
+
+    Raises:
+        DataError: the folder is missing, or it has no such file, or more than one.
+    """
+    known = tuple(READERS if suffixes is None else suffixes)
+    return find_file(directory, [f"{split}{suffix}" for suffix in known], file_choice(split, known))
+
+
+def find_file(directory: str | Path, names: Sequence[str], wanted: str) -> Path:
+    """The one file in ``directory`` that has one of these names.
+
+    Args:
+        directory: the folder; ``~`` is expanded.
+        names: the names looked for.
+        wanted: the same in words, for messages.
 
     Raises:
         DataError: the folder is missing, or it has no such file, or more than one.
     """
     folder = Path(directory).expanduser()
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; pass data.dir=<folder with {split}.parquet, .csv or .jsonl>")
-    wanted = [folder / f"{split}{suffix}" for suffix in READERS]
-    there = [path for path in wanted if path.is_file()]
+        raise DataError(f"{folder}: no such folder; pass data.dir=<folder with {wanted}>")
+    there = [folder / name for name in names if (folder / name).is_file()]
     if len(there) == 1:
         return there[0]
-    looked_for = ", ".join(path.name for path in wanted)
+    looked_for = ", ".join(names)
     if there:
         found = " and ".join(path.name for path in there)
         raise DataError(f"{folder}: has {found}; keep exactly one of {looked_for}")
@@ -44,6 +63,12 @@ def find_split_file(directory: str | Path, split: str) -> Path:
         f"{folder}: none of {looked_for} is there (the folder has: {', '.join(present) or 'nothing'}); "
         f"add one of them or pass data.dir=<folder with it>"
     )
+
+
+def file_choice(split: str, suffixes: Iterable[str]) -> str:
+    """The files that a split may be in, for messages: ``train.parquet, .csv or .jsonl``."""
+    *others, last = suffixes
+    return f"{split}{', '.join(others)} or {last}" if others else f"{split}{last}"
 
 
 def read_file(path: Path, columns: dict[str, str]) -> RawTable:

@@ -1,4 +1,4 @@
-"""Text classification from a local folder or the hub: SST-2, IMDb and every set of (text, class) rows."""
+"""Text classification from a local folder or the hub: SST-2, IMDb, arXiv and every set of (text, class) rows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from retention.data.label_names import local_label_names
 from retention.data.labelled_text import LabelledTextData
 from retention.data.settings import DataSettings
 from retention.data.sources import Source
@@ -36,17 +37,18 @@ class TextClassificationData(LabelledTextData):
         eval_batch_size: int,
         seed: int,
         num_workers: int = 0,
+        local_note: str | None = None,
     ) -> None:
-        """Check the configuration; nothing is read before ``setup``.
+        """Check the configuration; before ``setup`` nothing but ``labels.json`` is read.
 
         Args:
             name: short name, used in messages and records.
-            source_note: what the rows are, for records (``SST-2 (GLUE)``).
+            source_note: what the rows of ``hub`` are, for records (``SST-2 (GLUE)``).
             hub: ``{path, name, revision}`` of the hub data set, or None.
             dir: local folder with ``<split>.parquet``, ``.csv`` or ``.jsonl``; goes before ``hub``.
             text_column: column with the document.
             label_column: column with the class, 0 .. len(label_names) - 1.
-            label_names: class names in label order.
+            label_names: class names in label order; a file ``labels.json`` (a list of names) in ``dir`` goes before it.
             max_length: tokens per document, special ones included; longer documents are cut and counted.
             splits: source split per role, ``{train, val, test}``; val None = ``val_size`` rows held out of train.
             train_size: rows to train on, drawn by ``seed``; None = all.
@@ -56,6 +58,7 @@ class TextClassificationData(LabelledTextData):
             eval_batch_size: rows per validation and test batch and process.
             seed: draws ``train_size`` rows and orders the training batches.
             num_workers: loader processes; 0 = load in the main one.
+            local_note: what the files of ``dir`` are, for records; None = ``local files: <folder>``.
 
         Raises:
             ConfigError: everything wrong with the arguments.
@@ -64,20 +67,22 @@ class TextClassificationData(LabelledTextData):
         for key, column in (("text_column", text_column), ("label_column", label_column)):
             checks.require(isinstance(column, str) and bool(column), key, f"must be a column name, got {column!r}")
         self._columns = {"text_column": text_column, "label_column": label_column}
-        self._source = Source(dir, hub)
+        self._source = Source(dir, hub, local_note)
         self._source.check(checks)
         self._plan = SplitPlan(names=splits, train_size=train_size, val_size=val_size, test_size=test_size, seed=seed)
         self._plan.check(checks)
         settings = DataSettings(
             name=name,
-            source_note=source_note,
+            source_note=self._source.called(source_note),
             max_length=max_length,
             batch_size=batch_size,
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
             seed=seed,
         )
-        super().__init__(label_names=label_names, settings=settings, checks=checks)
+        local_names = local_label_names(dir, checks)
+        names = label_names if local_names is None else local_names
+        super().__init__(label_names=names, settings=settings, checks=checks)
 
     def read(self, wanted: Sequence[Split]) -> dict[Split, Dataset]:
         """Read the files or hub splits that ``wanted`` needs and check every row of them."""

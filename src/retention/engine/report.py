@@ -40,3 +40,17 @@ class ForwardReport:
         """
         self.kept[layer_idx] = valid.sum(1)
         self.keep_indices[layer_idx] = torch.where(valid, positions, -1)
+
+    def survived(self, width: int) -> Tensor:
+        """Tokens that every hard gate kept, [B, width] bool; padding counts as kept until a gate has acted.
+
+        Args:
+            width: T, length of the batch before any removal.
+        """
+        rows = len(self.lengths)
+        if not self.keep_indices:
+            return torch.ones(rows, width, dtype=torch.bool, device=self.lengths.device)
+        kept = self.keep_indices[max(self.keep_indices)]  # gates come one after the other: the last keeps the fewest
+        alive = torch.zeros(rows, width + 1, dtype=torch.bool, device=kept.device)
+        spare = torch.where(kept < 0, width, kept)  # unused slots go to one extra column
+        return alive.scatter(1, spare, torch.ones_like(spare, dtype=torch.bool))[:, :width]

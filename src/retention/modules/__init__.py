@@ -4,5 +4,15 @@ from __future__ import annotations
 
 from retention.modules.base import RetentionModule, TrainingSettings
 from retention.modules.classification import ClassificationModule
+from retention.modules.multilabel import MultiLabelModule
+from retention.modules.question_answering import QuestionAnsweringModule
+from retention.modules.summarization import ExtractiveSummarizationModule
 
-__all__ = ["ClassificationModule", "RetentionModule", "TrainingSettings"]
+__all__ = [
+    "ClassificationModule",
+    "ExtractiveSummarizationModule",
+    "MultiLabelModule",
+    "QuestionAnsweringModule",
+    "RetentionModule",
+    "TrainingSettings",
+]

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytorch_lightning as pl
 import torch
@@ -20,7 +20,7 @@ from retention.modules.phases import Phases
 from retention.modules.teacher import Teacher
 from retention.policies.base import RetentionPolicy
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]  # tensors; tasks that score texts add lists of strings
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,9 @@ class RetentionModule(pl.LightningModule):
         dropped, place: see ``Retainer``.
         config: resolved plain configuration, stored in checkpoints.
     """
+
+    # Whether the logits of a row are as many in every batch, or as many as the batch's longest row has.
+    fixed_width: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -108,7 +111,11 @@ class RetentionModule(pl.LightningModule):
 
     @abstractmethod
     def score(self, rows: dict[str, list[Any]]) -> dict[str, float]:
-        """Metrics of all rows."""
+        """Metrics of all rows, the headline first."""
+
+    def baselines(self, rows: dict[str, list[Any]]) -> dict[str, float]:
+        """What simple rivals without a model reach on the same rows; logged with the test's metrics."""
+        return {}
 
     # -- what callbacks read -------------------------------------------------------------------------------------------
 
@@ -255,9 +262,10 @@ class RetentionModule(pl.LightningModule):
     def _finish(self, stage: str) -> None:
         rows = merge_rows(self._gather(self._collected))
         flops, self._collected, self._flops = self._gather_sum(self._flops), [], [0.0, 0.0]
-        for name, value in self.score(rows).items():
+        scores = self.score(rows) | (self.baselines(rows) if stage == "test" else {})
+        for place, (name, value) in enumerate(scores.items()):
             # the same on every rank already; sync_dist only keeps Lightning from warning about it
-            self.log(f"{stage}/{name}", value, prog_bar=stage == "val", sync_dist=True)
+            self.log(f"{stage}/{name}", value, prog_bar=stage == "val" and place == 0, sync_dist=True)
         self.log(f"{stage}/flops_share", flops[0] / max(flops[1], 1.0), sync_dist=True)
 
     def _gather(self, parts: list[dict[str, list[Any]]]) -> list[dict[str, list[Any]]]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retention.errors import Checks
-from retention.metrics import Accuracy
+from retention.metrics import Accuracy, MacroF1
 from retention.modules.base import Batch, Encoded, RetentionModule
 from retention.modules.distillation import soft_target_loss
 
@@ -41,7 +41,7 @@ class ClassificationModule(RetentionModule):
         super().__init__(**shared)
         self.pooling = pooling
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.shape.hidden_size, num_labels))
-        self.accuracy = Accuracy()
+        self.metrics: tuple[Any, ...] = (Accuracy(), MacroF1())
 
     def logits(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[B, C]."""
@@ -63,8 +63,9 @@ class ClassificationModule(RetentionModule):
         return {name: values.tolist() for name, values in rows.items()}
 
     def score(self, rows: dict[str, list[Any]]) -> dict[str, float]:
-        scores: dict[str, float] = self.accuracy.compute(predictions=rows["prediction"], references=rows["label"])
-        return scores
+        guesses, labels = rows["prediction"], rows["label"]
+        parts = [metric.compute(predictions=guesses, references=labels) for metric in self.metrics]
+        return {name: value for part in parts for name, value in part.items()}
 
     def _pool(self, encoded: Encoded) -> Tensor:
         if self.pooling == "cls":

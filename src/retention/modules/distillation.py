@@ -47,6 +47,20 @@ class Distillation:
 
 def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """temperature^2 KL(teacher || student) of class logits [..., C], mean over the leading axes, scalar."""
-    student_log = F.log_softmax(student.float() / temperature, -1).flatten(0, -2)
-    teacher_log = F.log_softmax(teacher.float() / temperature, -1).flatten(0, -2)
-    return temperature**2 * F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True)
+    return soft_target_losses(student, teacher, temperature).mean()
+
+
+def soft_target_losses(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """temperature^2 KL(teacher || student) of class logits [..., C], one for each place of the leading axes."""
+    student_log = F.log_softmax(student.float() / temperature, -1)
+    teacher_log = F.log_softmax(teacher.float() / temperature, -1)
+    return temperature**2 * F.kl_div(student_log, teacher_log, reduction="none", log_target=True).sum(-1)
+
+
+def soft_decision_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """temperature^2 KL(teacher || student) of yes-or-no logits of any shape, per decision."""
+    wanted, found = teacher.float() / temperature, student.float() / temperature
+    shares = wanted.sigmoid()
+    yes = shares * (F.logsigmoid(wanted) - F.logsigmoid(found))
+    no = (1.0 - shares) * (F.logsigmoid(-wanted) - F.logsigmoid(-found))
+    return temperature**2 * (yes + no)

@@ -21,7 +21,7 @@ class Teacher:
 
     What it says about a row does not depend on the batch, so a row asked before is looked up: in the later epochs of a
     run and, with a ``file``, in every run that learns from the same model on the same rows. Answers are remembered
-    where they are one vector per row; others are computed each time.
+    where they are one vector of the same width per row; others are computed each time.
 
     Args:
         module: the model; its parameters are frozen.
@@ -45,7 +45,7 @@ class Teacher:
             return torch.stack([self._answers[index] for index in indices]).to(batch["index"].device)
         with torch.no_grad():
             logits: Tensor = self.module(batch)
-        if logits.dim() == 2:
+        if logits.dim() == 2 and self.module.fixed_width:
             self._answers.update(zip(indices, logits.float().cpu(), strict=True))
             self._unsaved = True
         return logits

@@ -269,6 +269,7 @@ def test_a_folder_goes_before_the_hub(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         (Source(None, None), "dir"),
         (Source("", {"path": "org/set"}), "dir"),
+        (Source("here", None, " "), "local_note"),
         (Source(None, {"name": "sub"}), "hub"),
         (Source(None, {"path": "org/set", "split": "train"}), "hub"),
         (Source(None, ["org/set"]), "hub"),  # type: ignore[arg-type]

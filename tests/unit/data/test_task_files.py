@@ -16,7 +16,7 @@ TASKS = Path(__file__).parents[3] / "conf" / "task"
 
 
 def build(name: str, **given: Any) -> RetentionData:
-    root = {"data": {"dir": None, "train_size": None, "test_size": None, "seed": 3, **given}}
+    root = {"data": {"dir": None, "source": None, "train_size": None, "test_size": None, "seed": 3, **given}}
     config = OmegaConf.create({**root, "task": OmegaConf.load(TASKS / f"{name}.yaml")})
     data = hydra.utils.instantiate(config.task.data)
     assert isinstance(data, RetentionData)

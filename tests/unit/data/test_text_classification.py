@@ -94,7 +94,7 @@ def test_description_and_one_warning_per_cut_split(
     cut = described.pop("truncated")
     assert described == {
         "name": "reviews",
-        "source": "made-up reviews",
+        "source": "local files: reviews",
         "train": 10,
         "val": 3,
         "test": 9,
@@ -105,6 +105,43 @@ def test_description_and_one_warning_per_cut_split(
     lines = [record.getMessage() for record in caplog.records]
     assert "reviews test: 4 of 9 documents are longer than max_length=8 tokens and were cut" in lines
     assert len(lines) == sum(count > 0 for count in cut.values())
+
+
+@pytest.mark.parametrize(("note", "source"), [(None, "local files: reviews"), ("the real reviews", "the real reviews")])
+def test_local_files_are_not_called_the_benchmark(
+    note: str | None, source: str, folder: Path, make_data: MakeData, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    data = make_data(dir=str(folder), local_note=note)
+    data.attach(tokenizer)
+    data.setup("test")
+    assert data.describe()["source"] == source
+    hub = make_data(dir=None, hub={"path": "org/reviews"}, local_note=note)
+    assert hub.settings.source_note == "made-up reviews"
+
+
+def test_a_folder_brings_its_own_class_names(folder: Path, make_data: MakeData) -> None:
+    assert make_data(dir=str(folder)).label_names == ("bad", "good")
+    (folder / "labels.json").write_text('["no", "maybe", "yes"]')
+    data = make_data(dir=str(folder))
+    assert data.label_names == ("no", "maybe", "yes") and data.head() == {"num_labels": 3}
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("[1, 2", "cannot be read as JSON"),
+        ('["one"]', "must be a list of at least 2 different class names, in label order, got ['one']"),
+        ('["same", "same"]', "must be a list"),
+        ('{"0": "no"}', "must be a list"),
+    ],
+)
+def test_unusable_class_names(content: str, problem: str, folder: Path, make_data: MakeData) -> None:
+    (folder / "labels.json").write_text(content)
+    with pytest.raises(ConfigError) as raised:
+        make_data(dir=str(folder), batch_size=0)
+    found = {each.key: each.message for each in raised.value.problems}
+    assert set(found) == {"dir", "batch_size"}
+    assert found["dir"].startswith(f"{folder / 'labels.json'}: {problem}")
 
 
 def test_encoded_rows_are_cached_and_the_cache_knows_what_made_them(

@@ -1,0 +1,61 @@
+"""ROUGE of summaries, over the rouge_score package; needs no hub and no downloaded data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from statistics import fmean
+from typing import Any
+
+import datasets
+import evaluate
+from nltk.stem.porter import PorterStemmer
+from rouge_score import tokenize
+from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import Tokenizer
+
+ROUGE_TYPES = ("rouge1", "rouge2", "rougeLsum")
+
+_porter = PorterStemmer()
+
+
+class _CachedStemmer:
+    """Porter's stemmer with a memory: stemming is most of the time that ROUGE takes."""
+
+    @staticmethod
+    @lru_cache(maxsize=200_000)
+    def stem(word: str) -> str:
+        """The stem of a word."""
+        return str(_porter.stem(word))
+
+
+def rouge_tokens(text: str) -> list[str]:
+    """The words that ROUGE counts: lower-cased runs of letters a-z and digits, stemmed if longer than 3."""
+    return list(tokenize.tokenize(text, _CachedStemmer))
+
+
+class _StemmingTokenizer(Tokenizer):
+    def tokenize(self, text: str) -> list[str]:
+        return rouge_tokens(text)
+
+
+class Rouge(evaluate.Metric):
+    """F-measures ``rouge1``, ``rouge2`` and ``rougeLsum`` with stemming, mean over rows, in [0, 1].
+
+    rougeLsum takes the sentences of a text to be its lines, so both texts are to be joined by newlines.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description="ROUGE-1, ROUGE-2 and summary-level ROUGE-L (F-measure, stemmed), mean over rows, in [0, 1].",
+            citation="",
+            inputs_description="predictions and references: texts with one sentence per line, equally many",
+            features=datasets.Features({"predictions": text, "references": text}),
+        )
+
+    def _compute(self, predictions: Sequence[str], references: Sequence[str], **_: Any) -> dict[str, float]:
+        scorer = RougeScorer(list(ROUGE_TYPES), tokenizer=_StemmingTokenizer())
+        pairs = zip(references, predictions, strict=True)
+        scores = [scorer.score(reference, prediction) for reference, prediction in pairs]
+        return {name: fmean(float(score[name].fmeasure) for score in scores) for name in ROUGE_TYPES}

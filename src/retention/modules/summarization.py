@@ -1,0 +1,141 @@
+"""Extractive summarization: which sentences of an article make its summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from retention.errors import Checks
+from retention.metrics import Rouge
+from retention.metrics.rouge import rouge_tokens
+from retention.modules.base import Batch, Encoded, RetentionModule
+from retention.modules.distillation import soft_decision_loss
+
+
+class ExtractiveSummarizationModule(RetentionModule):
+    """One score per sentence, from the state of its marker; the best sentences, in their order, are the summary.
+
+    Training targets are the sentences of a greedy oracle; binary cross-entropy, mean over the sentences of an article,
+    then over articles. Tests also score the first sentences (``lead_*``) and the oracle's choice (``oracle_*``) of the
+    same articles, both limited like the model to what ``max_length`` lets it see.
+
+    Args:
+        sentences: most sentences in a summary, k >= 1; the first k are the lead.
+        trigram_blocking: leave out a sentence that shares three words in a row with a better one (Paulus et al. 2018).
+        dropout: before the linear layer, in [0, 1).
+        others: see ``RetentionModule``.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+
+    fixed_width: ClassVar[bool] = False
+
+    @staticmethod
+    def check_settings(*, sentences: int = 7, trigram_blocking: bool = False, dropout: float = 0.1) -> None:
+        """Raise ``ConfigError`` with every setting of the head that is out of range."""
+        checks = Checks()
+        checks.require(sentences >= 1, "sentences", f"must be at least 1, got {sentences}")
+        checks.require(0.0 <= dropout < 1.0, "dropout", f"must be in [0, 1), got {dropout}")
+        checks.finish()
+
+    def __init__(
+        self, *, sentences: int = 7, trigram_blocking: bool = False, dropout: float = 0.1, **shared: Any
+    ) -> None:
+        self.check_settings(sentences=sentences, trigram_blocking=trigram_blocking, dropout=dropout)
+        super().__init__(**shared)
+        self.sentences = sentences
+        self.trigram_blocking = trigram_blocking
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.shape.hidden_size, 1))
+        self.rouge = Rouge()
+
+    def logits(self, encoded: Encoded, batch: Batch) -> Tensor:
+        """[B, S]; values where there is no sentence do not matter."""
+        states = marker_states(encoded, batch["markers"])
+        logits: Tensor = self.head(states).squeeze(-1)
+        return logits
+
+    def task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        losses = F.binary_cross_entropy_with_logits(logits.float(), batch["targets"], reduction="none")
+        return article_mean(losses, batch["sentence_mask"])
+
+    def distillation_loss(self, logits: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        losses = soft_decision_loss(logits, teacher, self.settings.distill.temperature)
+        return article_mean(losses, batch["sentence_mask"])
+
+    def answer_score(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Log-probability of the k best sentences."""
+        certain = F.logsigmoid(logits.float()).masked_fill(~batch["sentence_mask"], -torch.inf)
+        best = certain.topk(min(self.sentences, certain.shape[1]), dim=1).values
+        return best.masked_fill(best == -torch.inf, 0.0).sum()
+
+    def collect(self, logits: Tensor, batch: Batch) -> dict[str, list[Any]]:
+        counts = batch["sentence_mask"].sum(1).tolist()
+        return {
+            "index": batch["index"].tolist(),
+            "scores": [row[:count] for row, count in zip(logits.float().tolist(), counts, strict=True)],
+            "oracle": [row.nonzero().flatten().tolist() for row in batch["targets"]],
+            "sentences": batch["sentences"],
+            "abstract": batch["abstract"],
+        }
+
+    def score(self, rows: dict[str, list[Any]]) -> dict[str, float]:
+        choices = [
+            select_sentences(scores, sentences, self.sentences, trigram_blocking=self.trigram_blocking)
+            for scores, sentences in zip(rows["scores"], rows["sentences"], strict=True)
+        ]
+        return self._rouge(choices, rows)
+
+    def baselines(self, rows: dict[str, list[Any]]) -> dict[str, float]:
+        """ROUGE of the first k sentences and of the oracle's choice."""
+        lead = [list(range(min(self.sentences, len(sentences)))) for sentences in rows["sentences"]]
+        return {
+            f"{name}_{metric}": value
+            for name, choices in (("lead", lead), ("oracle", rows["oracle"]))
+            for metric, value in self._rouge(choices, rows).items()
+        }
+
+    def _rouge(self, choices: Sequence[Sequence[int]], rows: dict[str, list[Any]]) -> dict[str, float]:
+        pairs = zip(rows["sentences"], choices, strict=True)
+        summaries = ["\n".join(sentences[place] for place in chosen) for sentences, chosen in pairs]
+        scores: dict[str, float] = self.rouge.compute(predictions=summaries, references=rows["abstract"])
+        return scores
+
+
+def marker_states(encoded: Encoded, markers: Tensor) -> Tensor:
+    """States of the tokens at original places ``markers`` [B, S], which must all have been kept: [B, S, D]."""
+    kept = encoded.positions.shape[1]
+    nowhere = int(encoded.positions.max()) + 1  # for padding and closed gates
+    places = torch.where(encoded.weights > 0, encoded.positions, nowhere)
+    slots = places.new_zeros(len(places), nowhere + 1)
+    slots.scatter_(1, places, torch.arange(kept, device=places.device).expand_as(places))
+    chosen = slots.gather(1, markers).unsqueeze(-1)
+    return encoded.hidden_states.gather(1, chosen.expand(-1, -1, encoded.hidden_states.shape[-1]))
+
+
+def article_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of [B, S] over the sentences of each article, then over articles, scalar."""
+    return ((values * mask).sum(1) / mask.sum(1).clamp_min(1)).mean()
+
+
+def select_sentences(
+    scores: Sequence[float], sentences: Sequence[str], most: int, *, trigram_blocking: bool
+) -> list[int]:
+    """The ``most`` best sentences as ascending positions; of equal ones the earlier."""
+    chosen: list[int] = []
+    used: set[tuple[str, ...]] = set()
+    for place in sorted(range(len(scores)), key=lambda place: (-scores[place], place)):
+        if len(chosen) == most:
+            break
+        if trigram_blocking:
+            words = rouge_tokens(sentences[place])
+            trigrams = set(zip(words, words[1:], words[2:], strict=False))
+            if used & trigrams:
+                continue
+            used |= trigrams
+        chosen.append(place)
+    return sorted(chosen)

@@ -1,0 +1,109 @@
+"""Each file task from its files to its record, on documents that the test makes up and a tiny saved encoder."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import BertConfig, BertModel
+
+from retention.data import KeywordData
+from retention.data.keywords import keyword_document
+
+TEXTS = [keyword_document(random.Random(number)) for number in range(40)]
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random two-layer BERT and a word tokenizer."""
+    folder = tmp_path_factory.mktemp("backbone")
+    tokenizer = KeywordData.build_tokenizer()
+    tokenizer.save_pretrained(folder)
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=96, **shape)
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def run_task(start: Any, backbone: Path, tmp_path: Path) -> Any:
+    """``run_task("arxiv", ...)``: one small run on the files in ``tmp_path``; its record."""
+
+    def run(task: str, *typed: str) -> Any:
+        words = [f"task={task}", "backbone=minilm", f"backbone.path={backbone}", f"data.dir={tmp_path}"]
+        words += ["data.train_size=null", "data.test_size=null", "task.data.val_size=2", "task.data.max_length=48"]
+        words += ["task.data.batch_size=4", "retention.rho=0.5", "phases.removal_start=0.5"]
+        [record] = start(tmp_path / "run", *words, *typed)
+        return record
+
+    return run
+
+
+def write_rows(folder: Path, split: str, rows: list[dict[str, Any]]) -> None:
+    (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_arxiv(run_task: Any, tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text(json.dumps(["horses", "ships", "music", "food", "sky", "more"]))
+    rows = [{"text": text, "label": label % 6} for text, label in TEXTS]
+    write_rows(tmp_path, "train", rows[:24])
+    write_rows(tmp_path, "test", rows[24:])
+    record = run_task("arxiv", "data.source=made-up papers")
+    assert (record["monitor"], set(record["metrics"])) == ("accuracy", {"accuracy", "macro_f1"})
+    assert record["data"]["source"] == "made-up papers" and record["data"]["truncated"]["test"] == 16
+    assert record["kept_share"]["mean"] == pytest.approx(0.5, abs=0.03)
+    profile = json.loads((tmp_path / "run" / "retention_profile.json").read_text())
+    assert profile["label_names"][0] == "horses" and profile["examples"][0]["label"] == rows[24]["label"]
+
+
+def test_the_other_metric_can_be_the_headline(run_task: Any, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_rows(tmp_path, split, [{"text": text, "label": label} for text, label in TEXTS[:8]])
+    record = run_task("arxiv", "task.monitor=macro_f1", "retention=dense", "retention.rho=1.0")
+    assert record["monitor"] == "macro_f1" and record["data"]["source"] == f"local files: {tmp_path.name}"
+
+
+def test_cuad(run_task: Any, tmp_path: Path) -> None:
+    for split, count in (("train", 6), ("test", 3)):
+        contracts = [_contract(f"{split} {number}", number, empty=number == count - 1) for number in range(count)]
+        (tmp_path / f"{split}.json").write_text(json.dumps({"data": contracts}))
+    record = run_task("cuad")
+    assert (record["monitor"], set(record["metrics"])) == ("micro_f1", {"micro_f1", "macro_f1"})
+    assert record["data"]["contracts"] == {"train": 4, "val": 2, "test": 3}
+    assert record["data"]["test"] == 4, "the last contract has no clause"
+    assert 0.0 <= record["metrics"]["macro_f1"] <= 1.0
+
+
+def test_pubmed(run_task: Any, start_bare: Any, tmp_path: Path) -> None:
+    articles = [
+        {"article": "BACKGROUND\n" + ". ".join(text.split(" of ")) + ".", "abstract": " ".join(text.split()[20:40])}
+        for text, _ in TEXTS[:14]
+    ]
+    articles[0]["article"] = "one sentence it is."
+    articles[1]["article"] = "odd \u0000 \u2028 \U0001f40e characters are here. they are."
+    for split, rows in (("train", articles), ("validation", articles[:3]), ("test", articles[:6])):
+        write_rows(tmp_path, split, rows)
+    record = run_task("pubmed", "task.module.sentences=2")
+    names = ("rouge1", "rouge2", "rougeLsum")
+    assert set(record["metrics"]) == {f"{who}{name}" for who in ("", "lead_", "oracle_") for name in names}
+    assert record["metrics"]["oracle_rouge1"] >= record["metrics"]["rouge1"] > 0.0
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    [again] = start_bare(tmp_path / "again", "mode=test", f"ckpt={checkpoint}", "trainer.accelerator=cpu")
+    assert again["metrics"] == record["metrics"]
+
+
+def _contract(title: str, number: int, *, empty: bool) -> dict[str, Any]:
+    context = f"this is a horse contract {number} of one Ltd. and two Inc. for ever"
+    spans = {} if empty else {"Document Name": ["horse contract"], "Parties": ["one Ltd.", "horse contract"]}
+    qas = [
+        {
+            "id": f"{title}__{name}",
+            "question": name,
+            "answers": [{"text": text, "answer_start": context.index(text)} for text in texts],
+        }
+        for name, texts in spans.items()
+    ]
+    return {"title": title, "paragraphs": [{"context": context, "qas": qas}]}

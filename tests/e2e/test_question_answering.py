@@ -1,0 +1,138 @@
+"""Both tasks of questions, from files to the record, on a tiny encoder; a head can start on the other task."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from retention.errors import CheckpointError
+
+WORDS = [
+    "what",
+    "is",
+    "used",
+    "we",
+    "use",
+    "the",
+    "red",
+    "wine",
+    "bert",
+    "model",
+    "in",
+    "a",
+    "of",
+    "corpus",
+    "data",
+    "english",
+    "law",
+    "title",
+    "it",
+    "and",
+    "which",
+    "x",
+]
+SETTINGS = (
+    "backbone=minilm",
+    "trainer.max_epochs=1",
+    "trainer.accelerator=cpu",
+    "++callbacks.progress.log_refresh_rate=0",
+)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved random encoder with a word tokenizer."""
+    folder = tmp_path_factory.mktemp("encoder")
+    vocabulary = {word: number for number, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS))}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=backend, **names).save_pretrained(folder)  # type: ignore[no-untyped-call]
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(vocabulary), max_position_embeddings=32, **sizes)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``train`` and ``dev`` papers, ``train`` and ``test`` contracts."""
+    folder = tmp_path_factory.mktemp("files")
+    for split in ("train", "dev"):
+        papers = {f"{split}{n}": paper(n) for n in range(6)}
+        (folder / "papers").mkdir(exist_ok=True)
+        (folder / "papers" / f"{split}.json").write_text(json.dumps(papers))
+    for split in ("train", "test"):
+        data = [contract(f"{split}{n}") for n in range(4)]
+        (folder / "contracts").mkdir(exist_ok=True)
+        (folder / "contracts" / f"{split}.json").write_text(json.dumps({"data": data}))
+    return folder
+
+
+def paper(number: int) -> dict[str, Any]:
+    fact = f"We use the red wine corpus {number}."
+    kinds: list[dict[str, Any]] = [{"extractive_spans": ["red wine corpus"]}, {"yes_no": True}, {"unanswerable": True}]
+    empty = {"unanswerable": False, "extractive_spans": [], "yes_no": None, "free_form_answer": "", "evidence": [fact]}
+    answers = [[{"answer": empty | kind, "annotation_id": "a"}] for kind in kinds]
+    questions = [
+        {"question": "what is used", "question_id": f"{n}", "answers": found} for n, found in enumerate(answers)
+    ]
+    section = {"section_name": "It", "paragraphs": ["The model is in the data of it.", "", fact, "x " * 20]}
+    return {"title": "Title", "abstract": "", "full_text": [section], "qas": questions}
+
+
+def contract(title: str) -> dict[str, Any]:
+    text = "it is the data of a model and " * 3 + "the english law is used"
+    found = [{"text": "english law", "answer_start": text.index("english law")}]
+    clauses = [
+        {"id": f"{title}__{kind}", "question": f"which {kind}", "answers": given}
+        for kind, given in (("law", found), ("wine", []))
+    ]
+    return {"title": title, "paragraphs": [{"context": text, "qas": clauses}]}
+
+
+def asked(task: str, encoder: Path, files: Path, *typed: str) -> list[str]:
+    sizes = ("max_length=24", "max_question_length=6", "stride=8", "val_size=2", "batch_size=8", "eval_batch_size=8")
+    folder = files / ("papers" if task == "qasper" else "contracts")
+    return [
+        f"task={task}",
+        *SETTINGS,
+        f"backbone.path={encoder}",
+        f"data.dir={folder}",
+        "compare=[]",
+        *(f"task.data.{size}" for size in sizes),
+        *typed,
+    ]
+
+
+def test_both_tasks(encoder: Path, files: Path, start_bare: Any, tmp_path: Path, capsys: Any) -> None:
+    [clauses] = start_bare(tmp_path / "cuad", *asked("cuad_spans", encoder, files, "retention=dense"))
+    assert {"aupr", "precision_at_80_recall", "recall_ceiling"} <= set(clauses["metrics"])
+    assert clauses["metrics"]["span_survival"] == 1.0 and clauses["metrics"]["count_clauses"] == 4
+    warm = f"init={tmp_path}/cuad/checkpoints/last.ckpt"
+    typed = asked("qasper", encoder, files, warm, "retention=adaptive", "retention.rho=0.5", "distill.weight=0.5")
+    [papers] = start_bare(tmp_path / "qasper", *typed)
+    metrics = papers["metrics"]
+    assert next(iter(metrics)) in metrics and papers["monitor"] == "answer_f1"
+    assert metrics["oracle_f1"] == 1.0 and 0.0 <= metrics["span_survival"] < 1.0
+    assert [metrics[f"count_{kind}"] for kind in ("extractive", "boolean", "unanswerable")] == [6, 6, 6]
+    assert (papers["data"]["test"], papers["data"]["questions"]["test"]) == (6, 18)
+    assert 0.0 < papers["flops_share"] < 1.0
+    assert "f1_boolean (6)" in capsys.readouterr().out, "by type, on the console"
+    [again] = start_bare(tmp_path / "again", "mode=test", f"ckpt={tmp_path}/qasper/checkpoints/last.ckpt")
+    assert again["metrics"] == metrics
+
+
+def test_a_head_of_another_kind_cannot_be_the_start(
+    encoder: Path, files: Path, start_bare: Any, tmp_path: Path, finished: Any
+) -> None:
+    with pytest.raises(CheckpointError, match="is a checkpoint of another model"):
+        start_bare(tmp_path, *asked("qasper", encoder, files, f"init={finished.checkpoint}"))

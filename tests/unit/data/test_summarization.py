@@ -1,0 +1,173 @@
+"""Articles as marked sentences with the oracle's choice, from files to batches."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from retention.data import KeywordData, SummarizationData
+from retention.data.encoding import encode_sentences
+from retention.errors import ConfigError, DataError
+
+MakeData = Callable[..., SummarizationData]
+ARTICLES = [
+    ("HEADING\nthe horse ran far away. a cow ate the grass.\n\nRESULTS\n\nso we saw them both.", "the cow ate grass."),
+    ("one sentence is all.", "a much longer abstract than the article. it says one sentence is all there was to say."),
+    ("control \x00 and \x1f characters here.\nunicode \U0001f40e word and 馬 too.", "a word and \U0001f40e too."),
+    ("nothing in common at all.", "!!!"),
+]
+
+
+@pytest.fixture
+def make(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> MakeData:
+    def build(*articles: tuple[str, str], **overrides: Any) -> SummarizationData:
+        lines = [json.dumps({"article": article, "abstract": abstract}) for article, abstract in articles or ARTICLES]
+        (tmp_path / "test.jsonl").write_text("\n".join(lines))
+        settings: dict[str, Any] = {
+            "name": "articles",
+            "source_note": "made-up articles",
+            "hub": None,
+            "dir": str(tmp_path),
+            "article_column": "article",
+            "abstract_column": "abstract",
+            "max_length": 64,
+            "splits": {"train": "train", "val": None, "test": "test"},
+            "train_size": None,
+            "val_size": 1,
+            "test_size": None,
+            "batch_size": 4,
+            "eval_batch_size": 4,
+            "seed": 0,
+        }
+        data = SummarizationData(**{**settings, **overrides})
+        data.attach(tokenizer)
+        return data
+
+    return build
+
+
+def rows_of(data: SummarizationData) -> dict[int, dict[str, Any]]:
+    """The rows of every test batch, by index."""
+    data.setup("test")
+    found: dict[int, dict[str, Any]] = {}
+    for batch in data.test_dataloader():
+        for place, index in enumerate(batch["index"].tolist()):
+            found[index] = {key: values[place] for key, values in batch.items()}
+    return found
+
+
+def test_every_sentence_has_a_protected_marker(make: MakeData, tokenizer: PreTrainedTokenizerFast) -> None:
+    data = make()
+    for row in rows_of(data).values():
+        length, count = int(row["attention_mask"].sum()), int(row["sentence_mask"].sum())
+        tokens, markers = row["input_ids"][:length], row["markers"][:count]
+        assert count == len(row["sentences"])
+        assert markers[0] == 0 and (tokens[markers] == tokenizer.cls_token_id).all()
+        assert tokens[-1] == tokenizer.sep_token_id
+        assert row["protected_mask"].nonzero().flatten().tolist() == [*markers.tolist(), length - 1]
+        assert (row["markers"][count:] == 0).all() and (row["targets"][count:] == 0).all()
+
+
+def test_sentences_abstract_and_oracle(make: MakeData) -> None:
+    rows = rows_of(make())
+    chosen = {index: row["targets"].nonzero().flatten().tolist() for index, row in rows.items()}
+    assert rows[0]["sentences"] == ["the horse ran far away.", "a cow ate the grass.", "so we saw them both."]
+    assert chosen == {0: [1], 1: [0], 2: [1], 3: []}
+    assert rows[1]["abstract"].split("\n") == [
+        "a much longer abstract than the article.",
+        "it says one sentence is all there was to say.",
+    ]
+    assert rows[3]["abstract"] == "!!!"
+
+
+def test_a_split_without_any_choice_is_cached_like_others(make: MakeData) -> None:
+    for _ in range(2):
+        rows = rows_of(make(*[ARTICLES[3]] * 45))  # more than are encoded at once
+        assert len(rows) == 45 and not any(row["targets"].any() for row in rows.values())
+    mixed = rows_of(make(*[ARTICLES[3]] * 25, ARTICLES[0]))
+    assert mixed[25]["targets"].tolist() == [0.0, 1.0, 0.0]
+
+
+def test_long_articles_are_cut_and_counted(make: MakeData, caplog: pytest.LogCaptureFixture) -> None:
+    data = make(max_length=12)  # [CLS] the horse ran far away . [CLS] a cow ate [SEP]
+    with caplog.at_level(logging.WARNING, logger="retention"):
+        rows = rows_of(data)
+    assert int(rows[0]["attention_mask"].sum()) == 12
+    assert rows[0]["sentences"] == ["the horse ran far away.", "a cow ate the grass."], "a sentence cut short is whole"
+    assert "articles test: 2 of 4 documents are longer than max_length=12 tokens and were cut" in caplog.messages
+    shorter = rows_of(make(max_length=9))[0]
+    assert shorter["sentences"] == ["the horse ran far away."], "a marker alone is no sentence"
+    assert int(shorter["attention_mask"].sum()) == 8 and shorter["targets"].tolist() == [1.0] + [0.0] * (
+        len(shorter["targets"]) - 1
+    )
+
+
+def test_the_cut_in_numbers(tokenizer: PreTrainedTokenizerFast) -> None:
+    found = encode_sentences(tokenizer, [["a b c", "d e"], ["a b c"]], 7)
+    assert found["markers"] == [[0, 4], [0]]
+    assert found["length"] == [7, 5] and found["truncated"] == [True, False]
+    whole = encode_sentences(tokenizer, [["a b c", "d e"]], 8)
+    assert whole["length"] == [8] and whole["truncated"] == [False]
+
+
+def test_the_oracle_limit_is_part_of_the_cache_key(make: MakeData, cache_folder: Path) -> None:
+    article = ("first part of it all. second part of it all too.", "first part of it all. second part of it all too.")
+    assert rows_of(make(article))[0]["targets"].tolist() == [1.0, 1.0]
+    assert rows_of(make(article, oracle_limit=1))[0]["targets"].sum() == 1
+    assert len(list((cache_folder / "retention").glob("*.arrow"))) == 2
+
+
+def test_an_interrupted_encoding_leaves_nothing(
+    make: MakeData, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make(*[ARTICLES[0]] * 50)
+    encode, calls = data.encode, []
+
+    def interrupted(documents: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
+        calls.append(indices)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return encode(documents, indices)
+
+    monkeypatch.setattr(data, "encode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        data.setup("test")
+    assert [len(indices) for indices in calls] == [20, 20, 10], "part of the rows was done"
+    left = [path.name for path in (cache_folder / "retention").iterdir() if path.suffix != ".lock"]
+    assert left == []
+    assert len(rows_of(make(*[ARTICLES[0]] * 50))) == 50
+
+
+def test_a_blank_abstract_is_named(make: MakeData) -> None:
+    with pytest.raises(DataError, match=r"test\.jsonl, line 2: 'abstract' is blank"):
+        make(ARTICLES[0], ("an article", " ")).setup("test")
+
+
+def test_a_tokenizer_without_markers_is_refused(make: MakeData) -> None:
+    tokenizer = KeywordData.build_tokenizer()
+    tokenizer.eos_token, tokenizer.cls_token = "[SEP]", None
+    with pytest.raises(DataError, match=r"has no \[CLS\] and \[SEP\] to mark sentences with"):
+        make().attach(tokenizer)
+
+
+def test_configuration_problems(make: MakeData) -> None:
+    with pytest.raises(ConfigError) as raised:
+        make(article_column="", abstract_column=3, oracle_limit=0, max_length=0, local_note="")
+    keys = {problem.key for problem in raised.value.problems}
+    assert keys == {"article_column", "abstract_column", "oracle_limit", "max_length", "local_note"}
+
+
+def test_batches_hold_tensors_and_texts(make: MakeData) -> None:
+    data = make()
+    data.setup("test")
+    [batch] = list(data.test_dataloader())
+    texts = {key for key, values in batch.items() if not isinstance(values, torch.Tensor)}
+    assert texts == {"sentences", "abstract"}
+    assert batch["targets"].dtype == torch.float32 and batch["sentence_mask"].dtype == torch.bool

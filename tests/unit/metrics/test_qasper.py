@@ -1,0 +1,109 @@
+"""QASPER's scores against cases worked out by hand."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from retention.metrics import QasperScore
+from retention.metrics.answer_text import answer_words, token_f1
+from retention.metrics.qasper import gold_text, paragraph_f1
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a metric must not ask the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def answer(text: str, kind: str = "extractive", evidence: tuple[str, ...] = (), known: bool = True) -> dict[str, Any]:
+    return {"text": text, "kind": kind, "evidence": list(evidence), "evidence_known": known}
+
+
+def score(*cases: tuple[str | None, list[str], list[dict[str, Any]]]) -> dict[str, float]:
+    predictions = [
+        {"answered": text is not None, "answer": text or "", "evidence": evidence} for text, evidence, _ in cases
+    ]
+    return QasperScore().compute(predictions=predictions, references=[{"answers": given} for *_, given in cases])
+
+
+def test_words_lose_case_punctuation_and_articles() -> None:
+    assert answer_words("The state-of-the-art, a  BERT (An...)!") == ["stateoftheart", "bert"]
+    assert answer_words("the a an") == []
+
+
+@pytest.mark.parametrize(
+    ("guess", "truth", "expected"),
+    [
+        ("the BERT model", "BERT", 2 / 3),  # 1 of 2 words, 1 of 1
+        ("a b b", "b b b", 0.8),  # 'a' is an article: 2 of 2, 2 of 3
+        ("x", "y", 0.0),
+        ("the", "a", 0.0),  # nothing is left of both
+        ("Üñï\u0007 β", "üñï\u0007 \u0392", 1.0),
+    ],
+)
+def test_token_f1(guess: str, truth: str, expected: float) -> None:
+    assert token_f1(guess, truth) == pytest.approx(expected)
+
+
+def test_the_best_annotator_counts() -> None:
+    found = score(("red wine", [], [answer("white wine bottle"), answer("red wine glass", "abstractive")]))
+    assert found["answer_f1"] == pytest.approx(0.8)  # 2 of 2, 2 of 3; the other one 1 of 2, 1 of 3
+    assert found["extractive_f1"] == pytest.approx(0.4), "the extractive subset has the extractive reference alone"
+    assert found["extractive_em"] == 0.0
+    assert found["count_extractive"] == 1.0 and found["f1_extractive"] == pytest.approx(0.8), "kind of the first"
+
+
+def test_kinds_do_not_depend_on_the_prediction() -> None:
+    given = [answer("Yes", "boolean"), answer("Unanswerable", "unanswerable"), answer("No", "boolean")]
+    found = score(("Unanswerable", [], given), ("yes", [], [answer("Yes", "boolean")]))
+    assert (found["count_boolean"], found["count_unanswerable"]) == (2.0, 0.0)
+    assert found["f1_boolean"] == found["answer_f1"] == 1.0
+    assert "f1_unanswerable" not in found and "extractive_f1" not in found
+
+
+def test_a_missing_prediction_scores_nothing() -> None:
+    found = score((None, [], [answer("Unanswerable", "unanswerable")]), ("b", [], [answer("b")]))
+    assert found["answer_f1"] == found["evidence_f1"] == 0.5
+    assert found["extractive_em"] == 1.0
+
+
+def test_evidence() -> None:
+    figure = "FLOAT SELECTED: Table 1"
+    found = score(
+        ("x", ["p1", "p2"], [answer("y", evidence=("p2", "p3", figure)), answer("y", evidence=("p9",))]),
+        ("x", [], [answer("y", evidence=(figure,))]),
+        ("x", ["p1"], [answer("y", known=False)]),
+    )
+    assert found["count_evidence"] == 2.0, "where nobody knows the evidence none can be scored"
+    assert found["evidence_f1"] == pytest.approx((0.4 + 0.0) / 2)
+    assert found["text_evidence_f1"] == pytest.approx((0.5 + 1.0) / 2)
+
+
+def test_paragraphs_are_counted_as_listed() -> None:
+    assert paragraph_f1([], []) == 1.0 and paragraph_f1([], ["p"]) == 0.0
+    assert paragraph_f1(["p", "p"], ["p"]) == pytest.approx(2 / 3), "a paragraph named twice costs precision"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"unanswerable": True, "extractive_spans": ["x"]}, ("unanswerable", "Unanswerable")),
+        ({"extractive_spans": ["x", "y"], "yes_no": True}, ("extractive", "x, y")),
+        ({"free_form_answer": "because", "yes_no": False}, ("abstractive", "because")),
+        ({"yes_no": True}, ("boolean", "Yes")),
+        ({"yes_no": False}, ("boolean", "No")),
+    ],
+)
+def test_gold_strings(given: dict[str, Any], expected: tuple[str, str]) -> None:
+    empty = {"unanswerable": False, "extractive_spans": [], "free_form_answer": "", "yes_no": None}
+    assert gold_text(empty | given) == expected
+
+
+def test_an_answer_that_says_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="neither a span"):
+        gold_text({"unanswerable": False, "extractive_spans": [], "free_form_answer": "", "yes_no": None})
