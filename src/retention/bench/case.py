@@ -15,7 +15,7 @@ from retention.bench.memory import Peak, peak_alone
 from retention.bench.plan import Plan
 from retention.bench.timing import Spread, interleaved, ratios, waiter
 from retention.bench.variants import Spec, Workshop, specs
-from retention.core.flops import EncoderShape, encoder_flops, scorer_flops
+from retention.core.flops import EncoderShape
 from retention.engine import ForwardReport
 
 
@@ -133,17 +133,13 @@ def ledger(shape: EncoderShape, macs: dict[int, int], reports: Sequence[ForwardR
         reports: of the batches.
         early: whether tokens left between attention and feed-forward.
     """
-    dense = kept = 0.0
-    for report in reports:
-        dense += float(encoder_flops(shape, report.lengths, {}, report.global_tokens).sum())
-        left = encoder_flops(shape, report.lengths, report.kept, report.global_tokens, before_feed_forward=early)
-        kept += float(left.sum())
-    scorers = sum(float(scorer_flops(macs, report.lengths, report.kept).sum()) for report in reports)
+    costs = [report.flops(shape, macs, before_feed_forward=early) for report in reports]
+    dense, spent = (sum(each) for each in zip(*costs, strict=True))
     by_layer = {
         layer: float(torch.cat([report.kept[layer] / report.lengths for report in reports]).mean())
         for layer in sorted(reports[0].kept)
     }
-    return Ledger(dense / (kept + scorers), {"mean": fmean(by_layer.values()), "by_layer": by_layer})
+    return Ledger(dense / spent, {"mean": fmean(by_layer.values()), "by_layer": by_layer})
 
 
 def fastest_dense(wanted: Sequence[Spec], seconds: dict[str, list[float]]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from datasets import Dataset
@@ -12,12 +11,11 @@ from datasets import Dataset
 from retention.data.found_answers import Found
 from retention.data.json_files import item, read_json, require_whole_characters
 from retention.data.local_files import find_file
-from retention.data.passages import NONE, SPAN, Passage, Question, passage_rows, passages_of
-from retention.data.qasper import require_negatives
+from retention.data.passages import NONE, SPAN, Passage, Question, passage_rows
 from retention.data.question_answering import QuestionAnsweringData
 from retention.data.settings import DataSettings
 from retention.data.sources import Source
-from retention.data.splits import Split, SplitPlan
+from retention.data.splits import SplitPlan
 from retention.data.windows import TokenizedText, Windowing, question_frame
 from retention.errors import Checks, DataError
 from retention.metrics import CuadScore
@@ -86,7 +84,6 @@ class CuadSpanData(QuestionAnsweringData):
         self._source.check(checks)
         self._plan = SplitPlan(names=splits, train_size=train_size, val_size=val_size, test_size=test_size, seed=seed)
         self._plan.check(checks)
-        require_negatives(checks, negatives, stride)
         listed = isinstance(categories, Sequence) and not isinstance(categories, str) and len(categories) > 0
         message = f"must be a list of kinds of clauses or null, got {categories!r}"
         checks.require(categories is None or listed, "categories", message)
@@ -107,17 +104,9 @@ class CuadSpanData(QuestionAnsweringData):
             stride=stride,
             max_document_length=max_document_length,
         )
-        super().__init__(windowing=windowing, settings=settings, checks=checks)
-        self._negatives = negatives
+        super().__init__(windowing=windowing, negatives=negatives, plan=self._plan, settings=settings, checks=checks)
         self._categories = None if categories is None else tuple(categories)
         self._metric = CuadScore()
-
-    def read(self, wanted: Sequence[Split]) -> dict[Split, Dataset]:
-        """Read the files or hub splits that ``wanted`` needs and check every question of them."""
-        found = self._plan.read(wanted, self._load)
-        if "train" in found:
-            found["train"] = passage_rows([replace(p, negatives=self._negatives) for p in passages_of(found["train"])])
-        return found
 
     def grade(self, passages: Sequence[Passage], found: Mapping[tuple[int, int], Found]) -> dict[str, float]:
         """The scores of ``CuadScore``.

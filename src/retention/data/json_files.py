@@ -25,7 +25,7 @@ def read_json(path: Path) -> Any:
         text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
         return json.loads(text)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{path}: not a readable gzip file ({error}); get or write it again") from None
+        raise DataError(f"{path}: cannot be read: {error}, not a readable gzip file; is it whole?") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     except UnicodeDecodeError as error:

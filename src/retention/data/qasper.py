@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from datasets import Dataset
@@ -13,12 +12,12 @@ from retention.data.distractors import lengthen
 from retention.data.found_answers import Found
 from retention.data.json_files import read_json
 from retention.data.local_files import find_file
-from retention.data.passages import NONE, SPAN, YES, Passage, Question, passage_rows, passages_of
+from retention.data.passages import NONE, SPAN, YES, Passage, Question, passage_rows
 from retention.data.qasper_papers import Paper, paper_passage, read_paper
 from retention.data.question_answering import QuestionAnsweringData
 from retention.data.settings import DataSettings
 from retention.data.sources import Source
-from retention.data.splits import Split, SplitPlan, require_count
+from retention.data.splits import SplitPlan, require_count
 from retention.data.windows import TokenizedText, Windowing, question_frame
 from retention.errors import Checks, DataError
 from retention.metrics import QasperScore
@@ -92,7 +91,6 @@ class QasperData(QuestionAnsweringData):
         self._plan.check(checks)
         checks.require(0.0 < silver_f1 <= 1.0, "silver_f1", f"must be in (0, 1], got {silver_f1}")
         require_count(checks, "distractor_tokens", distractor_tokens, optional=True)
-        require_negatives(checks, negatives, stride)
         if distractor_tokens is not None:
             source_note = (
                 f"{source_note}; training papers lengthened with paragraphs of others to {distractor_tokens} tokens"
@@ -109,19 +107,11 @@ class QasperData(QuestionAnsweringData):
         windowing = Windowing(
             max_length=max_length, max_question_length=max_question_length, stride=stride, max_document_length=None
         )
-        super().__init__(windowing=windowing, settings=settings, checks=checks)
+        super().__init__(windowing=windowing, negatives=negatives, plan=self._plan, settings=settings, checks=checks)
         self._silver_f1 = silver_f1
         self._distractor_tokens = distractor_tokens
-        self._negatives = negatives
         self._metric = QasperScore()
         self._ceilings: dict[str, float] = {}
-
-    def read(self, wanted: Sequence[Split]) -> dict[Split, Dataset]:
-        """Read the files or hub splits that ``wanted`` needs and check every question of them."""
-        found = self._plan.read(wanted, self._load)
-        if "train" in found:
-            found["train"] = passage_rows([replace(p, negatives=self._negatives) for p in passages_of(found["train"])])
-        return found
 
     def grade(self, passages: Sequence[Passage], found: Mapping[tuple[int, int], Found]) -> dict[str, float]:
         """The scores of ``QasperScore``, and ``oracle_f1``: Answer-F1 if the head made no mistake."""
@@ -180,13 +170,6 @@ class QasperData(QuestionAnsweringData):
                 for answer in question.references
             )
         return self._ceilings[key]
-
-
-def require_negatives(checks: Checks, negatives: float | None, stride: int | None) -> None:
-    """Record a problem unless ``negatives`` is a number >= 0 that goes with windows, or None."""
-    if checks.require(negatives is None or negatives >= 0, "negatives", f"must be >= 0 or null, got {negatives}"):
-        message = f"goes with windows, got {negatives} without a stride; set stride or leave it null"
-        checks.require(negatives is None or stride is not None, "negatives", message)
 
 
 def _prediction(passage: Passage, tokens: TokenizedText, found: Found | None) -> dict[str, Any]:

@@ -6,19 +6,20 @@ import logging
 import zlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from datasets import Dataset
 
 from retention.data.base import ROLES, RetentionData
 from retention.data.batching import Batch, Row, pad_inputs, whole_numbers
 from retention.data.found_answers import Found, merge_windows
 from retention.data.loading import Collate
-from retention.data.passages import ANSWER_TYPES, NONE, SPAN, Passage, Question, passages_of
+from retention.data.passages import ANSWER_TYPES, NONE, SPAN, Passage, Question, passage_rows, passages_of
 from retention.data.settings import DataSettings
-from retention.data.splits import Split
+from retention.data.splits import Split, SplitPlan
 from retention.data.windows import TokenizedText, Windowing, columns, frame_row, question_frame, tokenize_text
 from retention.errors import Checks, DataError
 
@@ -56,22 +57,57 @@ class QuestionCollate:
 
 
 class QuestionAnsweringData(RetentionData):
-    """Base: a benchmark says how passages are read (``read``) and graded (``grade``).
+    """Base: a benchmark says how passages are read (``_load``) and graded (``grade``).
 
-    ``read`` gives rows made by ``passage_rows``. A passage gives one row per question and window. The question comes
+    ``_load`` gives rows made by ``passage_rows``. A passage gives one row per question and window. The question comes
     first and is protected, as are all special tokens. A window that does not hold the answer has the type ``none``.
     """
 
     encoding_batch: ClassVar[int] = 4
 
-    def __init__(self, *, windowing: Windowing, settings: DataSettings, checks: Checks) -> None:
-        """Check and keep how questions become rows."""
+    def __init__(
+        self,
+        *,
+        windowing: Windowing,
+        negatives: float | None,
+        plan: SplitPlan,
+        settings: DataSettings,
+        checks: Checks,
+    ) -> None:
+        """Check and keep how questions become rows.
+
+        Args:
+            windowing: how texts are cut.
+            negatives: training windows without an answer per window with one; None = all. Only with a stride.
+            plan: which documents go where.
+            settings: what every data module is told.
+            checks: the problems that the benchmark found in its own arguments.
+
+        Raises:
+            ConfigError: all problems together.
+        """
+        if checks.require(negatives is None or negatives >= 0, "negatives", f"must be >= 0 or null, got {negatives}"):
+            message = f"goes with windows, got {negatives} without a stride; set stride or leave it null"
+            checks.require(negatives is None or windowing.stride is not None, "negatives", message)
         settings.check(checks)
         windowing.check(checks)
         super().__init__(settings, checks)
         self.windowing = windowing
+        self._negatives = negatives
+        self._split_plan = plan
         self.label_names = ANSWER_TYPES
         self._passages: dict[Split, list[Passage]] = {}
+
+    @abstractmethod
+    def _load(self, split: str) -> Dataset:
+        """The passages of one split of the source, as rows of ``passage_rows``."""
+
+    def read(self, wanted: Sequence[Split]) -> dict[Split, Dataset]:
+        """Read the files or hub splits that ``wanted`` needs and check every question of them."""
+        found = self._split_plan.read(wanted, self._load)
+        if "train" in found:
+            found["train"] = passage_rows([replace(p, negatives=self._negatives) for p in passages_of(found["train"])])
+        return found
 
     @abstractmethod
     def grade(self, passages: Sequence[Passage], found: Mapping[tuple[int, int], Found]) -> dict[str, float]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retention.data.json_files import read_json
 from retention.data.local_files import find_split_file
 from retention.data.sources import Source, load_hub
 from retention.errors import DataError
@@ -78,7 +76,7 @@ def read_squad_json(path: Path) -> list[SquadDocument]:
     Raises:
         DataError: the file is no such JSON, or a document of it cannot be used.
     """
-    content = _load_json(path)
+    content = read_json(path)
     data = content.get("data") if isinstance(content, dict) else None
     if not isinstance(data, list) or not data:
         raise DataError(f"{path}: must be a JSON object with a list of documents under 'data'; is it SQuAD's layout?")
@@ -116,20 +114,6 @@ def documents_of_rows(rows: Iterable[Mapping[str, Any]], place: str) -> list[Squ
         SquadDocument(title, tuple(Paragraph(context, tuple(questions)) for context, questions in paragraphs.items()))
         for title, paragraphs in contexts.items()
     ]
-
-
-def _load_json(path: Path) -> Any:
-    try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert the file") from None
-    except (OSError, EOFError, zlib.error) as error:  # gzip.BadGzipFile is an OSError
-        raise DataError(f"{path}: cannot be read: {error}; is it whole?") from None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: broken JSON ({error}); write the file again") from None
 
 
 def _document(entry: Any, place: str) -> SquadDocument:

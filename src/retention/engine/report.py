@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from retention.core.flops import EncoderShape, encoder_flops, scorer_flops
+
 
 @dataclass
 class ForwardReport:
@@ -40,6 +42,23 @@ class ForwardReport:
         """
         self.kept[layer_idx] = valid.sum(1)
         self.keep_indices[layer_idx] = torch.where(valid, positions, -1)
+
+    def flops(
+        self, shape: EncoderShape, scorer_macs: dict[int, int], *, before_feed_forward: bool
+    ) -> tuple[float, float]:
+        """FLOPs of the batch: with every token, and on the kept tokens with the scorers.
+
+        Args:
+            shape: of the encoder.
+            scorer_macs: layer_idx -> multiply-accumulates per token of that gate's scorer.
+            before_feed_forward: see ``encoder_flops``.
+        """
+        dense = encoder_flops(shape, self.lengths, {}, self.global_tokens)
+        kept = encoder_flops(
+            shape, self.lengths, self.kept, self.global_tokens, before_feed_forward=before_feed_forward
+        )
+        scorers = scorer_flops(scorer_macs, self.lengths, self.kept)
+        return float(dense.sum()), float((kept + scorers).sum())
 
     def survived(self, width: int) -> Tensor:
         """Tokens that every hard gate kept, [B, width] bool; padding counts as kept until a gate has acted.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from retention.engine.adapters import adapter_for, encoder_of
 from retention.engine.adapters.base import Arguments, argument
 from retention.engine.gate import Gate
+from retention.engine.layer_output import states_of, with_states
 from retention.engine.observer import LayerObserver, check_observed
 from retention.engine.replacement import Handle
 from retention.engine.report import ForwardReport
@@ -170,9 +171,9 @@ class Retainer:
     def _after(self, layer: nn.Module, args: Any, output: Any) -> Any:
         if self.state.entering is None:
             return None
-        blended = self.state.blended(_states(output))
+        blended = self.state.blended(states_of(output))
         self.state.entering = None
-        return _with_states(output, blended)
+        return with_states(output, blended)
 
     def _remember(self, hidden_states: Tensor, state: ForwardState) -> None:
         """Keep the states before a part of a layer, if soft gates will mix them with those after it."""
@@ -182,14 +183,14 @@ class Retainer:
     def gate_layer(self, layer_idx: int, output: Any) -> Any:
         """Ask the gate and carry out its decision on the output of a layer."""
         state = self._entering(layer_idx)
-        hidden_states = state.blended(_states(output))
+        hidden_states = state.blended(states_of(output))
         decision = self.gate.decide(state.view(layer_idx, hidden_states))
         if decision is not None:
             remember = self.dropped == "forward"
             hidden_states = state.apply(layer_idx, hidden_states, decision, remember=remember)
         if self.place == "after_attention":
             self._remember(hidden_states, state)
-        return _with_states(output, hidden_states)
+        return with_states(output, hidden_states)
 
     def _entering(self, layer_idx: int) -> ForwardState:
         """The tokens as they come to a gate.
@@ -207,7 +208,7 @@ class Retainer:
     def _finish(self, layer: nn.Module, args: Any, output: Any) -> Any:
         if self.dropped == "cut" or not self.state.shortened:
             return None
-        return _with_states(output, self.state.restored(_states(output)))
+        return with_states(output, self.state.restored(states_of(output)))
 
 
 class _Hook:
@@ -219,16 +220,6 @@ class _Hook:
 
     def __call__(self, layer: nn.Module, args: Any, output: Any) -> Any:
         return self.retainer.gate_layer(self.layer_idx, output)
-
-
-def _states(output: Any) -> Tensor:
-    """The hidden states among what a layer returns."""
-    states: Tensor = output[0] if isinstance(output, tuple) else output
-    return states
-
-
-def _with_states(output: Any, hidden_states: Tensor) -> Any:
-    return (hidden_states, *output[1:]) if isinstance(output, tuple) else hidden_states
 
 
 def check_layers(layers: Iterable[int], num_layers: int, name: str) -> tuple[int, ...]:

@@ -12,7 +12,6 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from retention.core.flops import encoder_flops, scorer_flops
 from retention.engine import ForwardReport, Retainer
 from retention.modules.distillation import Distillation
 from retention.modules.optimization import AdamWSettings, restore_rng, rng_state
@@ -251,13 +250,10 @@ class RetentionModule(pl.LightningModule):
     def _evaluate(self, batch: Batch) -> None:
         logits = self(batch)
         self._collected.append(self.collect(logits, batch))
-        report = self.retainer.report
-        shared, early = report.global_tokens, self.retainer.place == "after_attention"
-        dense = encoder_flops(self.shape, report.lengths, {}, shared)
-        kept = encoder_flops(self.shape, report.lengths, report.kept, shared, before_feed_forward=early)
-        scorers = scorer_flops(self.policy.scorer_macs(), report.lengths, report.kept)
-        self._flops[0] += float((kept + scorers).sum())
-        self._flops[1] += float(dense.sum())
+        early = self.retainer.place == "after_attention"
+        dense, spent = self.retainer.report.flops(self.shape, self.policy.scorer_macs(), before_feed_forward=early)
+        self._flops[0] += spent
+        self._flops[1] += dense
 
     def _finish(self, stage: str) -> None:
         rows = merge_rows(self._gather(self._collected))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from retention.engine.adapters import adapter_for
+from retention.engine.layer_output import states_of, with_states
 
 
 def layer_saliency(encoder: nn.Module, layers: Iterable[int], answer: Callable[[], tuple[Tensor, Tensor]]) -> Saliency:
@@ -47,8 +48,8 @@ class _Capture:
         self.layer = layer
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        states: Tensor = output[0] if isinstance(output, tuple) else output
+        states = states_of(output)
         if not states.requires_grad:
             states = states.detach().requires_grad_()
         self.kept[self.layer] = states
-        return (states, *output[1:]) if isinstance(output, tuple) else states
+        return with_states(output, states)

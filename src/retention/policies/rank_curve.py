@@ -9,16 +9,15 @@ import torch
 from torch import Tensor
 
 from retention.core.budget import restore_mean, whole_counts
-from retention.core.dual import AscentDual
-from retention.core.flops import EncoderShape
 from retention.core.hard_concrete import log_gate
 from retention.engine.gate import Decision, LayerView
 from retention.engine.report import ForwardReport
 from retention.errors import Checks
-from retention.policies.base import RetentionPolicy, observed
+from retention.policies.base import observed
+from retention.policies.priced import Priced
 
 
-class RankCurve(RetentionPolicy):
+class RankCurve(Priced):
     """Base: tokens are sorted by received attention, and each bin of the ranking has a learned weight at each gate.
 
     In the soft phase the weights gate the tokens; together they say which share every layer needs. In the removal
@@ -28,7 +27,7 @@ class RankCurve(RetentionPolicy):
         rho: mean share of a sample's real tokens that is kept, over the gated layers, in (0, 1].
         layers, name: see ``RetentionPolicy``.
         bins: of the ranking, >= 2; bin k holds the ranks from k T / bins to (k + 1) T / bins.
-        eta, augmented: of the dual that presses the curves towards the budget, see ``AscentDual``.
+        eta, augmented: of the dual that presses the curves towards the budget, see ``Priced``.
         schedule, slope: see ``RetentionPolicy``, for subclasses that read them.
 
     Raises:
@@ -38,21 +37,14 @@ class RankCurve(RetentionPolicy):
     soft: ClassVar[bool] = True
     observes: ClassVar[tuple[str, ...]] = ("attention",)
 
-    def __init__(self, *, bins: int = 32, eta: float = 0.1, augmented: float = 10.0, **settings: Any) -> None:
+    def __init__(self, *, bins: int = 32, **settings: Any) -> None:
         checks = Checks()
         checks.require(bins >= 2, "bins", f"must be >= 2, got {bins}")
-        checks.gather(lambda: AscentDual(eta=eta, augmented=augmented))
-        checks.gather(lambda: RetentionPolicy.check(**settings))
+        checks.gather(lambda: Priced.check(**settings))
         checks.finish()
         super().__init__(**settings)
         self.bins = bins
-        self.pressure = AscentDual(eta=eta, augmented=augmented)
         self._asked = False  # whether soft gates were used in the last pass
-
-    def build(self, shape: EncoderShape, name: str = "the encoder") -> None:
-        super().build(shape, name)
-        self.active = (True,) * len(self.layers)
-        self.pressure.setup(1)
 
     @abstractmethod
     def curves(self) -> Tensor:
@@ -92,19 +84,6 @@ class RankCurve(RetentionPolicy):
         survival = view.survival.float() * torch.where(view.protected, 1.0, self.curves()[gate][places])
         self.report.keep_mass[view.layer_idx] = survival.detach().sum(1)
         return Decision(log_gates=torch.where(view.valid, log_gate(weights), 0.0), survival=survival)
-
-    @property
-    def constrained(self) -> bool:
-        return True
-
-    def budget_loss(self) -> Tensor:
-        return self.pressure.penalty(self.budget_slack())
-
-    def step_dual(self, slack: Tensor) -> None:
-        self.pressure.step(slack)
-
-    def price(self) -> dict[int, float]:
-        return dict.fromkeys(self.layers, float(self.pressure.multipliers))
 
 
 def rank_bins(scores: Tensor, view: LayerView, bins: int) -> Tensor:
