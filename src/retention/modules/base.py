@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from retention.engine import ForwardReport, Retainer
-from retention.modules.distillation import Distillation
+from retention.errors import ConfigError, Problem
+from retention.modules.distillation import Distillation, pooled_state_loss
 from retention.modules.optimization import AdamWSettings, restore_rng, rng_state
 from retention.modules.phases import Phases
-from retention.modules.teacher import Teacher
+from retention.modules.teacher import Answer, Teacher
 from retention.policies.base import RetentionPolicy
 
 Batch = dict[str, Any]  # tensors; tasks that score texts add lists of strings
@@ -92,6 +93,15 @@ class RetentionModule(pl.LightningModule):
     def logits(self, encoded: Encoded, batch: Batch) -> Tensor:
         """Output of the head."""
 
+    def pooled(self, encoded: Encoded) -> Tensor | None:
+        """The one state per row that the logits are read from, [B, D]; None where the head reads every token."""
+        return None
+
+    @property
+    def pools(self) -> bool:
+        """Whether this head has a ``pooled`` state."""
+        return type(self).pooled is not RetentionModule.pooled
+
     @abstractmethod
     def task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Scalar loss of the task."""
@@ -154,12 +164,24 @@ class RetentionModule(pl.LightningModule):
         return Encoded(states, mask.float(), everything)
 
     def forward(self, batch: Batch) -> Tensor:
-        return self.logits(self.encode(batch), batch)
+        return self.answer(batch).logits
+
+    def answer(self, batch: Batch) -> Answer:
+        """Logits, and the pooled state they are read from."""
+        encoded = self.encode(batch)
+        return Answer(self.logits(encoded, batch), self.pooled(encoded))
 
     # -- training ------------------------------------------------------------------------------------------------------
 
     def teach(self, teacher: Teacher) -> None:
-        """Learn from this finished model as well; it is neither trained nor saved."""
+        """Learn from this finished model as well; it is neither trained nor saved.
+
+        Raises:
+            ConfigError: pooled states are to be learned, and this head has none.
+        """
+        if self.settings.distill.states > 0 and not self.pools:
+            message = f"{type(self).__name__} reads every token and has no pooled state to learn; set it to 0"
+            raise ConfigError([Problem("distill.states", message)])
         self._teacher = teacher
 
     def on_fit_start(self) -> None:
@@ -176,34 +198,37 @@ class RetentionModule(pl.LightningModule):
         progress = self.global_step / max(1, int(self.trainer.estimated_stepping_batches))
         self.policy.phase, self.policy.anneal = self.settings.phases.at(progress)
         taught = self._ask_teacher(batch)
-        logits = self(batch)
-        task_loss = self._with_teacher(self.task_loss(logits, batch), logits, taught, batch)
-        loss = task_loss + self._budget_loss(logits) + self._idle_policy()
+        answer = self.answer(batch)
+        task_loss = self.task_loss(answer.logits, batch)
+        if taught is not None:
+            task_loss = self._with_teacher(task_loss, answer, taught, batch)
+        loss = task_loss + self._budget_loss(task_loss) + self._idle_policy()
         size = len(batch["input_ids"])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
         self.log("retention/target_share", self.target_share, batch_size=size)
         return {"loss": loss, "task_loss": task_loss.detach()}
 
-    def _ask_teacher(self, batch: Batch) -> Tensor | None:
-        """The teacher's logits; guides the policy by the teacher's saliency on the way."""
+    def _ask_teacher(self, batch: Batch) -> Answer | None:
+        """What the teacher says; guides the policy by the teacher's saliency on the way."""
         if self._teacher is None:
             return None
         if self.settings.distill.saliency == 0.0 or not self.policy.scored:
-            return self._teacher.logits(batch)
-        logits, saliency = self._teacher.explain(batch, self.policy.scored)
+            return self._teacher.answer(batch)
+        answer, saliency = self._teacher.explain(batch, self.policy.scored)
         self.policy.guide(saliency)
-        return logits
+        return answer
 
-    def _with_teacher(self, task_loss: Tensor, logits: Tensor, taught: Tensor | None, batch: Batch) -> Tensor:
-        if taught is None:
-            return task_loss
+    def _with_teacher(self, task_loss: Tensor, answer: Answer, taught: Answer, batch: Batch) -> Tensor:
         settings = self.settings.distill
-        loss = (1.0 - settings.weight) * task_loss + settings.weight * self.distillation_loss(logits, taught, batch)
+        soft = self.distillation_loss(answer.logits, taught.logits, batch)
+        loss = (1.0 - settings.weight) * task_loss + settings.weight * soft
+        if settings.states > 0:
+            loss = loss + settings.states * pooled_state_loss(cast(Tensor, answer.pooled), cast(Tensor, taught.pooled))
         return loss + settings.saliency * self.policy.guidance_loss().to(loss)
 
-    def _budget_loss(self, logits: Tensor) -> Tensor:
+    def _budget_loss(self, task_loss: Tensor) -> Tensor:
         if not self.policy.constrained or self.phase == "keep_all":
-            return logits.new_zeros(())
+            return task_loss.new_zeros(())
         self._slacks.append(self.policy.budget_slack().detach())
         return self.policy.budget_loss()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,7 +13,7 @@ from retention.metrics import Accuracy, MacroF1
 from retention.modules.base import Batch, Encoded, RetentionModule
 from retention.modules.distillation import soft_target_loss
 
-POOLINGS = ("cls", "mean")
+POOLINGS = ("cls", "mean", "attention")
 
 
 class ClassificationModule(RetentionModule):
@@ -20,7 +21,8 @@ class ClassificationModule(RetentionModule):
 
     Args:
         num_labels: C.
-        pooling: ``cls`` = state of the first token; ``mean`` = mean of the tokens left, weighed by their gates.
+        pooling: ``cls`` = state of the first token; ``mean`` = mean of the tokens left, weighed by their gates;
+            ``attention`` = the same mean, weighed by a learned score of each state as well (it starts as ``mean``).
         dropout: before the linear layer, in [0, 1).
         others: see ``RetentionModule``.
 
@@ -40,12 +42,15 @@ class ClassificationModule(RetentionModule):
         self.check_settings(pooling=pooling, dropout=dropout)
         super().__init__(**shared)
         self.pooling = pooling
+        self.focus = nn.Linear(self.shape.hidden_size, 1, bias=False) if pooling == "attention" else None
+        if self.focus is not None:
+            nn.init.zeros_(self.focus.weight)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.shape.hidden_size, num_labels))
         self.metrics: tuple[Any, ...] = (Accuracy(), MacroF1())
 
     def logits(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[B, C]."""
-        logits: Tensor = self.head(self._pool(encoded))
+        logits: Tensor = self.head(self.pooled(encoded))
         return logits
 
     def task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -67,8 +72,13 @@ class ClassificationModule(RetentionModule):
         parts = [metric.compute(predictions=guesses, references=labels) for metric in self.metrics]
         return {name: value for part in parts for name, value in part.items()}
 
-    def _pool(self, encoded: Encoded) -> Tensor:
+    def pooled(self, encoded: Encoded) -> Tensor:
+        """[B, D]."""
+        states = encoded.hidden_states
         if self.pooling == "cls":
-            return encoded.hidden_states[:, 0]
-        weights = encoded.weights.unsqueeze(-1).to(encoded.hidden_states.dtype)
-        return (weights * encoded.hidden_states).sum(1) / weights.sum(1).clamp_min(1e-6)
+            return states[:, 0]
+        weights = encoded.weights.unsqueeze(-1)
+        if self.focus is not None:
+            scores = self.focus(states).float().masked_fill(weights == 0, -torch.inf)
+            weights = weights * (scores - scores.amax(1, keepdim=True)).exp()
+        return (weights.to(states.dtype) * states).sum(1) / weights.sum(1).clamp_min(1e-6)

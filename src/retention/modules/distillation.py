@@ -1,4 +1,4 @@
-"""Learning from the dense model: soft targets of a finished run."""
+"""Learning from the dense model: soft targets and pooled states of a finished run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ class Distillation:
     Attributes:
         weight: w in [0, 1]; loss = (1 - w) task + w distillation. 0 = off.
         temperature: > 0; the loss is scaled by its square.
+        states: weight >= 0 of the distance between the pooled state that the answer is read from and the teacher's
+            (hints, Romero et al. 2015), see ``pooled_state_loss``. A state says more about a text than its few logits;
+            needs a head that pools. 0 = off.
         saliency: weight >= 0 of a ranking loss that teaches scorers which token states the teacher's answer rests on
             (its gradient norms); needs a trainable policy. 0 = off.
-        teacher: checkpoint of a dense run of the same task; needed where ``weight`` > 0.
+        teacher: checkpoint of a dense run of the same task; needed where any of the weights is > 0.
 
     Raises:
         ConfigError: a value is out of range, or the teacher is missing.
@@ -27,6 +30,7 @@ class Distillation:
 
     weight: float = 0.0
     temperature: float = 2.0
+    states: float = 0.0
     saliency: float = 0.0
     teacher: str | None = None
 
@@ -34,15 +38,16 @@ class Distillation:
         checks = Checks()
         checks.require(0.0 <= self.weight <= 1.0, "weight", f"must be in [0, 1], got {self.weight}")
         checks.require(self.temperature > 0, "temperature", f"must be > 0, got {self.temperature}")
+        checks.require(self.states >= 0, "states", f"must be >= 0, got {self.states}")
         checks.require(self.saliency >= 0, "saliency", f"must be >= 0, got {self.saliency}")
-        message = "weight or saliency is set but there is no teacher; pass distill.teacher=<checkpoint of a dense run>"
+        message = "there is no teacher to learn from; pass distill.teacher=<checkpoint of a dense run>"
         checks.require(not self.active or self.teacher is not None, "teacher", message)
         checks.finish()
 
     @property
     def active(self) -> bool:
         """Whether a teacher is asked at all."""
-        return self.weight > 0 or self.saliency > 0
+        return self.weight > 0 or self.states > 0 or self.saliency > 0
 
 
 def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -64,3 +69,9 @@ def soft_decision_loss(student: Tensor, teacher: Tensor, temperature: float) -> 
     yes = shares * (F.logsigmoid(wanted) - F.logsigmoid(found))
     no = (1.0 - shares) * (F.logsigmoid(-wanted) - F.logsigmoid(-found))
     return temperature**2 * (yes + no)
+
+
+def pooled_state_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """|student - teacher|^2 / |teacher|^2 of states [B, D], mean over the batch, scalar."""
+    wanted, found = teacher.float(), student.float()
+    return ((found - wanted).square().sum(-1) / wanted.square().sum(-1).clamp_min(1e-12)).mean()

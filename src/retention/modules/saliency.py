@@ -12,32 +12,31 @@ from retention.engine.adapters import adapter_for
 from retention.engine.layer_output import states_of, with_states
 
 
-def layer_saliency(encoder: nn.Module, layers: Iterable[int], answer: Callable[[], tuple[Tensor, Tensor]]) -> Saliency:
+def layer_saliency(encoder: nn.Module, layers: Iterable[int], confidence: Callable[[], Tensor]) -> Saliency:
     """L2 norm of the gradient of the teacher's answer with respect to every token state after some layers.
 
     Args:
         encoder: of the teacher, its parameters frozen.
         layers: 0-based.
-        answer: runs the teacher; returns its logits [B, ...] and the scalar whose gradient is taken.
+        confidence: runs the teacher; returns the scalar whose gradient is taken.
 
     Returns:
-        The logits, detached, and layer_idx -> [B, T] float >= 0.
+        layer_idx -> [B, T] float >= 0.
     """
     kept: dict[int, Tensor] = {}
     modules = adapter_for(str(encoder.config.model_type)).layers(encoder)  # type: ignore[union-attr]
     handles = [modules[layer].register_forward_hook(_Capture(kept, layer)) for layer in layers]
     try:
         with torch.enable_grad():
-            logits, scalar = answer()
+            scalar = confidence()
         gradients = torch.autograd.grad(scalar, [kept[layer] for layer in layers])
     finally:
         for handle in handles:
             handle.remove()
-    norms = {layer: grad.float().norm(dim=-1) for layer, grad in zip(layers, gradients, strict=True)}
-    return logits.detach(), norms
+    return {layer: grad.float().norm(dim=-1) for layer, grad in zip(layers, gradients, strict=True)}
 
 
-Saliency = tuple[Tensor, dict[int, Tensor]]
+Saliency = dict[int, Tensor]
 
 
 class _Capture:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from filelock import FileLock
@@ -14,6 +14,18 @@ from retention.modules.saliency import Saliency, layer_saliency
 
 if TYPE_CHECKING:
     from retention.modules.base import Batch, RetentionModule
+
+
+class Answer(NamedTuple):
+    """What a teacher says about a batch.
+
+    Attributes:
+        logits: [B, C], or what the task's head gives.
+        pooled: [B, D], the state that they are read from; None where the head does not pool.
+    """
+
+    logits: Tensor
+    pooled: Tensor | None
 
 
 class Teacher:
@@ -31,33 +43,47 @@ class Teacher:
     def __init__(self, module: RetentionModule, file: Path | None = None) -> None:
         self.module = module.requires_grad_(False).eval()
         self.file = file
-        self._answers: dict[int, Tensor] = _load(file) if file is not None else {}
+        self._answers = self._load()
         self._unsaved = False
 
     def to(self, device: torch.device) -> None:
         """Move the model to the pupil's device, and back to evaluation mode."""
         self.module.to(device).eval()
 
-    def logits(self, batch: Batch) -> Tensor:
-        """Logits of the batch: [B, C], or what the task's head gives."""
+    def answer(self, batch: Batch) -> Answer:
+        """What it says about the batch."""
         indices = batch["index"].tolist()
         if all(index in self._answers for index in indices):
-            return torch.stack([self._answers[index] for index in indices]).to(batch["index"].device)
+            known = [self._answers[index] for index in indices]
+            return _stacked(known, batch["index"].device)
         with torch.no_grad():
-            logits: Tensor = self.module(batch)
-        if logits.dim() == 2 and self.module.fixed_width:
-            self._answers.update(zip(indices, logits.float().cpu(), strict=True))
+            found = self.module.answer(batch)
+        if found.logits.dim() == 2 and self.module.fixed_width:
+            self._answers.update(zip(indices, _rows(found), strict=True))
             self._unsaved = True
-        return logits
+        return found
 
-    def explain(self, batch: Batch, layers: tuple[int, ...]) -> Saliency:
-        """Logits, and what they rest on: layer_idx -> [B, T] float >= 0, gradient norms of the token states."""
+    def explain(self, batch: Batch, layers: tuple[int, ...]) -> tuple[Answer, Saliency]:
+        """What it says, and what that rests on: gradient norms of the token states."""
+        answers: list[Answer] = []
 
-        def answer() -> tuple[Tensor, Tensor]:
-            logits = self.module(batch)
-            return logits, self.module.answer_score(logits, batch)
+        def confidence() -> Tensor:
+            answers.append(self.module.answer(batch))
+            return self.module.answer_score(answers[0].logits, batch)
 
-        return layer_saliency(self.module.encoder, layers, answer)
+        saliency = layer_saliency(self.module.encoder, layers, confidence)
+        logits, pooled = answers[0]
+        return Answer(logits.detach(), None if pooled is None else pooled.detach()), saliency
+
+    def _load(self) -> dict[int, Answer]:
+        """Answers in the file; none where they lack the pooled states that this module has."""
+        if self.file is None or not self.file.exists():
+            return {}
+        content = torch.load(self.file, map_location="cpu", weights_only=True)
+        if self.module.pools and "pooled" not in content:
+            return {}
+        answer = Answer(content["logits"], content.get("pooled"))
+        return dict(zip(content["index"].tolist(), _rows(answer), strict=True))
 
     def save(self) -> None:
         """Add new answers to the file, beside those that other processes have put there."""
@@ -65,16 +91,29 @@ class Teacher:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self.file}.lock"):
-            everything = {**_load(self.file), **self._answers}
-            content = {"index": torch.tensor(list(everything)), "logits": torch.stack(list(everything.values()))}
+            everything = {**self._load(), **self._answers}
+            content = {"index": torch.tensor(list(everything)), **_content(list(everything.values()))}
             temporary = self.file.with_name(f"{self.file.name}.{os.getpid()}")
             torch.save(content, temporary)
             os.replace(temporary, self.file)
         self._unsaved = False
 
 
-def _load(file: Path) -> dict[int, Tensor]:
-    if not file.exists():
-        return {}
-    content = torch.load(file, map_location="cpu", weights_only=True)
-    return dict(zip(content["index"].tolist(), content["logits"], strict=True))
+def _rows(answer: Answer) -> list[Answer]:
+    """One answer per row, [C] and [D], in main memory."""
+    logits = answer.logits.float().cpu()
+    if answer.pooled is None:
+        return [Answer(row, None) for row in logits]
+    return [Answer(*row) for row in zip(logits, answer.pooled.float().cpu(), strict=True)]
+
+
+def _content(rows: list[Answer]) -> dict[str, Tensor]:
+    """Rows as tensors; ``pooled`` is left out where there is none."""
+    content = {"logits": torch.stack([row.logits for row in rows])}
+    pooled = [row.pooled for row in rows if row.pooled is not None]
+    return content | ({"pooled": torch.stack(pooled)} if pooled else {})
+
+
+def _stacked(rows: list[Answer], device: torch.device) -> Answer:
+    content = {name: values.to(device) for name, values in _content(rows).items()}
+    return Answer(content["logits"], content.get("pooled"))

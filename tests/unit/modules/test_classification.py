@@ -42,6 +42,21 @@ def test_cls_pooling_reads_the_first_token(module_of: ModuleOf) -> None:
     torch.testing.assert_close(module.logits(given, {}), module.head(given.hidden_states[:, 0]))
 
 
+def test_attention_pooling_starts_as_the_mean(module_of: ModuleOf) -> None:
+    focused, plain = module_of(pooling="attention").eval(), module_of(pooling="mean").eval()
+    torch.testing.assert_close(focused.pooled(encoded()), plain.pooled(encoded()))
+
+
+def test_attention_pooling_weighs_by_scores_and_gates(module_of: ModuleOf) -> None:
+    module, given = module_of(pooling="attention").eval(), encoded()
+    with torch.no_grad():
+        module.focus.weight.normal_(generator=torch.Generator().manual_seed(3))
+        scores = module.focus(given.hidden_states[:, :2]).squeeze(-1)
+    first, second = given.hidden_states[1, :2]
+    a, b = scores[1, 0].exp(), 0.25 * scores[1, 1].exp()
+    torch.testing.assert_close(module.pooled(given)[1], (a * first + b * second) / (a + b))
+
+
 def test_the_head_refuses_bad_settings(module_of: ModuleOf) -> None:
     with pytest.raises(ConfigError) as caught:
         module_of(pooling="max", dropout=1.0)

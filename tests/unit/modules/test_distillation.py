@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from retention.core.dual import ExactDual
 from retention.errors import ConfigError
 from retention.modules import ClassificationModule
-from retention.modules.distillation import Distillation, soft_target_loss
+from retention.modules.base import RetentionModule
+from retention.modules.distillation import Distillation, pooled_state_loss, soft_target_loss
 from retention.modules.phases import Phases
 from retention.modules.teacher import Teacher
 from retention.policies import Adaptive, Random
@@ -44,10 +45,17 @@ def test_equal_logits_up_to_a_constant_cost_nothing() -> None:
     assert soft_target_loss(TEACHER + 5.0, TEACHER, 1.5).item() == pytest.approx(0.0, abs=1e-6)
 
 
+def test_distance_of_pooled_states_by_hand() -> None:
+    teacher, student = torch.tensor([[3.0, 4.0], [0.0, 2.0]]), torch.tensor([[3.0, 3.0], [1.0, 1.0]])
+    assert pooled_state_loss(student, teacher).item() == pytest.approx((1 / 25 + 2 / 4) / 2)
+
+
 @pytest.mark.parametrize(
     ("settings", "keys"),
     [
         ({"weight": 0.5}, ["teacher"]),
+        ({"states": 1.0}, ["teacher"]),
+        ({"states": -1.0, "weight": 0.5, "teacher": "x"}, ["states"]),
         ({"saliency": 0.5}, ["teacher"]),
         ({"weight": 1.5, "temperature": 0.0, "saliency": -1.0, "teacher": "x"}, ["weight", "temperature", "saliency"]),
     ],
@@ -92,6 +100,32 @@ def test_the_losses_are_mixed_by_weight(
     task, soft = F.cross_entropy(student, batch["labels"]), soft_target_loss(student, teacher, 2.0)
     assert soft > 1e-4
     assert loss == pytest.approx(float(0.75 * task + 0.25 * soft), rel=1e-5)
+
+
+def test_the_teachers_pooled_states_pull_by_their_weight(
+    module_of: ModuleOf, dense_module: ClassificationModule, batch_of: Any, trained: Any
+) -> None:
+    batch = batch_of(9, 7)
+    with torch.no_grad():
+        dense_module.encoder.embeddings.word_embeddings.weight.mul_(2.0)
+    pupil = module_of(
+        Random(rho=1.0), phases=Phases(removal_start=0.0), distill=Distillation(states=3.0, teacher="given")
+    )
+    with torch.no_grad():
+        distance = pooled_state_loss(*(each.pooled(each.encode(batch)) for each in (pupil, dense_module.eval())))
+    loss, student, _ = outputs_of(pupil, dense_module, batch, trained)
+    assert distance > 1e-3
+    assert loss == pytest.approx(float(F.cross_entropy(student, batch["labels"]) + 3.0 * distance), rel=1e-4)
+
+
+def test_a_head_without_a_pooled_state_is_refused(module_of: ModuleOf, dense_module: ClassificationModule) -> None:
+    class ReadsEveryToken(ClassificationModule):
+        pooled = RetentionModule.pooled  # type: ignore[assignment]
+
+    module = module_of(distill=Distillation(states=1.0, teacher="given"))
+    module.__class__ = ReadsEveryToken
+    with pytest.raises(ConfigError, match=r"distill\.states: ReadsEveryToken reads every token"):
+        module.teach(Teacher(dense_module))
 
 
 def test_a_teacher_learns_nothing_and_is_not_saved(

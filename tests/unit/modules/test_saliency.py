@@ -11,18 +11,17 @@ from torch import Tensor
 from retention.modules.saliency import layer_saliency
 
 
-def answers(model: Any, batch: dict[str, Tensor]) -> Callable[[], tuple[Tensor, Tensor]]:
-    """Logits that read the first and the second token, and a scalar of them that is not linear."""
+def confidence_of(model: Any, batch: dict[str, Tensor]) -> Callable[[], Tensor]:
+    """A scalar of the first and the second token that is not linear."""
 
-    def answer() -> tuple[Tensor, Tensor]:
+    def confidence() -> Tensor:
         states = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-        logits = states[:, :2].tanh().sum(-1)
-        return logits, logits.log_softmax(-1).amax(-1).sum()
+        return states[:, :2].tanh().sum(-1).log_softmax(-1).amax(-1).sum()
 
-    return answer
+    return confidence
 
 
-def finite_differences(model: Any, layer: int, answer: Any, shape: tuple[int, ...], step: float = 1e-5) -> Tensor:
+def finite_differences(model: Any, layer: int, confidence: Any, shape: tuple[int, ...], step: float = 1e-5) -> Tensor:
     """Norm of the central differences of the scalar in every token state after a layer, [B, T]."""
     slope = torch.zeros(shape, dtype=torch.float64)
     nudge = torch.zeros(shape, dtype=torch.float64)
@@ -31,7 +30,7 @@ def finite_differences(model: Any, layer: int, answer: Any, shape: tuple[int, ..
         values = []
         for sign in (1.0, -1.0):
             nudge.view(-1)[place] = sign * step
-            values.append(answer()[1])
+            values.append(confidence())
         nudge.zero_()
         slope.view(-1)[place] = (values[0] - values[1]) / (2 * step)
     handle.remove()
@@ -42,27 +41,25 @@ def test_norms_are_those_of_finite_differences(encoder: Any, batch_of: Any) -> N
     torch.manual_seed(2)
     model = encoder(hidden_size=8).double().eval().requires_grad_(False)
     batch = batch_of(4, 3)
-    answer = answers(model, batch)
+    confidence = confidence_of(model, batch)
     with torch.no_grad():
-        expected = {layer: finite_differences(model, layer, answer, (2, 4, 8)) for layer in (0, 1)}
-        plain, _ = answer()
-    logits, found = layer_saliency(model, (0, 1), answer)
+        expected = {layer: finite_differences(model, layer, confidence, (2, 4, 8)) for layer in (0, 1)}
+    found = layer_saliency(model, (0, 1), confidence)
     for layer in (0, 1):
         torch.testing.assert_close(found[layer].double(), expected[layer], rtol=1e-4, atol=1e-7)
         assert found[layer][1, 3] == 0.0, "nothing rests on padding"
         assert (found[layer][0] > 1e-6).all()
-    assert torch.equal(logits, plain) and not logits.requires_grad
 
 
 def test_nothing_is_left_behind(encoder: Any, batch_of: Any) -> None:
     model = encoder().eval().requires_grad_(False)
     with torch.no_grad():  # as in a training step that asks its teacher
-        layer_saliency(model, (0, 2), answers(model, batch_of(5)))
+        layer_saliency(model, (0, 2), confidence_of(model, batch_of(5)))
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not any(layer._forward_hooks for layer in model.encoder.layer)
 
 
 def test_after_the_last_layer_only_what_the_head_reads_counts(encoder: Any, batch_of: Any) -> None:
     model = encoder().eval().requires_grad_(False)
-    _, found = layer_saliency(model, (2,), answers(model, batch_of(5)))
+    found = layer_saliency(model, (2,), confidence_of(model, batch_of(5)))
     assert (found[2][0, :2] > 0).all() and (found[2][0, 2:] == 0).all()

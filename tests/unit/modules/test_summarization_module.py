@@ -148,11 +148,11 @@ def test_bad_settings() -> None:
 
 def test_a_teacher_does_not_remember_logits_that_depend_on_the_batch(make: MakeModule, batch: dict[str, Any]) -> None:
     teacher = Teacher(make(Dense()))
-    both = teacher.logits(batch)
+    both = teacher.answer(batch).logits
     second = {key: values[1:] for key, values in batch.items()}
     for key in ("markers", "sentence_mask", "targets"):
         second[key] = second[key][:, :2]
-    alone = teacher.logits(second)
+    alone = teacher.answer(second).logits
     assert alone.shape == (1, 2)
     torch.testing.assert_close(alone[0], both[1, :2])
-    assert teacher.logits(batch).shape == (2, 3)
+    assert teacher.answer(batch).logits.shape == (2, 3)

@@ -11,33 +11,38 @@ import torch
 
 from retention.modules import ClassificationModule
 from retention.modules.distillation import Distillation
-from retention.modules.teacher import Teacher
+from retention.modules.teacher import Answer, Teacher
 
 
 @pytest.fixture
 def calls(dense_module: ClassificationModule) -> list[int]:
     """Grows by the size of every batch that runs through the dense module."""
     seen: list[int] = []
-    dense_module.register_forward_hook(lambda module, args, output: seen.append(len(output)))
+    dense_module.encoder.register_forward_hook(lambda module, args, output: seen.append(len(output[0])))
     return seen
+
+
+def assert_same(found: Answer, wanted: Answer) -> None:
+    torch.testing.assert_close(found.logits, wanted.logits)
+    torch.testing.assert_close(found.pooled, wanted.pooled)
 
 
 def test_a_row_is_computed_once(dense_module: ClassificationModule, calls: list[int], batch_of: Any) -> None:
     teacher, batch = Teacher(dense_module), batch_of(9, 7, 5)
-    first = teacher.logits(batch)
-    torch.testing.assert_close(teacher.logits(batch), first)
+    first = teacher.answer(batch)
+    assert_same(teacher.answer(batch), first)
     swapped = {name: values[[2, 0]] for name, values in batch.items()}
-    torch.testing.assert_close(teacher.logits(swapped), first[[2, 0]])
+    assert_same(teacher.answer(swapped), Answer(first.logits[[2, 0]], first.pooled[[2, 0]]))
     assert calls == [3]
 
 
 def test_a_new_row_is_asked(dense_module: ClassificationModule, calls: list[int], batch_of: Any) -> None:
     teacher = Teacher(dense_module)
-    teacher.logits(batch_of(9, 7))
+    teacher.answer(batch_of(9, 7))
     other = batch_of(8, 6, seed=2, first_index=1)
     with torch.no_grad():
-        wanted = dense_module(other)
-    torch.testing.assert_close(teacher.logits(other), wanted)
+        wanted = dense_module.answer(other)
+    assert_same(teacher.answer(other), wanted)
     assert calls == [2, 2, 2]
 
 
@@ -46,9 +51,9 @@ def test_answers_outlast_the_run(
 ) -> None:
     file, batch = tmp_path / "deep" / "answers.pt", batch_of(9, 7)
     teacher = Teacher(dense_module, file)
-    wanted = teacher.logits(batch)
+    wanted = teacher.answer(batch)
     teacher.save()
-    torch.testing.assert_close(Teacher(dense_module, file).logits(batch), wanted)
+    assert_same(Teacher(dense_module, file).answer(batch), wanted)
     assert calls == [2]
     assert [path.name for path in file.parent.iterdir() if not path.name.endswith(".lock")] == ["answers.pt"]
 
@@ -60,11 +65,11 @@ def test_answers_of_several_processes_come_together(
     ranks = [Teacher(dense_module, file), Teacher(dense_module, file)]
     batches = [batch_of(9, 7), batch_of(6, 5, first_index=2)]
     for teacher, batch in zip(ranks, batches, strict=True):
-        teacher.logits(batch)
+        teacher.answer(batch)
         teacher.save()
     late = Teacher(dense_module, file)
     for batch in batches:
-        late.logits(batch)
+        late.answer(batch)
     assert calls == [2, 2]
 
 
@@ -80,3 +85,19 @@ def test_training_saves_what_was_asked(
     module.teach(Teacher(dense_module, file))
     trained(module, [batch_of(9, 7)])
     assert sorted(torch.load(file, weights_only=True)["index"].tolist()) == [0, 1]
+
+
+def test_an_explained_answer_is_the_same(dense_module: ClassificationModule, batch_of: Any) -> None:
+    teacher, batch = Teacher(dense_module), batch_of(9, 7)
+    explained, saliency = teacher.explain(batch, (0, 1))
+    assert_same(explained, teacher.answer(batch))
+    assert not explained.logits.requires_grad and set(saliency) == {0, 1}
+
+
+def test_answers_without_pooled_states_are_asked_again(
+    dense_module: ClassificationModule, calls: list[int], batch_of: Any, tmp_path: Path
+) -> None:
+    file, batch = tmp_path / "answers.pt", batch_of(9, 7)
+    torch.save({"index": torch.arange(2), "logits": torch.zeros(2, 2)}, file)
+    assert Teacher(dense_module, file).answer(batch).pooled is not None
+    assert calls == [2]
