@@ -117,7 +117,8 @@ def build_module(config: DictConfig, parts: Parts, vocab_size: int) -> Retention
     shared = {"training": parts.training, "dropped": str(config.dropped), "place": str(config.place), "config": plain}
 
     def make(policy: RetentionPolicy) -> RetentionModule:
-        encoder = parts.backbone.encoder(vocab_size)
+        load = parts.backbone.encoder_decoder if parts.writes else parts.backbone.encoder
+        encoder = load(vocab_size)
         module: RetentionModule = parts.module_type(encoder=encoder, policy=policy, **parts.data.head(), **shared)
         return module
 

@@ -45,6 +45,11 @@ class Parts:
     callbacks: list[Callback]
     loggers: list[Any]
 
+    @property
+    def writes(self) -> bool:
+        """Whether the task's head writes text and so needs the decoder of the backbone."""
+        return writes(self.module_type)
+
 
 Compose = Callable[[list[str]], DictConfig]
 
@@ -156,6 +161,10 @@ def build_parts(config: DictConfig) -> Parts:
         asked = config.retention.get("layers")
         builder.checks.gather(partial(_fit_together, policy, shape, backbone.name, asked), "retention")
     if shapes:
+        if data is not None:
+            builder.checks.gather(lambda: backbone.check_length(data.settings.max_length))
+        if writes(module_type):
+            builder.checks.gather(backbone.check_decoder)
         builder.checks.gather(lambda: check_place(str(config.place), backbone.places(), backbone.name))
         if policy is not None:
             builder.checks.gather(partial(backbone.show, policy.observes), "backbone")
@@ -165,6 +174,11 @@ def build_parts(config: DictConfig) -> Parts:
     loggers = [builder.make("logger")]
     builder.finish()
     return Parts(backbone, policy, data, training, module_type, callbacks, loggers)
+
+
+def writes(module_type: Any) -> bool:
+    """Whether a head, given as the partial call of its class, writes text."""
+    return bool(getattr(module_type.func, "writes", False))
 
 
 def _fit_together(policy: RetentionPolicy | None, shape: EncoderShape, name: str, layers: Any) -> None:

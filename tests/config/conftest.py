@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
-from transformers import BertConfig
+from transformers import BertConfig, LEDConfig
 
 from retention.experiment import run
 from retention.modules.backbone import Pretrained
@@ -49,9 +49,12 @@ def start(tmp_path: Path) -> Callable[..., Any]:
 
 @pytest.fixture
 def small_pretrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checkpoints of the hub get the configuration of a small six-layer BERT, without looking for them."""
+    """Checkpoints of the hub get the configuration of a small six-layer BERT or LED, without looking for them."""
 
-    def config(self: Pretrained, vocab_size: int | None = None) -> BertConfig:
-        return BertConfig(hidden_size=32, num_hidden_layers=6, num_attention_heads=2, intermediate_size=64)
+    def config(self: Pretrained, vocab_size: int | None = None) -> BertConfig | LEDConfig:
+        if self.name == "led":
+            return LEDConfig(d_model=32, encoder_layers=6, encoder_attention_heads=2, encoder_ffn_dim=64)
+        sizes = {"hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 64}
+        return BertConfig(**sizes, max_position_embeddings=4096)
 
     monkeypatch.setattr(Pretrained, "config", config)

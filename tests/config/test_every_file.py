@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from retention.checks import Builder
@@ -34,6 +35,12 @@ def override(path: Path) -> str:
     return f"{'' if group in CHOSEN else '+'}{group}={path.stem}"
 
 
+def needed(path: Path) -> list[str]:
+    """What a file cannot do without: a task that writes text needs a backbone with a decoder."""
+    target = OmegaConf.load(CONF / path).get("module", {}).get("_target_")
+    return ["backbone=led"] if target is not None and getattr(get_object(target), "writes", False) else []
+
+
 def test_the_groups_are_found() -> None:
     groups = {path.parent.as_posix() for path in FILES}
     assert {"task", "backbone", "dual", "retention", "trainer", "callbacks", "logger", "experiment"} <= groups
@@ -43,7 +50,7 @@ def test_the_groups_are_found() -> None:
 @pytest.mark.usefixtures("small_pretrained")
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_every_file_composes_and_builds(path: Path, composed: Composed) -> None:
-    config = composed(override(path))
+    config = composed(override(path), *needed(path))
     check_run(config)
     parts = build_parts(config)
     assert parts.policy.layers or parts.policy.rho == 1.0

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, LEDConfig, LEDForConditionalGeneration
 
 from retention.data import KeywordData
 from retention.data.keywords import keyword_document
+from retention.errors import ConfigError
 
 TEXTS = [keyword_document(random.Random(number)) for number in range(40)]
 
@@ -88,7 +89,7 @@ def test_pubmed(run_task: Any, start_bare: Any, tmp_path: Path) -> None:
         write_rows(tmp_path, split, rows)
     record = run_task("pubmed", "task.module.sentences=2")
     names = ("rouge1", "rouge2", "rougeLsum")
-    assert set(record["metrics"]) == {f"{who}{name}" for who in ("", "lead_", "oracle_") for name in names}
+    assert set(record["metrics"]) == {f"{who}{name}" for who in ("", "lead_", "longest_", "oracle_") for name in names}
     assert record["metrics"]["oracle_rouge1"] >= record["metrics"]["rouge1"] > 0.0
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     [again] = start_bare(tmp_path / "again", "mode=test", f"ckpt={checkpoint}", "trainer.accelerator=cpu")
@@ -107,3 +108,59 @@ def _contract(title: str, number: int, *, empty: bool) -> dict[str, Any]:
         for name, texts in spans.items()
     ]
     return {"title": title, "paragraphs": [{"context": context, "qas": qas}]}
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random two-layer LED and a word tokenizer."""
+    folder = tmp_path_factory.mktemp("writer")
+    tokenizer = KeywordData.build_tokenizer()
+    tokenizer.save_pretrained(folder)
+    sizes = {
+        "d_model": 16,
+        "encoder_layers": 2,
+        "decoder_layers": 1,
+        "attention_window": 8,
+        "vocab_size": len(tokenizer),
+    }
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    places = {"max_encoder_position_embeddings": 96, "max_decoder_position_embeddings": 32}
+    tokens = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 3}
+    LEDForConditionalGeneration(LEDConfig(**sizes, **heads, **places, **tokens, init_std=0.2)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("dropped", ["cut", "forward"])
+def test_pubmed_abstractive(dropped: str, run_task: Any, writer: Path, start_bare: Any, tmp_path: Path) -> None:
+    articles = [{"article": text, "abstract": " ".join(text.split()[20:29])} for text, _ in TEXTS[:12]]
+    articles[0]["abstract"] = articles[0]["article"] + " and a half"  # longer than the article
+    articles[1]["article"] = "odd \u0000 \u2028 \U0001f40e"
+    for split, rows in (("train", articles), ("validation", articles[:2]), ("test", articles[:5])):
+        write_rows(tmp_path, split, rows)
+    typed = ["backbone=led", f"backbone.path={writer}", "task.data.max_summary_length=12", f"dropped={dropped}"]
+    record = run_task("pubmed_abstractive", *typed, "task.data.eval_batch_size=2")
+    assert list(record["metrics"]) == ["rouge1", "rouge2", "rougeLsum", "token_loss"]
+    assert 0.0 < record["metrics"]["token_loss"] < 20.0 and 0.0 <= record["metrics"]["rouge1"] <= 1.0
+    assert record["kept_share"]["mean"] == pytest.approx(0.5, abs=0.05) and 0.0 < record["flops_share"] < 1.0
+    assert record["data"]["summaries_cut"] == {"train": 1, "val": 1, "test": 1}
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    [again] = start_bare(tmp_path / "again", "mode=test", f"ckpt={checkpoint}", "trainer.accelerator=cpu")
+    assert again["metrics"] == record["metrics"]
+
+
+def test_texts_must_fit_the_positions(run_task: Any) -> None:
+    with pytest.raises(ConfigError, match=r"task\.data\.max_length: minilm has 96 positions, got 97; lower it"):
+        run_task("arxiv", "task.data.max_length=97")
+
+
+def test_writing_needs_a_decoder(run_task: Any) -> None:
+    with pytest.raises(ConfigError, match=r"backbone: minilm \(bert\) has no decoder, and this task writes text"):
+        run_task("pubmed_abstractive")
+
+
+def test_whole_sentences(run_task: Any, tmp_path: Path) -> None:
+    rows = [{"article": ". ".join(text.split(" of ")) + ".", "abstract": text} for text, _ in TEXTS[:8]]
+    for split in ("train", "validation", "test"):
+        write_rows(tmp_path, split, rows)
+    record = run_task("pubmed", "task.module.units=sentences", "task.module.sentences=2")
+    assert record["kept_share"]["mean"] == pytest.approx(0.5, abs=0.05), "the count is met exactly"

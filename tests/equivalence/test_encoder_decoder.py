@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutput
 
 from retention.engine import Retainer, encoder_of
+from retention.modules.abstractive import decoder_inputs, weighed_reading
+from retention.modules.base import Encoded
 
 
 def test_the_decoder_reads_what_the_encoder_kept(
@@ -36,3 +41,45 @@ def test_the_decoder_reads_what_the_encoder_kept(
     assert states.shape[1] == 23
     torch.testing.assert_close(whole, parts)
     assert (whole - dense).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["removed", "closed_gates"])
+@pytest.mark.parametrize("dropped", ["cut", "forward"])
+def test_removed_tokens_are_masked_for_the_decoder(
+    encoder_decoder: str,
+    dropped: str,
+    soft: bool,
+    config: Callable[..., Any],
+    make_batch: Callable[..., Any],
+    nested_keep: Callable[..., Any],
+    masked_states: Callable[..., Tensor],
+    fixed_gate: Callable[..., Any],
+) -> None:
+    """Kept states alone, cross-attention included == the library at full length with those tokens masked everywhere."""
+    from transformers import AutoModelForSeq2SeqLM
+
+    torch.manual_seed(0)
+    model: Any = AutoModelForSeq2SeqLM.from_config(config(encoder_decoder, decoder_start_token_id=0)).eval()
+    encoder, asked = model.get_encoder(), torch.tensor([[0, 7, 8, 9]] * 3)
+    batch = make_batch(encoder)
+    keep = nested_keep(batch["attention_mask"])
+
+    def library(mask: Tensor) -> Tensor:
+        outputs = BaseModelOutput(last_hidden_state=masked_states(encoder, batch, keep))
+        with torch.no_grad():
+            logits: Tensor = model(encoder_outputs=outputs, attention_mask=mask, decoder_input_ids=asked).logits
+        return logits
+
+    with torch.no_grad(), Retainer(model, fixed_gate(keep, soft=soft), layers=[0, 2], dropped=dropped) as retainer:
+        states = encoder(**batch).last_hidden_state
+        weights, positions = retainer.state.weights, retainer.state.positions
+        if dropped == "forward":  # the states that are put back are read by nobody in this comparison
+            weights, positions = keep[2].float(), torch.arange(states.shape[1]).expand_as(keep[2])
+        encoded = Encoded(states, weights, positions)
+        with weighed_reading(model, encoded.weights):
+            logits = model(**decoder_inputs(encoded), decoder_input_ids=asked).logits
+    short = dropped == "cut" and not soft
+    assert states.shape[1] == (int(keep[2].sum(1).max()) if short else 23)
+    assert (logits - library(keep[2].long())).abs().max() < 5e-6
+    assert (logits - library(batch["attention_mask"])).abs().max() > 1e-3, "the mask of the cross-attention matters"
+    assert not model.get_decoder()._forward_pre_hooks

@@ -16,8 +16,8 @@ Record = Mapping[str, Any]
 def detail_table(records: Iterable[Record]) -> str:
     """A Markdown table: one row per metric, in the order of the record, one column per record.
 
-    Shares are in points. A score ``f1_<kind>`` has the number of questions behind it, ``count_<kind>``, in its name;
-    other counts have rows of their own.
+    Shares are in points, losses as they are. A score ``f1_<kind>`` has the number of questions behind it,
+    ``count_<kind>``, in its name; other counts have rows of their own.
 
     Args:
         records: result records of one task; other kinds than ``quality`` are left out.
@@ -39,6 +39,8 @@ def _row(name: str, records: Sequence[Record]) -> list[str]:
     values = [record["metrics"].get(name) for record in records]
     if name.startswith(_COUNT):
         return [name, *("-" if value is None else f"{value:.0f}" for value in values)]
+    if name.endswith("_loss"):
+        return [name, *("-" if value is None else f"{value:.3f}" for value in values)]
     count = next(
         (found for r in records if (found := r["metrics"].get(_COUNT + name.removeprefix(_SCORE))) is not None), None
     )

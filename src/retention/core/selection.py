@@ -29,6 +29,23 @@ def select_top(scores: Tensor, counts: Tensor, valid: Tensor, protected: Tensor)
     return torch.zeros_like(valid).scatter(1, order, chosen)
 
 
+def unit_means(scores: Tensor, units: Tensor, free: Tensor) -> Tensor:
+    """Give the tokens of a unit one score, the mean of theirs; the scores of others stay.
+
+    Where tokens are selected by such scores, a unit of neighbours goes or stays as one. ``select_top`` still meets its
+    count exactly: ties go to the earlier token, so of the last unit that is kept the first tokens stay.
+
+    Args:
+        scores: [B, N].
+        units: [B, N] long >= 0, the same number for the tokens of a unit.
+        free: [B, N] bool, False = counts for nothing (padding, protected tokens).
+    """
+    shape = (len(units), int(units.amax()) + 1)
+    sums = scores.new_zeros(shape).scatter_add(1, units, torch.where(free, scores, 0.0))
+    counts = scores.new_zeros(shape).scatter_add(1, units, free.to(scores.dtype))
+    return torch.where(free, (sums / counts.clamp_min(1.0)).gather(1, units), scores)
+
+
 def select_above(scores: Tensor, level: float | Tensor, valid: Tensor, protected: Tensor) -> Tensor:
     """Keep every token whose score reaches ``level``; the count follows the text.
 

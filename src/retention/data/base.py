@@ -39,24 +39,29 @@ class RetentionData(pl.LightningDataModule, ABC):
     # documents give many rows or take long.
     encoding_batch: ClassVar[int] = 1000
 
-    def __init__(self, settings: DataSettings, checks: Checks) -> None:
-        """Check the settings.
+    def __init__(self, settings: DataSettings) -> None:
+        """Check the settings and, by ``check``, those of the benchmark.
 
         Args:
             settings: what every data module is told.
-            checks: the problems that the benchmark found in its own arguments.
 
         Raises:
-            ConfigError: all problems of ``checks`` and of the settings together.
+            ConfigError: all problems together.
         """
+        self.settings = settings
+        checks = Checks()
         settings.check(checks)
+        self.check(checks)
         checks.finish()
         super().__init__()
-        self.settings = settings
         self.name = settings.name
         self._tokenizer: PreTrainedTokenizerFast | None = None
         self._splits: dict[Split, EncodedSplit] = {}
         self._documents: dict[Split, Dataset] = {}  # of the evaluated splits
+
+    def check(self, checks: Checks) -> None:
+        """Record what is wrong with the benchmark's own options; called while the module is made."""
+        return
 
     @abstractmethod
     def read(self, wanted: Sequence[Split]) -> dict[Split, Dataset]:
@@ -95,6 +100,14 @@ class RetentionData(pl.LightningDataModule, ABC):
     def length_limit(self) -> str:
         """The setting that longer documents are cut to, for the warning."""
         return f"max_length={self.settings.max_length}"
+
+    def source_name(self) -> str:
+        """What the rows are, as a reader of results should see it."""
+        return self.settings.source_note
+
+    def count_cut(self, encoded: EncodedSplit) -> tuple[int, int]:
+        """How many documents of a split were cut, and of how many."""
+        return encoded.truncated, len(encoded.rows)
 
     def head(self) -> dict[str, Any]:
         """What the task's LightningModule must know of the data, as constructor arguments."""
@@ -168,10 +181,10 @@ class RetentionData(pl.LightningDataModule, ABC):
         splits = {role: self._splits.get(role) for role in ROLES}
         return {
             "name": self.settings.name,
-            "source": self.settings.source_note,
+            "source": self.source_name(),
             **{role: len(split.rows) if split else None for role, split in splits.items()},
             "max_length": self.settings.max_length,
-            "truncated": {role: split.truncated if split else None for role, split in splits.items()},
+            "truncated": {role: self.count_cut(split)[0] if split else None for role, split in splits.items()},
         }
 
     def fingerprint(self, split: Split) -> str:
@@ -211,13 +224,8 @@ class RetentionData(pl.LightningDataModule, ABC):
             *self.encoding_settings(),
         ]
         encoded = encode_split(documents, self.encode, label=label, made_by=made_by, at_once=self.encoding_batch)
-        if encoded.truncated and self._place()[0] == 0:
-            _log.warning(
-                "%s %s: %d of %d documents are longer than %s tokens and were cut",
-                self.settings.name,
-                split,
-                encoded.truncated,
-                len(encoded.rows),
-                self.length_limit(),
-            )
+        cut, documents_there = self.count_cut(encoded)
+        if cut and self._place()[0] == 0:
+            message = "%s %s: %d of %d documents are longer than %s tokens and were cut"
+            _log.warning(message, self.settings.name, split, cut, documents_there, self.length_limit())
         return encoded

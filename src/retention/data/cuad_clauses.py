@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,17 +10,13 @@ import torch
 from datasets import Dataset
 
 from retention.data.batching import Batch, Row, pad_inputs, whole_numbers
+from retention.data.benchmark import BenchmarkData
 from retention.data.encoding import encode_texts
 from retention.data.labelled_text import LabelledTextData
 from retention.data.loading import Collate
-from retention.data.settings import DataSettings
-from retention.data.sources import Source
-from retention.data.splits import Split, SplitPlan, require_count
-from retention.data.squad_json import Paragraph, SquadDocument, read_squad
+from retention.data.splits import Split, require_count
+from retention.data.squad_json import Paragraph, SquadDocument, categories_of, read_squad
 from retention.errors import Checks, DataError
-
-# The published training file asks once per answer and numbers the questions: "<title>__<category>_0".
-_ANSWER_NUMBER = re.compile(r"_\d+$")
 
 
 @dataclass(frozen=True)
@@ -41,80 +36,37 @@ class MultiLabelCollate:
         return batch
 
 
-class CuadClauseData(LabelledTextData):
+class CuadClauseData(LabelledTextData, BenchmarkData):
     """One row per clause, with all of its categories.
 
     A clause is a distinct span of a contract; about one in ten answers questions of several categories, so the labels
     are sets. Splits are made of whole contracts: validation contracts are held out of train, and all sizes count
-    contracts. Questions without an answer give no row.
+    contracts. Questions without an answer give no row. Labels are found by the ends of the questions' ids
+    (``<title>__<category>``). A local folder holds ``<split>.json`` or ``.json.gz`` in SQuAD's layout.
     """
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        source_note: str,
-        hub: Mapping[str, Any] | None,
-        dir: str | None,
-        label_names: Sequence[str],
-        max_length: int,
-        splits: Mapping[str, str | None],
-        train_size: int | None,
-        val_size: int | None,
-        test_size: int | None,
-        batch_size: int,
-        eval_batch_size: int,
-        seed: int,
-        surrounding_words: int = 0,
-        num_workers: int = 0,
-        local_note: str | None = None,
-    ) -> None:
+    def __init__(self, *, surrounding_words: int = 0, **settings: Any) -> None:
         """Check the configuration; nothing is read before ``setup``.
 
         Args:
-            name: short name, used in messages and records.
-            source_note: what the rows of ``hub`` are, for records.
-            hub: ``{path, name, revision}`` of a data set with SQuAD's columns, or None.
-            dir: local folder with ``<split>.json`` or ``.json.gz`` in SQuAD's layout; goes before ``hub``.
-            label_names: categories in label order; a question's id ends with ``__<category>``.
-            max_length: tokens per clause, special ones included; longer ones are cut and counted.
-            splits: source split per role, ``{train, val, test}``; val None = held out of train.
-            train_size: contracts to train on, drawn by ``seed``; None = all.
-            val_size: contracts to validate on, the same for every seed.
-            test_size: contracts to test on, the same for every seed; None = all.
-            batch_size: clauses per training batch and process.
-            eval_batch_size: clauses per validation and test batch and process.
-            seed: draws the training contracts and orders the training batches.
             surrounding_words: 0 = the clause alone; n = the encoder reads the clause, then, as a second text, the
                 passage that reaches n words to each side of it.
-            num_workers: loader processes; 0 = load in the main one.
-            local_note: what the files of ``dir`` are, for records; None = ``local files: <folder>``.
+            settings: see ``LabelledTextData`` and ``BenchmarkData``.
 
         Raises:
             ConfigError: everything wrong with the arguments.
         """
-        checks = Checks()
-        self._source = Source(dir, hub, local_note)
-        self._source.check(checks)
-        self._plan = SplitPlan(names=splits, train_size=train_size, val_size=val_size, test_size=test_size, seed=seed)
-        self._plan.check(checks)
-        require_count(checks, "surrounding_words", surrounding_words, low=0)
-        settings = DataSettings(
-            name=name,
-            source_note=self._source.called(source_note),
-            max_length=max_length,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            seed=seed,
-        )
-        super().__init__(label_names=label_names, settings=settings, checks=checks)
         self._surrounding_words = surrounding_words
         self._contracts: dict[Split, int] = {}
+        super().__init__(**settings)
+
+    def check(self, checks: Checks) -> None:
+        super().check(checks)
+        require_count(checks, "surrounding_words", self._surrounding_words, low=0)
 
     def read(self, wanted: Sequence[Split]) -> dict[Split, Dataset]:
         """Read the contracts that ``wanted`` needs and list their clauses."""
-        contracts = self._plan.read(wanted, self._load)
+        contracts = super().read(wanted)
         self._contracts |= {split: len(rows) for split, rows in contracts.items()}
         return {split: self._clauses(split, rows) for split, rows in contracts.items()}
 
@@ -136,8 +88,8 @@ class CuadClauseData(LabelledTextData):
         contracts = {role: self._contracts.get(role) for role in ("train", "val", "test")}
         return {**super().describe(), "contracts": contracts, "surrounding_words": self._surrounding_words}
 
-    def _load(self, split: str) -> Dataset:
-        documents = read_squad(self._source, split)
+    def load(self, split: str) -> Dataset:
+        documents = read_squad(self.source, split)
         return Dataset.from_list([self._contract(document) for document in documents])
 
     def _contract(self, document: SquadDocument) -> dict[str, list[Any]]:
@@ -160,8 +112,7 @@ class CuadClauseData(LabelledTextData):
             yield text, passage, sorted(labels)
 
     def _category(self, question_id: str, title: str) -> int:
-        ending = question_id.rpartition("__")[2]
-        for category in (ending, _ANSWER_NUMBER.sub("", ending)):
+        for category in categories_of(question_id):
             if category in self.label_names:
                 return self.label_names.index(category)
         raise DataError(

@@ -86,7 +86,7 @@ def _mark_sentences(tokenizer: PreTrainedTokenizerFast, sentences: Sequence[str]
     markers: list[int] = []
     room = max_length - 1
     cut = False
-    for tokens in tokenizer(list(sentences), add_special_tokens=False).input_ids:
+    for tokens in tokenizer(list(sentences), add_special_tokens=False, verbose=False).input_ids:
         if len(input_ids) + 2 > room:
             cut = True
             break

@@ -15,9 +15,8 @@ from retention.data.settings import DataSettings
 from retention.data.splits import Split, require_count
 from retention.errors import Checks
 
-TRAIN_SIZE = 4000
-TEST_SIZE = 1000
 MIN_WORDS, MAX_WORDS = 96, 128
+_SIZES: dict[Split, int] = {"train": 4000, "test": 1000}  # where no other is asked for
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
@@ -61,11 +60,8 @@ class KeywordData(LabelledTextData):
         Raises:
             ConfigError: everything wrong with the arguments.
         """
-        checks = Checks()
-        checks.require(dir is None, "dir", f"must be null, keyword documents are generated; got {dir!r}")
-        require_count(checks, "train_size", train_size, optional=True)
-        require_count(checks, "val_size", val_size)
-        require_count(checks, "test_size", test_size, optional=True)
+        self._dir = dir
+        self._asked: dict[Split, int | None] = {"train": train_size, "val": val_size, "test": test_size}
         settings = DataSettings(
             name=name,
             source_note=source_note,
@@ -75,12 +71,13 @@ class KeywordData(LabelledTextData):
             num_workers=num_workers,
             seed=seed,
         )
-        super().__init__(label_names=tuple(KEY_WORDS), settings=settings, checks=checks)
-        self._sizes: dict[Split, int] = {
-            "train": TRAIN_SIZE if train_size is None else train_size,
-            "val": val_size,
-            "test": TEST_SIZE if test_size is None else test_size,
-        }
+        super().__init__(label_names=tuple(KEY_WORDS), settings=settings)
+
+    def check(self, checks: Checks) -> None:
+        super().check(checks)
+        checks.require(self._dir is None, "dir", f"must be null, keyword documents are generated; got {self._dir!r}")
+        for split, size in self._asked.items():
+            require_count(checks, f"{split}_size", size, optional=split != "val")
 
     def read(self, wanted: Sequence[Split]) -> dict[Split, Dataset]:
         """Generate the documents of the wanted splits."""
@@ -110,7 +107,8 @@ class KeywordData(LabelledTextData):
     def _generate(self, split: Split) -> Dataset:
         # As with files: another seed means other training rows, the same validation and test rows.
         rng = random.Random(f"keywords-train-{self.settings.seed}" if split == "train" else f"keywords-{split}")
-        documents = [keyword_document(rng) for _ in range(self._sizes[split])]
+        asked = self._asked[split]
+        documents = [keyword_document(rng) for _ in range(_SIZES[split] if asked is None else asked)]
         texts, labels = zip(*documents, strict=True)
         return Dataset.from_dict({"text": list(texts), "label": list(labels)})
 

@@ -10,7 +10,6 @@ from retention.data.base import RetentionData
 from retention.data.batching import Batch, Row, pad_inputs, whole_numbers
 from retention.data.encoding import encode_texts
 from retention.data.loading import Collate
-from retention.data.settings import DataSettings
 from retention.errors import Checks
 
 
@@ -31,11 +30,23 @@ class LabelledCollate:
 class LabelledTextData(RetentionData):
     """Base of the data modules whose ``read`` gives the columns ``text`` and ``label`` (0-based class)."""
 
-    def __init__(self, *, label_names: Sequence[str], settings: DataSettings, checks: Checks) -> None:
-        """Check and keep the class names, in label order."""
-        _require_label_names(checks, label_names)
-        super().__init__(settings, checks)
-        self.label_names = tuple(label_names)
+    def __init__(self, *, label_names: Sequence[str], **settings: Any) -> None:
+        """Keep the class names, in label order.
+
+        Args:
+            label_names: class names in label order.
+            settings: see the base class.
+
+        Raises:
+            ConfigError: everything wrong with the arguments.
+        """
+        self.label_names: Sequence[str] = label_names
+        super().__init__(**settings)
+        self.label_names = tuple(self.label_names)
+
+    def check(self, checks: Checks) -> None:
+        super().check(checks)
+        _require_label_names(checks, self.label_names)
 
     @property
     def num_labels(self) -> int:

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from retention.data.base import ROLES, RetentionData
+from retention.data.base import ROLES
 from retention.data.batching import Batch, Row, pad_inputs, whole_numbers
+from retention.data.benchmark import BenchmarkData
+from retention.data.encoded_split import EncodedSplit
 from retention.data.found_answers import Found, merge_windows
 from retention.data.loading import Collate
 from retention.data.passages import ANSWER_TYPES, NONE, SPAN, Passage, Question, passage_rows, passages_of
-from retention.data.settings import DataSettings
-from retention.data.splits import Split, SplitPlan
+from retention.data.splits import Split
 from retention.data.windows import TokenizedText, Windowing, columns, frame_row, question_frame, tokenize_text
 from retention.errors import Checks, DataError
 
@@ -56,10 +57,10 @@ class QuestionCollate:
         return batch
 
 
-class QuestionAnsweringData(RetentionData):
-    """Base: a benchmark says how passages are read (``_load``) and graded (``grade``).
+class QuestionAnsweringData(BenchmarkData):
+    """Base: a benchmark says how passages are read (``load``) and graded (``grade``).
 
-    ``_load`` gives rows made by ``passage_rows``. A passage gives one row per question and window. The question comes
+    ``load`` gives rows made by ``passage_rows``. A passage gives one row per question and window. The question comes
     first and is protected, as are all special tokens. A window that does not hold the answer has the type ``none``.
     """
 
@@ -68,43 +69,54 @@ class QuestionAnsweringData(RetentionData):
     def __init__(
         self,
         *,
-        windowing: Windowing,
-        negatives: float | None,
-        plan: SplitPlan,
-        settings: DataSettings,
-        checks: Checks,
+        max_length: int,
+        max_question_length: int,
+        stride: int | None,
+        max_document_length: int | None = None,
+        negatives: float | None = None,
+        **settings: Any,
     ) -> None:
-        """Check and keep how questions become rows.
+        """Check the configuration; nothing is read before ``setup``.
 
         Args:
-            windowing: how texts are cut.
-            negatives: training windows without an answer per window with one; None = all. Only with a stride.
-            plan: which documents go where.
-            settings: what every data module is told.
-            checks: the problems that the benchmark found in its own arguments.
+            max_length: tokens per row, question and special ones included.
+            max_question_length: tokens of a question; longer ones are cut and counted.
+            stride: tokens between the starts of neighbouring windows; None = documents whole, cut at ``max_length``.
+            max_document_length: tokens of a document that windows cover; the rest is cut and counted, and what was to
+                be found there counts as not found. None = whole documents. Only with a stride.
+            negatives: training windows without an answer per window with one, drawn per document; None = all. Only
+                with a stride.
+            settings: see ``BenchmarkData``.
 
         Raises:
-            ConfigError: all problems together.
+            ConfigError: everything wrong with the arguments.
         """
-        if checks.require(negatives is None or negatives >= 0, "negatives", f"must be >= 0 or null, got {negatives}"):
-            message = f"goes with windows, got {negatives} without a stride; set stride or leave it null"
-            checks.require(negatives is None or windowing.stride is not None, "negatives", message)
-        settings.check(checks)
-        windowing.check(checks)
-        super().__init__(settings, checks)
-        self.windowing = windowing
+        self.windowing = Windowing(
+            max_length=max_length,
+            max_question_length=max_question_length,
+            stride=stride,
+            max_document_length=max_document_length,
+        )
         self._negatives = negatives
-        self._split_plan = plan
+        super().__init__(max_length=max_length, **settings)
         self.label_names = ANSWER_TYPES
         self._passages: dict[Split, list[Passage]] = {}
 
-    @abstractmethod
-    def _load(self, split: str) -> Dataset:
-        """The passages of one split of the source, as rows of ``passage_rows``."""
+    def check(self, checks: Checks) -> None:
+        super().check(checks)
+        negatives = self._negatives
+        if checks.require(negatives is None or negatives >= 0, "negatives", f"must be >= 0 or null, got {negatives}"):
+            message = f"goes with windows, got {negatives} without a stride; set stride or leave it null"
+            checks.require(negatives is None or self.windowing.stride is not None, "negatives", message)
+        self.windowing.check(checks)
+
+    def remarks(self) -> list[str]:
+        most = self.windowing.max_document_length
+        return [] if most is None else [f"the first {most} tokens of each"]
 
     def read(self, wanted: Sequence[Split]) -> dict[Split, Dataset]:
         """Read the files or hub splits that ``wanted`` needs and check every question of them."""
-        found = self._split_plan.read(wanted, self._load)
+        found = super().read(wanted)
         if "train" in found:
             found["train"] = passage_rows([replace(p, negatives=self._negatives) for p in passages_of(found["train"])])
         return found
@@ -120,6 +132,12 @@ class QuestionAnsweringData(RetentionData):
 
     def head(self) -> dict[str, Any]:
         return {"num_types": len(ANSWER_TYPES), "judge": self.judge}
+
+    def count_cut(self, encoded: EncodedSplit) -> tuple[int, int]:
+        cut: dict[int, bool] = {}
+        for (passage, _), truncated in zip(encoded.rows["question"], encoded.rows["truncated"], strict=True):
+            cut[passage] = cut.get(passage, False) or truncated
+        return sum(cut.values()), len(cut)
 
     def length_limit(self) -> str:
         whole = self.windowing.stride is None
@@ -182,7 +200,7 @@ class QuestionAnsweringData(RetentionData):
     def describe(self) -> dict[str, Any]:
         """See ``RetentionData.describe``; ``train``, ``val`` and ``test`` count passages.
 
-        ``questions``, ``questions_cut`` and ``windows`` count apart, ``truncated`` counts windows of passages cut.
+        ``questions``, ``questions_cut`` and ``windows`` count apart.
         """
         described = super().describe()
         counts = {role: self._counts(role) if role in self._splits else None for role in ROLES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from retention.data.sources import Source, load_hub
 from retention.errors import DataError
 
 SUFFIXES = (".json", ".json.gz")
+# CUAD's published training file asks once per answer and numbers the questions: "<title>__<category>_0".
+_ANSWER_NUMBER = re.compile(r"_\d+$")
 HUB_COLUMNS = ("id", "title", "context", "question", "answers")
 
 
@@ -102,7 +105,7 @@ def documents_of_rows(rows: Iterable[Mapping[str, Any]], place: str) -> list[Squ
     contexts: dict[str, dict[str, list[Question]]] = {}
     for number, row in enumerate(rows, start=1):
         here = f"{place}, row {number}"
-        title, context = _text(row, "title", here), _text(row, "context", here)
+        title, context = _text(row, "title", here), _text(row, "context", here, blank=True)
         answers = row["answers"] or {"text": [], "answer_start": []}
         listed = [
             {"text": text, "answer_start": start}
@@ -116,6 +119,12 @@ def documents_of_rows(rows: Iterable[Mapping[str, Any]], place: str) -> list[Squ
     ]
 
 
+def categories_of(question_id: str) -> tuple[str, str]:
+    """What the id of a question of CUAD may call its category: its end, as it is and without the answer's number."""
+    ending = question_id.rpartition("__")[2]
+    return ending, _ANSWER_NUMBER.sub("", ending)
+
+
 def _document(entry: Any, place: str) -> SquadDocument:
     title = _text(_object(entry, place), "title", place)
     place = f"{place} ({title})"
@@ -126,7 +135,7 @@ def _document(entry: Any, place: str) -> SquadDocument:
 
 
 def _paragraph(entry: Any, place: str) -> Paragraph:
-    context = _text(_object(entry, place), "context", place)
+    context = _text(_object(entry, place), "context", place, blank=True)
     questions = _list(entry, "qas", place)
     return Paragraph(
         context, tuple(_question(each, context, f"{place}, question {n}") for n, each in enumerate(questions, start=1))
@@ -161,10 +170,10 @@ def _object(entry: Any, place: str) -> Mapping[str, Any]:
     return entry
 
 
-def _text(entry: Mapping[str, Any], key: str, place: str) -> str:
+def _text(entry: Mapping[str, Any], key: str, place: str, *, blank: bool = False) -> str:
     value = entry.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{place}: {key!r} must be a text with something in it, got {value!r}")
+    if not isinstance(value, str) or not (blank or value.strip()):
+        raise DataError(f"{place}: {key!r} must be a text{'' if blank else ' with something in it'}, got {value!r}")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:

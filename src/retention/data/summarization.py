@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from datasets import Dataset
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from retention.data.base import RetentionData
+from retention.data.articles import ArticleData
 from retention.data.batching import Batch, Row, pad_inputs, whole_numbers
 from retention.data.encoding import encode_sentences
 from retention.data.loading import Collate
 from retention.data.oracle import oracle_sentences
 from retention.data.sentences import article_sentences, split_sentences
-from retention.data.settings import DataSettings
-from retention.data.sources import Source
-from retention.data.splits import Split, SplitPlan, require_count
+from retention.data.splits import require_count
 from retention.errors import Checks, DataError
 
 
@@ -28,7 +26,8 @@ class SummarizationCollate:
     """Pads articles of S sentences at most.
 
     Adds ``markers`` [B, S] long (place of each sentence's marker; 0 where there is no sentence), ``sentence_mask``
-    [B, S] bool, ``targets`` [B, S] float (1 = in the oracle's extract), ``index`` [B] long, and, as lists of strings,
+    [B, S] bool, ``targets`` [B, S] float (1 = in the oracle's extract), ``units`` [B, N] long (see ``sentence_units``),
+    ``index`` [B] long, and, as lists of strings,
     ``sentences`` and ``abstract`` (one sentence per line) of each article.
     """
 
@@ -46,13 +45,15 @@ class SummarizationCollate:
             batch["markers"][place, :count] = torch.tensor(row["markers"])
             batch["sentence_mask"][place, :count] = True
             batch["targets"][place, row["oracle"]] = 1.0
+        width = batch["input_ids"].shape[1]
+        batch["units"] = torch.stack([sentence_units(row["markers"], len(row["input_ids"]), width) for row in rows])
         batch["index"] = whole_numbers(rows, "index")
         batch["sentences"] = [row["sentences"] for row in rows]
         batch["abstract"] = [row["abstract"] for row in rows]
         return batch
 
 
-class SummarizationData(RetentionData):
+class SummarizationData(ArticleData):
     """Articles with abstracts.
 
     An article becomes ``[CLS] sentence [CLS] sentence ... [SEP]``: each sentence is scored by the state of the marker
@@ -62,71 +63,22 @@ class SummarizationData(RetentionData):
 
     encoding_batch: ClassVar[int] = 20  # the oracle takes a while; progress should show
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        source_note: str,
-        hub: Mapping[str, Any] | None,
-        dir: str | None,
-        article_column: str,
-        abstract_column: str,
-        max_length: int,
-        splits: Mapping[str, str | None],
-        train_size: int | None,
-        val_size: int | None,
-        test_size: int | None,
-        batch_size: int,
-        eval_batch_size: int,
-        seed: int,
-        oracle_limit: int | None = None,
-        num_workers: int = 0,
-        local_note: str | None = None,
-    ) -> None:
+    def __init__(self, *, oracle_limit: int | None = None, **settings: Any) -> None:
         """Check the configuration; nothing is read before ``setup``.
 
         Args:
-            name: short name, used in messages and records.
-            source_note: what the rows of ``hub`` are, for records.
-            hub: ``{path, name, revision}`` of the hub data set, or None.
-            dir: local folder with ``<split>.parquet``, ``.csv`` or ``.jsonl``; goes before ``hub``.
-            article_column: column with the article.
-            abstract_column: column with its abstract.
-            max_length: tokens per article, markers included; longer articles are cut and counted.
-            splits: source split per role, ``{train, val, test}``; val None = ``val_size`` rows held out of train.
-            train_size: articles to train on, drawn by ``seed``; None = all.
-            val_size: articles to validate on, the same for every seed; None = all, if ``splits.val`` is given.
-            test_size: articles to test on, the same for every seed; None = all.
-            batch_size: articles per training batch and process.
-            eval_batch_size: articles per validation and test batch and process.
-            seed: draws ``train_size`` articles and orders the training batches.
             oracle_limit: most sentences in the oracle's extract; None = until ROUGE falls.
-            num_workers: loader processes; 0 = load in the main one.
-            local_note: what the files of ``dir`` are, for records; None = ``local files: <folder>``.
+            settings: see ``ArticleData``.
 
         Raises:
             ConfigError: everything wrong with the arguments.
         """
-        checks = Checks()
-        self._columns = {"article_column": article_column, "abstract_column": abstract_column}
-        for key, column in self._columns.items():
-            checks.require(isinstance(column, str) and bool(column), key, f"must be a column name, got {column!r}")
-        require_count(checks, "oracle_limit", oracle_limit, optional=True)
-        self._source = Source(dir, hub, local_note)
-        self._source.check(checks)
-        self._plan = SplitPlan(names=splits, train_size=train_size, val_size=val_size, test_size=test_size, seed=seed)
-        self._plan.check(checks)
-        settings = DataSettings(
-            name=name,
-            source_note=self._source.called(source_note),
-            max_length=max_length,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            seed=seed,
-        )
-        super().__init__(settings, checks)
         self._oracle_limit = oracle_limit
+        super().__init__(**settings)
+
+    def check(self, checks: Checks) -> None:
+        require_count(checks, "oracle_limit", self._oracle_limit, optional=True)
+        super().check(checks)
 
     def attach(self, tokenizer: PreTrainedTokenizerFast) -> None:
         """Use this tokenizer from now on.
@@ -138,10 +90,6 @@ class SummarizationData(RetentionData):
         if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
             name = tokenizer.name_or_path or type(tokenizer).__name__
             raise DataError(f"tokenizer {name}: has no [CLS] and [SEP] to mark sentences with; choose another backbone")
-
-    def read(self, wanted: Sequence[Split]) -> dict[Split, Dataset]:
-        """Read the files or hub splits that ``wanted`` needs and check every row of them."""
-        return self._plan.read(wanted, self._load)
 
     def encode(self, documents: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         """Token rows with ``markers``, ``oracle`` (chosen sentences), ``sentences``, ``abstract`` and ``index``."""
@@ -165,7 +113,18 @@ class SummarizationData(RetentionData):
         """Pad with the tokenizer's padding token."""
         return SummarizationCollate(int(self.tokenizer.pad_token_id))
 
-    def _load(self, split: str) -> Dataset:
-        table = self._source.read(split, self._columns)
-        articles, abstracts = (table.texts(column) for column in self._columns.values())
-        return Dataset.from_dict({"text": articles, "abstract": abstracts})
+
+def sentence_units(markers: Sequence[int], length: int, width: int) -> Tensor:
+    """For each of ``width`` places, where its unit begins, [width] long.
+
+    A sentence without its marker is one unit; markers, the last token and padding are one each.
+
+    Args:
+        markers: places of the markers, ascending.
+        length: tokens of the article.
+        width: of the batch.
+    """
+    units = torch.arange(width)
+    for marker, end in zip(markers, [*markers[1:], length - 1], strict=True):
+        units[marker + 1 : end] = marker + 1
+    return units

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from retention.errors import DataError
+from retention.errors import Checks, DataError
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]+")
 
@@ -80,6 +80,12 @@ def require_columns(source: str, present: Iterable[str], columns: dict[str, str]
         if column not in there:
             listed = ", ".join(repr(name) for name in there)
             raise DataError(f"{source}: has no column {column!r}, only {listed}; set task.data.{key} to one of these")
+
+
+def check_columns(checks: Checks, columns: Mapping[str, object]) -> None:
+    """Record a problem for each config key whose column is no name."""
+    for key, column in columns.items():
+        checks.require(isinstance(column, str) and bool(column), key, f"must be a column name, got {column!r}")
 
 
 def _text_problem(value: object) -> str | None:

@@ -76,6 +76,7 @@ class Retainer:
         check_observed(self.observes, self.adapter.observable, str(config._attn_implementation), config.model_type)
         self._state: ForwardState | None = None
         self._protected: Tensor | None = None
+        self._units: Tensor | None = None
         self._handles: list[Handle] = []
         self._entered: dict[int, ForwardState] = {}
 
@@ -103,6 +104,15 @@ class Retainer:
             yield
         finally:
             self._protected = None
+
+    @contextmanager
+    def group(self, units: Tensor) -> Iterator[None]:
+        """Tokens of a unit stay or go as one in passes inside the block, [B, T] long, see ``LayerView.units``."""
+        self._units = units
+        try:
+            yield
+        finally:
+            self._units = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies of a hooked model leave out the last forward pass: tensors of a graph cannot be copied."""
@@ -147,7 +157,8 @@ class Retainer:
         if mask.dim() != 2:
             raise ValueError(f"attention_mask must be [B, T] with 1 = real token, got shape {tuple(mask.shape)}")
         protected, shared = self._protection(input_ids, mask), self.adapter.global_tokens(call)
-        self._state = ForwardState(mask, protected if shared is None else protected | shared, input_ids)
+        never_removed = protected if shared is None else protected | shared
+        self._state = ForwardState(mask, never_removed, input_ids, self._units)
         if shared is not None:
             self._state.report.global_tokens = (shared & mask.bool()).sum(1)
         self._entered.clear()

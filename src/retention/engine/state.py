@@ -23,6 +23,7 @@ class ForwardState:
         attention_mask: [B, T], non-zero = real.
         protected: [B, T] bool, True = never removed.
         input_ids: [B, T] long or None.
+        units: [B, T] long or None, see ``LayerView``.
 
     Attributes:
         positions: [B, N] long, original positions of the current tokens.
@@ -34,10 +35,13 @@ class ForwardState:
         received, accumulated, key_norms: see ``LayerView``; None where nothing observes the attention.
     """
 
-    def __init__(self, attention_mask: Tensor, protected: Tensor, input_ids: Tensor | None) -> None:
+    def __init__(
+        self, attention_mask: Tensor, protected: Tensor, input_ids: Tensor | None, units: Tensor | None = None
+    ) -> None:
         self.valid = attention_mask.bool()
         self.protected = protected & self.valid
         self.input_ids = input_ids
+        self.units = units
         self.lengths = self.valid.sum(1)
         batch, length = self.valid.shape
         self.positions = torch.arange(length, device=self.valid.device).expand(batch, length)
@@ -84,6 +88,7 @@ class ForwardState:
             survival=survival,
             weights=self.weights.to(hidden_states.dtype),
             input_ids=self.input_ids,
+            units=None if self.units is None else self.units.gather(1, self.positions),
             received_attention=self.received,
             accumulated_attention=self.accumulated,
             key_norms=self.key_norms,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from retention.modules.abstractive import AbstractiveSummarizationModule
 from retention.modules.base import RetentionModule, TrainingSettings
 from retention.modules.classification import ClassificationModule
 from retention.modules.multilabel import MultiLabelModule
@@ -9,6 +10,7 @@ from retention.modules.question_answering import QuestionAnsweringModule
 from retention.modules.summarization import ExtractiveSummarizationModule
 
 __all__ = [
+    "AbstractiveSummarizationModule",
     "ClassificationModule",
     "ExtractiveSummarizationModule",
     "MultiLabelModule",

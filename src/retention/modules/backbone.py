@@ -8,7 +8,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
 
 from retention.core.flops import EncoderShape
 from retention.engine.adapters import adapter_for, encoder_of
@@ -58,6 +65,25 @@ class Backbone:
         made: nn.Module = encoder
         return made
 
+    def encoder_decoder(self, vocab_size: int) -> nn.Module:
+        """The encoder with its decoder and language head, float32, for heads that write text.
+
+        ``check_decoder`` says whether there is one.
+        """
+        extra = {} if self.attn_implementation is None else {"attn_implementation": self.attn_implementation}
+        loader: Any = AutoModelForSeq2SeqLM
+        model: nn.Module = loader.from_config(self.config(vocab_size), dtype=torch.float32, **extra)
+        return model
+
+    def check_decoder(self) -> None:
+        """Raise ``ConfigError`` unless the model has a decoder."""
+        config, checks = self.config(), Checks()
+        message = (
+            f"{self.name} ({config.model_type}) has no decoder, and this task writes text; choose backbone=led or t5"
+        )
+        checks.require(bool(config.is_encoder_decoder), "backbone", message)
+        checks.finish()
+
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """The tokenizer, or None if the task brings its own."""
         return None
@@ -76,6 +102,15 @@ class Backbone:
             checks.gather(lambda: check_engine("cut", asked, adapter.attention), "backbone")
             checks.finish()
         return adapter.shape(config)
+
+    def check_length(self, max_length: int) -> None:
+        """Raise ``ConfigError`` where texts of so many tokens are longer than the encoder's table of positions."""
+        config, checks = self.config(), Checks()
+        table = adapter_for(config.model_type).position_table(config)
+        room = max_length if table is None else table.places(config)
+        message = f"{self.name} has {room} positions, got {max_length}; lower it, or raise backbone.max_positions"
+        checks.require(max_length <= room, "task.data.max_length", message)
+        checks.finish()
 
     def places(self) -> tuple[str, ...]:
         """Where tokens can leave a layer of this family, see ``Retainer``."""
@@ -154,6 +189,23 @@ class Pretrained(Backbone):
         if self.freeze_embeddings:
             model.get_input_embeddings().weight.requires_grad_(False)
         return self._recomputing(model)
+
+    def encoder_decoder(self, vocab_size: int) -> nn.Module:
+        extra = {} if self.attn_implementation is None else {"attn_implementation": self.attn_implementation}
+        model: Any = self._load(AutoModelForSeq2SeqLM, config=self._own_config(), dtype=torch.float32, **extra)
+        if self.freeze_embeddings:
+            model.get_input_embeddings().weight.requires_grad_(False)
+        whole: nn.Module = model
+        return whole
+
+    def check_decoder(self) -> None:
+        super().check_decoder()
+        checks = Checks()
+        message = (
+            f"must be null for a model that writes text, got {self.max_positions}: its decoder has other positions"
+        )
+        checks.require(self.max_positions is None, "backbone.max_positions", message)
+        checks.finish()
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = self._load(AutoTokenizer)

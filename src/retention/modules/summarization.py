@@ -15,16 +15,22 @@ from retention.metrics.rouge import rouge_tokens
 from retention.modules.base import Batch, Encoded, RetentionModule
 from retention.modules.distillation import soft_decision_loss
 
+UNITS = ("tokens", "sentences")
+
 
 class ExtractiveSummarizationModule(RetentionModule):
     """One score per sentence, from the state of its marker; the best sentences, in their order, are the summary.
 
     Training targets are the sentences of a greedy oracle; binary cross-entropy, mean over the sentences of an article,
-    then over articles. Tests also score the first sentences (``lead_*``) and the oracle's choice (``oracle_*``) of the
-    same articles, both limited like the model to what ``max_length`` lets it see.
+    then over articles. Tests also score the first sentences (``lead_*``), the longest ones (``longest_*``, what a model
+    finds that has learnt nothing but length) and the oracle's choice (``oracle_*``) of the same articles, all limited
+    like the model to what ``max_length`` lets it see.
 
     Args:
         sentences: most sentences in a summary, k >= 1; the first k are the lead.
+        units: what stays or goes as one in the encoder, ``tokens`` or ``sentences``. The tokens of a sentence then
+            share one score, the mean of theirs; the count is still met exactly, so that of the last sentence that
+            stays, only its first tokens may fit. Markers stay in any case.
         trigram_blocking: leave out a sentence that shares three words in a row with a better one (Paulus et al. 2018).
         dropout: before the linear layer, in [0, 1).
         others: see ``RetentionModule``.
@@ -36,22 +42,47 @@ class ExtractiveSummarizationModule(RetentionModule):
     fixed_width: ClassVar[bool] = False
 
     @staticmethod
-    def check_settings(*, sentences: int = 7, trigram_blocking: bool = False, dropout: float = 0.1) -> None:
+    def check_settings(
+        *, sentences: int = 7, units: str = "tokens", trigram_blocking: bool = False, dropout: float = 0.1
+    ) -> None:
         """Raise ``ConfigError`` with every setting of the head that is out of range."""
         checks = Checks()
         checks.require(sentences >= 1, "sentences", f"must be at least 1, got {sentences}")
+        checks.require(units in UNITS, "units", f"must be one of {', '.join(UNITS)}, got {units!r}")
         checks.require(0.0 <= dropout < 1.0, "dropout", f"must be in [0, 1), got {dropout}")
         checks.finish()
 
     def __init__(
-        self, *, sentences: int = 7, trigram_blocking: bool = False, dropout: float = 0.1, **shared: Any
+        self,
+        *,
+        sentences: int = 7,
+        units: str = "tokens",
+        trigram_blocking: bool = False,
+        dropout: float = 0.1,
+        **shared: Any,
     ) -> None:
-        self.check_settings(sentences=sentences, trigram_blocking=trigram_blocking, dropout=dropout)
+        self.check_settings(sentences=sentences, units=units, trigram_blocking=trigram_blocking, dropout=dropout)
         super().__init__(**shared)
+        self.units = units
+        self._check_policy()
         self.sentences = sentences
         self.trigram_blocking = trigram_blocking
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.shape.hidden_size, 1))
         self.rouge = Rouge()
+
+    def _check_policy(self) -> None:
+        """Raise ``ConfigError`` where the policy cannot keep sentences whole."""
+        checks = Checks()
+        message = f"sentences need a policy that ranks, {self.policy.name} does not; leave it at tokens"
+        checks.require(self.units == "tokens" or self.policy.groups, "task.module.units", message)
+        checks.finish()
+
+    def encode(self, batch: Batch) -> Encoded:
+        """Run the encoder with retention, of tokens or of whole sentences."""
+        if self.units == "tokens":
+            return super().encode(batch)
+        with self.retainer.group(batch["units"]):
+            return super().encode(batch)
 
     def logits(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[B, S]; values where there is no sentence do not matter."""
@@ -91,11 +122,17 @@ class ExtractiveSummarizationModule(RetentionModule):
         return self._rouge(choices, rows)
 
     def baselines(self, rows: dict[str, list[Any]]) -> dict[str, float]:
-        """ROUGE of the first k sentences and of the oracle's choice."""
+        """ROUGE of the first k sentences, of the k longest, and of the oracle's choice."""
         lead = [list(range(min(self.sentences, len(sentences)))) for sentences in rows["sentences"]]
+        longest = [
+            select_sentences(
+                [len(rouge_tokens(s)) for s in sentences], sentences, self.sentences, trigram_blocking=False
+            )
+            for sentences in rows["sentences"]
+        ]
         return {
             f"{name}_{metric}": value
-            for name, choices in (("lead", lead), ("oracle", rows["oracle"]))
+            for name, choices in (("lead", lead), ("longest", longest), ("oracle", rows["oracle"]))
             for metric, value in self._rouge(choices, rows).items()
         }
 

@@ -139,6 +139,8 @@ class Adaptive(RetentionPolicy):
     def soft_decision(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
         logits, keep_probs = self._probabilities(gate, scores, view.survival.float(), view)
         drawn = self.gate.sample(logits) if self.relaxed else torch.sigmoid(logits)
+        if view.units is not None:
+            drawn = drawn.gather(1, view.units)  # one draw per unit; nothing is removed while gates are soft
         gates = torch.where(view.protected, torch.ones_like(scores), drawn)
         survival = view.survival.float() * keep_probs
         self._account(gate, survival.sum(1), view)
@@ -152,7 +154,7 @@ class Adaptive(RetentionPolicy):
         real = view.valid.float()
         _, keep_probs = self._probabilities(gate, scores, real, view)
         self._account(gate, (real * keep_probs).sum(1), view)
-        keep_mask = self.select(gate, self._explored(scores), view)
+        keep_mask = self.select(gate, self._explored(scores, view), view)
         # the forward value is log 1 = 0; the gradient is that of the keep probability
         return Decision(keep_mask=keep_mask, log_gates=keep_probs - keep_probs.detach())
 
@@ -195,10 +197,10 @@ class Adaptive(RetentionPolicy):
         slack = mass - self._target(gate, view)
         self._pass.slacks[view.layer_idx] = (slack if self.dual.uses_raw_slack() else slack / view.lengths).mean()
 
-    def _explored(self, scores: Tensor) -> Tensor:
+    def _explored(self, scores: Tensor, view: LayerView) -> Tensor:
         if self.explore == 0.0:
             return scores
-        return scores + self.explore * torch.logit(torch.rand_like(scores), eps=1e-6)
+        return scores + self.explore * view.by_unit(torch.logit(torch.rand_like(scores), eps=1e-6))
 
 
 def ranking_loss(scores: Tensor, importance: Tensor, candidates: Tensor) -> Tensor:

@@ -55,6 +55,7 @@ class RetentionPolicy(nn.Module):
     """
 
     soft: ClassVar[bool] = False
+    groups: ClassVar[bool] = True  # whether it keeps units of several tokens whole, by the mean of their scores
     observes: ClassVar[tuple[str, ...]] = ()  # what it reads of a layer's attention, see engine.Gate
 
     def __init__(
@@ -198,7 +199,7 @@ class RetentionPolicy(nn.Module):
             if self.current_phase == "removal":
                 self.report.record_kept(view.layer_idx, view.valid, view.positions)
             return None
-        scores = self.score(view)
+        scores = view.by_unit(self.score(view))
         if self.current_phase == "soft":
             return self.soft_decision(gate, scores, view)
         return self.remove(gate, scores, view)

@@ -35,18 +35,21 @@ class Random(RetentionPolicy):
         self.seed = seed
 
     def score(self, view: LayerView) -> Tensor:
+        if view.units is not None:  # one number per unit: the mean of many would favour short ones
+            return hashed_uniform(view, int(torch.randint(2**31, ())) if self.training else self.seed)
         if self.training:
             return torch.rand(view.valid.shape, device=view.valid.device)
         return hashed_uniform(view, self.seed)
 
 
 def hashed_uniform(view: LayerView, seed: int) -> Tensor:
-    """Numbers in [0, 1), [B, N], from a hash of seed, layer, the sample's tokens and the position."""
+    """Numbers in [0, 1), [B, N], from a hash of seed, layer, the sample's tokens and the position or unit."""
+    places = view.positions if view.units is None else view.units
     content = torch.zeros_like(view.lengths)
     if view.input_ids is not None:
         tokens = view.input_ids.gather(1, view.positions) * view.valid
         content = (tokens * _mix(view.positions + 1)).sum(1)
-    return (_mix(view.positions + _mix(content + seed * 1_000_003 + view.layer_idx).unsqueeze(1)) & 0xFFFFFF) / 2.0**24
+    return (_mix(places + _mix(content + seed * 1_000_003 + view.layer_idx).unsqueeze(1)) & 0xFFFFFF) / 2.0**24
 
 
 def _mix(value: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ class ToMe(RetentionPolicy):
     Args:
         rho, schedule, slope, layers, name: see ``RetentionPolicy``.
     """
+
+    groups: ClassVar[bool] = False  # it pairs single tokens
 
     def score(self, view: LayerView) -> Tensor:
         """No ranking: merging decides pair by pair."""

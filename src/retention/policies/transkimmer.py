@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,8 @@ class Transkimmer(Pressured):
     Raises:
         ConfigError: a setting is out of range.
     """
+
+    groups: ClassVar[bool] = False  # every token is drawn by itself
 
     def __init__(self, *, temperature: float = 1.0, keep_bias: float = 3.0, **settings: Any) -> None:
         checks = Checks()

@@ -21,3 +21,8 @@ def test_scores_carry_their_counts_and_gaps_show() -> None:
 
 def test_a_headline_alone_needs_no_table() -> None:
     assert detail_table([record("dense", accuracy=0.9)]) == ""
+
+
+def test_losses_are_not_shares() -> None:
+    table = detail_table([record("dense", rouge1=0.25, token_loss=3.1234)])
+    assert "25.0" in table and "3.123" in table and "312" not in table

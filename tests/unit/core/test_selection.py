@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from retention.core.selection import select_top
+from retention.core.selection import select_top, unit_means
 
 
 def ranked(scores: list[float], count: int, valid: list[bool], protected: list[bool]) -> set[int]:
@@ -58,3 +58,30 @@ def test_scores_without_gradient_and_in_half_precision() -> None:
     scores = torch.tensor([[0.1, 0.9, 0.5]], dtype=torch.bfloat16, requires_grad=True)
     keep = select_top(scores, torch.tensor([1]), torch.ones(1, 3).bool(), torch.zeros(1, 3).bool())
     assert keep.tolist() == [[False, True, False]]
+
+
+def test_a_unit_shares_the_mean_of_its_free_tokens() -> None:
+    scores = torch.tensor([[9.0, 1.0, 3.0, 5.0, 0.0, 7.0]], requires_grad=True)
+    units = torch.tensor([[0, 1, 1, 3, 3, 3]])
+    free = torch.tensor([[False, True, True, True, True, False]])
+    means = unit_means(scores, units, free)
+    assert means.tolist() == [[9.0, 2.0, 2.0, 2.5, 2.5, 7.0]]
+    means[0, 1].backward()
+    assert scores.grad is not None and scores.grad.tolist() == [[0.0, 0.5, 0.5, 0.0, 0.0, 0.0]]
+
+
+@given(data=st.data())
+def test_whole_units_stay_but_for_the_last(data: st.DataObject) -> None:
+    sizes = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=6))
+    starts = [sum(sizes[:place]) for place in range(len(sizes))]
+    units = torch.tensor([[start for start, size in zip(starts, sizes, strict=True) for _ in range(size)]])
+    values = data.draw(st.lists(st.sampled_from([0.1, 0.3, 0.7]), min_size=units.shape[1], max_size=units.shape[1]))
+    count = data.draw(st.integers(1, units.shape[1]))
+    valid = torch.ones_like(units, dtype=torch.bool)
+    scores = unit_means(torch.tensor([values]), units, valid)
+    keep = select_top(scores, torch.tensor([count]), valid, ~valid)[0]
+    assert int(keep.sum()) == count
+    kept = [keep[start : start + size].tolist() for start, size in zip(starts, sizes, strict=True)]
+    cut = [part for part in kept if any(part) and not all(part)]
+    assert len(cut) <= 1, "at most one unit is kept in part"
+    assert all(part == sorted(part, reverse=True) for part in cut), "and of it the first tokens"

@@ -89,4 +89,4 @@ def test_own_tokenizer_knows_every_word_and_loses_none(tokenizer: PreTrainedToke
 def test_configuration_problems_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as raised:
         make(dir="/some/folder", train_size=0, val_size=None, seed="x")
-    assert [problem.key for problem in raised.value.problems] == ["dir", "train_size", "val_size", "seed"]
+    assert [problem.key for problem in raised.value.problems] == ["seed", "dir", "train_size", "val_size"]

@@ -9,11 +9,13 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from datasets import Dataset
 
 from retention.data.sources import Source
 from retention.errors import Checks, ConfigError, DataError
 
+ROOT = Path(__file__).parents[3]
 COLUMNS = {"text_column": "text", "label_column": "label"}
 NAMES = ("bad", "good")
 
@@ -244,6 +246,27 @@ def test_hub_rows_and_their_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = Dataset.from_dict({"text": [], "label": []})
     with pytest.raises(DataError, match="split test: has no rows"):
         source.read("test", COLUMNS)
+
+
+def test_a_converted_branch_has_no_named_configurations(tmp_path: Path) -> None:
+    """The hub's branch refs/convert/parquet has folders, but no card that names them: asking for one fails."""
+    for split, rows in (("train", ["a"]), ("validation", ["b", "c"])):
+        (tmp_path / "qasper" / split).mkdir(parents=True)
+        pq.write_table(pa.table({"text": rows}), tmp_path / "qasper" / split / "0000.parquet")
+    hub = {"path": str(tmp_path), "revision": "refs/convert/parquet"}
+    assert Source(None, hub).read("validation", {"text": "text"}).columns["text"] == ["b", "c"]
+    with pytest.raises(DataError, match="BuilderConfig 'qasper' not found"):
+        Source(None, {**hub, "name": "qasper"}).read("validation", {"text": "text"})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "task").glob("*.yaml")), ids=lambda path: path.stem)
+def test_task_files_name_what_the_hub_can_load(path: Path) -> None:
+    hub = yaml.safe_load(path.read_text())["data"].get("hub")
+    if hub is not None:
+        Source(None, hub).check(checks := Checks())
+        checks.finish()
+        assert set(hub) == {"path", "name", "revision"}
+        assert hub["revision"] is None or hub["name"] is None, "a converted branch has no named configurations"
 
 
 @pytest.mark.parametrize("error", [ConnectionError("no route"), FileNotFoundError("nothing"), ValueError("bad split")])

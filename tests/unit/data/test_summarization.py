@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +78,16 @@ def test_every_sentence_has_a_protected_marker(make: MakeData, tokenizer: PreTra
         assert (row["markers"][count:] == 0).all() and (row["targets"][count:] == 0).all()
 
 
+def test_the_tokens_of_a_sentence_are_one_unit(make: MakeData) -> None:
+    for row in rows_of(make()).values():
+        length, count = int(row["attention_mask"].sum()), int(row["sentence_mask"].sum())
+        markers, units = row["markers"][:count].tolist(), row["units"].tolist()
+        alone = {*markers, *range(length - 1, len(units))}
+        assert all(units[place] == place for place in alone), "markers, the last token, padding"
+        for marker, end in zip(markers, [*markers[1:], length - 1], strict=True):
+            assert set(units[marker + 1 : end]) == {marker + 1} and end > marker + 1
+
+
 def test_sentences_abstract_and_oracle(make: MakeData) -> None:
     rows = rows_of(make())
     chosen = {index: row["targets"].nonzero().flatten().tolist() for index, row in rows.items()}
@@ -143,6 +156,26 @@ def test_an_interrupted_encoding_leaves_nothing(
     left = [path.name for path in (cache_folder / "retention").iterdir() if path.suffix != ".lock"]
     assert left == []
     assert len(rows_of(make(*[ARTICLES[0]] * 50))) == 50
+
+
+def test_a_killed_encoding_leaves_no_half_split(
+    make: MakeData, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make(*[ARTICLES[0]] * 50)
+    encode = data.encode
+
+    def killed(documents: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
+        if indices[0] >= 40:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return encode(documents, indices)
+
+    monkeypatch.setattr(data, "encode", killed)
+    process = multiprocessing.get_context("fork").Process(target=data.setup, args=("test",))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert list((cache_folder / "retention").glob("articles-test-*.arrow")) == [], "nothing under the final name"
+    assert len(rows_of(make(*[ARTICLES[0]] * 50))) == 50, "and the lock of the dead process is free"
 
 
 def test_a_blank_abstract_is_named(make: MakeData) -> None:

@@ -37,6 +37,15 @@ def test_file_tasks(
     assert build(name).settings.seed == 3, "without a folder the hub is used"
 
 
+@pytest.mark.parametrize("name", sorted({path.stem for path in TASKS.glob("*.yaml")} - {"keywords"}))
+def test_local_files_are_not_called_the_benchmark(name: str, tmp_path: Path) -> None:
+    assert build(name).source_name(), "the hub's rows have a name"
+    there = {"dir": str(tmp_path)}
+    assert build(name, **there).source_name() == f"local files: {tmp_path.name}"
+    assert build(name, **there, source="a stand-in").source_name() == "a stand-in"
+    assert build(name, **there, source="a stand-in").source_name() != build(name).source_name()
+
+
 def test_keywords_task(tokenizer: PreTrainedTokenizerFast) -> None:
     data = build("keywords", train_size=16, test_size=4)
     assert isinstance(data, KeywordData)

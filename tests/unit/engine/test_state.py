@@ -116,3 +116,12 @@ def test_what_depends_on_the_tokens_is_made_once_per_set() -> None:
     short.apply(0, torch.zeros(2, 6, 1), Decision(keep_mask=keep([0], [1])), remember=False)
     short.cached("table", lambda: made.append(1))
     assert len(made) == 2
+
+
+def test_units_follow_their_tokens() -> None:
+    mask, nobody = torch.ones(1, 6, dtype=torch.long), torch.zeros(1, 6, dtype=torch.bool)
+    grouped = ForwardState(mask, nobody, None, torch.tensor([[0, 1, 1, 1, 4, 4]]))
+    grouped.apply(0, torch.zeros(1, 6, 1), Decision(keep_mask=keep([0, 2, 4, 5])), remember=False)
+    units = grouped.view(1, torch.zeros(1, 4, 1)).units
+    assert units is not None and units.tolist() == [[0, 1, 4, 4]]
+    assert state().view(0, torch.zeros(2, 6, 1)).units is None

@@ -19,8 +19,10 @@ from retention.modules.optimization import AdamWSettings
 from retention.modules.phases import Phases
 from retention.modules.summarization import article_mean, marker_states, select_sentences
 from retention.modules.teacher import Teacher
-from retention.policies import Adaptive, Dense
+from retention.policies import Adaptive, Dense, Random, Truncate
 from retention.policies.base import RetentionPolicy
+from retention.policies.key_norm import KeyNorm
+from retention.policies.tome import ToMe
 
 MakeModule = Callable[..., ExtractiveSummarizationModule]
 
@@ -58,6 +60,10 @@ def batch(batch_of: Any) -> dict[str, Any]:
         made["protected_mask"][row, places] = True
     made["sentences"] = [["one cat", "two dogs", "three birds"], ["four fish", "five cows"]]
     made["abstract"] = ["two dogs", "a cow"]
+    widths = [[1, 4, 1, 3, 1, 3, 1], [1, 3, 1, 3, 1, 1, 1, 1, 1, 1]]  # a marker, its sentence, ...; SEP; padding
+    made["units"] = torch.tensor(
+        [[sum(row[:n]) for n, width in enumerate(row) for _ in range(width)] for row in widths]
+    )
     return made
 
 
@@ -121,8 +127,9 @@ def test_scores_of_model_lead_and_oracle(make: MakeModule, batch: dict[str, Any]
     assert module.score(rows) == pytest.approx({"rouge1": 0.75, "rouge2": 0.5, "rougeLsum": 0.75})
     baselines = module.baselines(rows)
     assert baselines["lead_rouge1"] == 0.0, "one cat, four fish"
+    assert baselines["longest_rouge1"] == baselines["lead_rouge1"], "of equally long ones the first"
     assert baselines["oracle_rouge1"] == pytest.approx(0.5), "two dogs, four fish"
-    assert set(baselines) == {f"{who}_{name}" for who in ("lead", "oracle") for name in module.score(rows)}
+    assert set(baselines) == {f"{who}_{name}" for who in ("lead", "longest", "oracle") for name in module.score(rows)}
 
 
 @pytest.mark.parametrize(
@@ -140,10 +147,75 @@ def test_trigram_blocking_leaves_out_repetitions() -> None:
     assert select_sentences(scores, sentences, 3, trigram_blocking=True) == [0, 2, 3]
 
 
+RANKING: list[Callable[[], RetentionPolicy]] = [
+    lambda: Adaptive(dual=ExactDual(), rho=0.6, slope=0.3),
+    lambda: Adaptive(dual=ExactDual(), rho=0.6, slope=0.3, explore=1.0),
+    lambda: Random(rho=0.6, slope=0.3),
+    lambda: Truncate(rho=0.6, slope=0.3),
+    lambda: KeyNorm(rho=0.6, slope=0.3),
+]
+
+
+@pytest.mark.parametrize("policy", RANKING, ids=["adaptive", "exploring", "random", "truncate", "key_norm"])
+@pytest.mark.parametrize("training", [False, True])
+def test_sentences_stay_whole(
+    policy: Callable[[], RetentionPolicy], training: bool, make: MakeModule, batch: dict[str, Any]
+) -> None:
+    module = make(policy(), units="sentences").train(training)
+    for _ in range(5):
+        module.encode(batch)
+        report = module.last_report
+        assert report is not None and len(report.keep_indices) == 2
+        for layer, indices in report.keep_indices.items():
+            for row, kept in enumerate(indices.tolist()):
+                wanted = int(module.policy.counts[module.policy.layers.index(layer), row])
+                assert sum(place >= 0 for place in kept) == max(wanted, int(batch["protected_mask"][row].sum()))
+                assert _parts(batch["units"][row].tolist(), kept) <= 1, "the last sentence that fits in part"
+
+
+def _parts(units: list[int], kept: list[int]) -> int:
+    """Units that are kept in part; of such a one the first tokens must be kept."""
+    cut = 0
+    for start in sorted(set(units)):
+        there = [place in kept for place, unit in enumerate(units) if unit == start]
+        assert there == sorted(there, reverse=True)
+        cut += any(there) and not all(there)
+    return cut
+
+
+def test_tokens_by_themselves_split_sentences(make: MakeModule, batch: dict[str, Any]) -> None:
+    module = make(Random(rho=0.6, slope=0.3)).eval()
+    module.encode(batch)
+    assert module.last_report is not None
+    kept = module.last_report.keep_indices[1].tolist()[0]
+    there = [place in kept for place in range(14)]
+    assert any(0 < sum(there[start:end]) < end - start for start, end in ((1, 5), (6, 9)))
+
+
+def test_soft_gates_are_drawn_once_per_sentence(make: MakeModule, batch: dict[str, Any]) -> None:
+    module = make(Adaptive(dual=ExactDual(), rho=0.6, slope=0.0), units="sentences").train()
+    module.policy.phase = "soft"
+    differ = 0
+    for _ in range(20):
+        weights = module.encode(batch).weights
+        sentences = [weights[row, start:end].tolist() for row, start, end in ((0, 1, 5), (0, 6, 9), (1, 1, 4))]
+        assert all(len(set(gates)) == 1 for gates in sentences)
+        differ += sentences[0][0] != sentences[1][0]
+    assert differ > 0, "each sentence has a draw of its own"
+    loss = module.task_loss(module(batch), batch)
+    loss.backward()
+    assert all(value.grad is not None for value in module.policy.scorers.parameters())  # type: ignore[union-attr]
+
+
+def test_merging_cannot_keep_sentences_whole(make: MakeModule) -> None:
+    with pytest.raises(ConfigError, match=r"task\.module\.units: sentences need a policy that ranks, tome does not"):
+        make(ToMe(rho=0.5), units="sentences")
+
+
 def test_bad_settings() -> None:
     with pytest.raises(ConfigError) as raised:
-        ExtractiveSummarizationModule.check_settings(sentences=0, dropout=1.0)
-    assert [problem.key for problem in raised.value.problems] == ["sentences", "dropout"]
+        ExtractiveSummarizationModule.check_settings(sentences=0, units="words", dropout=1.0)
+    assert [problem.key for problem in raised.value.problems] == ["sentences", "units", "dropout"]
 
 
 def test_a_teacher_does_not_remember_logits_that_depend_on_the_batch(make: MakeModule, batch: dict[str, Any]) -> None:

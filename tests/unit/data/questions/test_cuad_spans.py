@@ -98,5 +98,30 @@ def test_a_misplaced_clause_is_named(made: Any, tokenizer: Any, tmp_path: Path) 
     contract = made.contract("c", TEXT, law=["english law"])
     contract["paragraphs"][0]["qas"][0]["answers"][0]["answer_start"] = 3
     (tmp_path / "test.json").write_text(json.dumps({"data": [contract]}))
-    with pytest.raises(DataError, match=r"contract 1, question c__law: 'english law' is not at character 3"):
+    with pytest.raises(
+        DataError, match=r"document 1 \(c\), paragraph 1, question 1, answer 1: 'english law' is not at"
+    ):
         loaded(made, tokenizer, tmp_path)
+
+
+def test_a_question_asked_once_per_answer_is_one_question(made: Any, tokenizer: Any, tmp_path: Path) -> None:
+    """The published training file numbers its questions: <title>__<category>_0, _1, ..."""
+    contract = made.contract("c", TEXT, law=["english law"], none=[])
+    [paragraph] = contract["paragraphs"]
+    asked, other = paragraph["qas"]
+    start = TEXT.index("german corpus")
+    second = {**asked, "id": "c__law_1", "answers": [{"text": "german corpus", "answer_start": start}]}
+    paragraph["qas"] = [{**asked, "id": "c__law_0"}, second, {**other, "id": "c__none_0"}]
+    (tmp_path / "test.json").write_text(json.dumps({"data": [contract]}))
+    data = loaded(made, tokenizer, tmp_path, categories=["law"])
+    assert data.describe()["questions"]["test"] == 1
+    scores = found(data, {0: {"english law": -0.01, "german corpus": -0.02}})
+    assert (scores["aupr"], scores["count_clauses"]) == (pytest.approx(1.0), 2)
+
+
+def test_what_was_done_to_the_contracts_is_in_the_record(made: Any, tokenizer: Any, tmp_path: Path) -> None:
+    made.write_contracts(tmp_path, "test", made.contract("c", TEXT, law=["english law"]))
+    settings = {"max_document_length": 9, "categories": ["law"], "local_note": "made-up contracts"}
+    described = loaded(made, tokenizer, tmp_path, **settings).describe()
+    assert described["source"] == "made-up contracts; the first 9 tokens of each; 1 of the kinds of clauses"
+    assert described["truncated"]["test"] == 1, "one contract, whatever its windows"

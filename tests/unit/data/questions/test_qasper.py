@@ -228,3 +228,15 @@ def test_bad_settings(made: Any, tmp_path: Path) -> None:
         made.qasper(tmp_path, silver_f1=0.0, negatives=1.0, max_question_length=40, distractor_tokens=0)
     keys = {problem.key for problem in caught.value.problems}
     assert {"silver_f1", "negatives", "distractor_tokens"} <= keys
+
+
+def test_marks_to_read_the_score_by(made: Any, tokenizer: Any, tmp_path: Path) -> None:
+    papers = [
+        paper_of(made, made.answer(yes_no=True)),
+        paper_of(made, made.answer(yes_no=True), made.answer(unanswerable=True)),
+        paper_of(made, made.answer(extractive_spans=["BERT"])),
+    ]
+    data = loaded(made, tokenizer, tmp_path, *papers, local_note="made-up papers")
+    scores = says(data, ("yes", None), ("yes", None), ("yes", None))
+    assert scores["fixed_f1"] == scores["answer_f1"] == pytest.approx(2 / 3) and scores["oracle_f1"] == 1.0
+    assert data.describe()["source"] == "made-up papers"

@@ -1,0 +1,41 @@
+"""Articles with abstracts, from a local folder or the hub."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasets import Dataset
+
+from retention.data.benchmark import BenchmarkData
+from retention.data.table import check_columns
+from retention.errors import Checks
+
+
+class ArticleData(BenchmarkData):
+    """Base of the summarization tasks; documents have the columns ``text`` and ``abstract``.
+
+    A local folder holds ``<split>.parquet``, ``.csv`` or ``.jsonl``.
+    """
+
+    def __init__(self, *, article_column: str, abstract_column: str, **settings: Any) -> None:
+        """Check the configuration; nothing is read before ``setup``.
+
+        Args:
+            article_column: column with the article.
+            abstract_column: column with its abstract.
+            settings: see ``BenchmarkData``.
+
+        Raises:
+            ConfigError: everything wrong with the arguments.
+        """
+        self._columns = {"article_column": article_column, "abstract_column": abstract_column}
+        super().__init__(**settings)
+
+    def check(self, checks: Checks) -> None:
+        check_columns(checks, self._columns)
+        super().check(checks)
+
+    def load(self, split: str) -> Dataset:
+        table = self.source.read(split, self._columns)
+        articles, abstracts = (table.texts(column) for column in self._columns.values())
+        return Dataset.from_dict({"text": articles, "abstract": abstracts})
