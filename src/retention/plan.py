@@ -178,7 +178,7 @@ def build_parts(config: DictConfig) -> Parts:
 
 def writes(module_type: Any) -> bool:
     """Whether a head, given as the partial call of its class, writes text."""
-    return bool(getattr(module_type.func, "writes", False))
+    return bool(module_type.func.writes)
 
 
 def _fit_together(policy: RetentionPolicy | None, shape: EncoderShape, name: str, layers: Any) -> None:

@@ -62,6 +62,7 @@ class RetentionModule(pl.LightningModule):
 
     # Whether the logits of a row are as many in every batch, or as many as the batch's longest row has.
     fixed_width: ClassVar[bool] = True
+    writes: ClassVar[bool] = False  # whether the head is a decoder, which comes with its encoder
 
     def __init__(
         self,
