@@ -2,8 +2,13 @@
 
 All variants run in one process on the same batches, in turn (A B C A B C ...); a speed-up is the median of the ratios
 dense / variant taken round by round, with the 10th and 90th percentile. The dense rivals are the model with each of
-its attention implementations, on length-bucketed batches, and on real texts also with every text padded to the full
-length; the fastest of them is the baseline. `ideal` is the ratio of FLOPs on the real tokens of these batches.
+its attention implementations, on length-bucketed batches; on real texts also with every text padded to the full length,
+and with the texts laid end to end without padding (on CUDA in every case, where the family has it); and with --compile
+through torch.compile. The fastest of them is the baseline; one that cannot run here is left out and named with the
+reason. `ideal` is the ratio of FLOPs on the real tokens of these batches.
+
+A training step also says how much it keeps for its backward pass: bytes of saved activations, without weights,
+gradients, optimiser and libraries, which are all of a process's memory that removal cannot change.
 
 Policies are freshly initialised: how many tokens go on after a layer depends on the budget alone, so random scores
 take the same time as trained ones (`threshold`, whose counts follow the scores, is the exception).
@@ -68,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--warmup", type=int, default=default.warmup, help="rounds before them")
     how.add_argument("--threads", type=int, help="of PyTorch (default: its own choice)")
     how.add_argument("--device", default=_device(), help=f"{' | '.join(DEVICES)} (default here: %(default)s)")
-    how.add_argument("--dtype", default=default.dtype, help=" | ".join(DTYPES))
+    how.add_argument("--dtype", default=default.dtype, help=f"{' | '.join(DTYPES)}; training: autocast")
     how.add_argument("--memory", action="store_true", help="also peak memory, every variant in a process of its own")
     how.add_argument("--seed", type=int, default=default.seed)
     how.add_argument("--name", help="of the record file in results/speed (default: <backbone>_<task>)")

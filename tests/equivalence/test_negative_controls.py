@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from retention.engine import Retainer
+from retention.engine import Retainer, adapters
 
 SEEN = 1e-4  # twenty times the tolerance of the oracle
 
@@ -59,12 +59,15 @@ def test_positions_counted_anew_are_seen(
     def wrong(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         return REINDEX[relative](encoder, kwargs, args, layer)
 
-    with torch.no_grad(), Retainer(encoder, fixed_gate(keep), layers=[0, 2]):
-        for layer in layers_of(encoder):  # after the engine's own hooks
-            layer.register_forward_pre_hook(wrong, with_kwargs=True)
-        removed = encoder(**batch).last_hidden_state
-    right = build(relative)
-    assert (removed - masked_states(right, batch, keep))[keep[2]].abs().max() > SEEN
+    masked = masked_states(build(relative), batch, keep)
+    for place in adapters()[relative].places:
+        with torch.no_grad(), Retainer(encoder, fixed_gate(keep), layers=[0, 2], place=place):
+            # after the engine's own hooks
+            hooks = [layer.register_forward_pre_hook(wrong, with_kwargs=True) for layer in layers_of(encoder)]
+            removed = encoder(**batch).last_hidden_state
+        for hook in hooks:
+            hook.remove()
+        assert (removed - masked)[keep[2]].abs().max() > SEEN
 
 
 def test_one_wrong_token_is_seen(
@@ -81,11 +84,13 @@ def test_one_wrong_token_is_seen(
     victim = int(keep[2][0].nonzero()[1])
     for mask in wrong.values():
         mask[0, victim] = False
-    with torch.no_grad(), Retainer(encoder, fixed_gate(wrong), layers=[0, 2]):
-        removed = encoder(**batch).last_hidden_state
-    difference = (removed - masked_states(encoder, batch, keep)).abs().amax(2)
-    assert difference[0][wrong[2][0]].max() > SEEN
-    assert difference[1:][keep[2][1:]].max() < 5e-6  # the other samples are not touched
+    masked = masked_states(encoder, batch, keep)
+    for place in adapters()[family].places:
+        with torch.no_grad(), Retainer(encoder, fixed_gate(wrong), layers=[0, 2], place=place):
+            removed = encoder(**batch).last_hidden_state
+        difference = (removed - masked).abs().amax(2)
+        assert difference[0][wrong[2][0]].max() > SEEN
+        assert difference[1:][keep[2][1:]].max() < 5e-6  # the other samples are not touched
 
 
 def test_a_band_by_new_positions_is_seen(

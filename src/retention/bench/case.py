@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
+from retention.bench.activations import Activations
+from retention.bench.availability import available
 from retention.bench.inputs import make_inputs
 from retention.bench.memory import Peak, peak_alone
 from retention.bench.plan import Plan
-from retention.bench.timing import Spread, interleaved, ratios, waiter
+from retention.bench.timing import Spread, interleaved, ratios, release, waiter
 from retention.bench.variants import Spec, Workshop, specs
 from retention.core.flops import EncoderShape
 from retention.engine import ForwardReport
@@ -26,10 +28,12 @@ class Ledger:
     Attributes:
         ideal_speedup: dense FLOPs / (FLOPs on the kept tokens + FLOPs of the scorers), on real tokens.
         kept_share: ``mean`` over the gated layers and ``by_layer``, of kept / real tokens, mean over samples.
+        gflops_by_layer: ``dense`` and ``policy``, per batch, [L] each; a layer's gate is part of it.
     """
 
     ideal_speedup: float
     kept_share: dict[str, Any]
+    gflops_by_layer: dict[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Row:
         speedup: against the baseline.
         ledger: of a variant that removes tokens.
         peak: None = not measured.
+        activations: of a training step.
     """
 
     spec: Spec
@@ -49,6 +54,7 @@ class Row:
     speedup: Spread
     ledger: Ledger | None
     peak: Peak | None
+    activations: Activations | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class Case:
         scoring: policy -> cost of its scorers, as a share of the dense model with the same attention.
         note: what the texts are.
         threads: of PyTorch.
+        unavailable: dense variant -> why it cannot run here.
     """
 
     length: int
@@ -70,7 +77,8 @@ class Case:
     scoring: dict[str, Spread]
     note: dict[str, Any]
     threads: int
-    wall_s: float = field(default=0.0)
+    wall_s: float = 0.0
+    unavailable: dict[str, str] = field(default_factory=dict)
 
     def row(self, name: str) -> Row:
         """The row of a variant."""
@@ -96,8 +104,8 @@ def measure(plan: Plan, length: int, batch_size: int, *, memory: bool, tell: Cal
     tell(f"{title}: preparing")
     inputs = make_inputs(plan, length, batch_size)
     workshop = Workshop(plan, inputs.to(settings.device))
-    wanted = specs(plan, inputs)
-    variants = {spec.name: workshop.build(spec) for spec in wanted}
+    variants, unavailable = available(workshop, specs(plan, inputs), title, tell)
+    wanted = [variant.spec for variant in variants.values()]
     ledgers = {
         name: ledger(plan.shape, variant.policy.scorer_macs(), variant.reports(), early=_early(plan, variant.spec))
         for name, variant in variants.items()
@@ -110,6 +118,9 @@ def measure(plan: Plan, length: int, batch_size: int, *, memory: bool, tell: Cal
         wait=waiter(settings.device),
         tell=_Progress(title, tell),
     )
+    saved = {name: variant.activations() for name, variant in variants.items()}
+    del workshop, variants  # the processes that measure memory need what these hold of the device
+    release(settings.device)
     peaks: dict[str, Peak] = {}
     for spec in wanted if memory else ():
         if not spec.keeps_all:
@@ -117,11 +128,27 @@ def measure(plan: Plan, length: int, batch_size: int, *, memory: bool, tell: Cal
             peaks[spec.name] = peak_alone(settings, spec, inputs)
     baseline = fastest_dense(wanted, seconds)
     rows = [
-        Row(spec, seconds[spec.name], ratios(seconds[baseline], seconds[spec.name]), *_both(ledgers, peaks, spec.name))
+        Row(
+            spec=spec,
+            seconds=seconds[spec.name],
+            speedup=ratios(seconds[baseline], seconds[spec.name]),
+            ledger=ledgers.get(spec.name),
+            peak=peaks.get(spec.name),
+            activations=saved[spec.name],
+        )
         for spec in wanted
     ]
-    threads, wall_s = torch.get_num_threads(), time.perf_counter() - started
-    return Case(length, batch_size, baseline, rows, scoring_cost(plan, wanted, seconds), inputs.note, threads, wall_s)
+    return Case(
+        length=length,
+        batch_size=batch_size,
+        baseline=baseline,
+        rows=rows,
+        scoring=scoring_cost(plan, wanted, seconds),
+        note=inputs.note,
+        threads=torch.get_num_threads(),
+        wall_s=time.perf_counter() - started,
+        unavailable=unavailable,
+    )
 
 
 def ledger(shape: EncoderShape, macs: dict[int, int], reports: Sequence[ForwardReport], *, early: bool) -> Ledger:
@@ -133,13 +160,16 @@ def ledger(shape: EncoderShape, macs: dict[int, int], reports: Sequence[ForwardR
         reports: of the batches.
         early: whether tokens left between attention and feed-forward.
     """
-    costs = [report.flops(shape, macs, before_feed_forward=early) for report in reports]
-    dense, spent = (sum(each) for each in zip(*costs, strict=True))
+    each = [report.flops_by_layer(shape, macs, before_feed_forward=early) for report in reports]
+    costs = torch.tensor(each, dtype=torch.float64)  # [batches, 2, L]
+    dense, spent = costs.sum((0, 2)).tolist()
     by_layer = {
         layer: float(torch.cat([report.kept[layer] / report.lengths for report in reports]).mean())
         for layer in sorted(reports[0].kept)
     }
-    return Ledger(dense / spent, {"mean": fmean(by_layer.values()), "by_layer": by_layer})
+    kept_share = {"mean": fmean(by_layer.values()), "by_layer": by_layer}
+    gflops = dict(zip(("dense", "policy"), (costs.mean(0) / 1e9).tolist(), strict=True))
+    return Ledger(dense / spent, kept_share, gflops)
 
 
 def fastest_dense(wanted: Sequence[Spec], seconds: dict[str, list[float]]) -> str:
@@ -163,10 +193,6 @@ def scoring_cost(plan: Plan, wanted: Sequence[Spec], seconds: dict[str, list[flo
 
 def _early(plan: Plan, spec: Spec) -> bool:
     return spec.contender is not None and plan.contenders[spec.contender].place == "after_attention"
-
-
-def _both(ledgers: dict[str, Ledger], peaks: dict[str, Peak], name: str) -> tuple[Ledger | None, Peak | None]:
-    return ledgers.get(name), peaks.get(name)
 
 
 class _Progress:

@@ -127,7 +127,8 @@ def backbone_node(settings: Settings) -> Mapping[str, Any] | None:
         return {"_target_": f"{target}.Pretrained", "name": Path(settings.path).resolve().name, "path": settings.path}
     shape = settings.shape or "minilm"
     preset = SHAPES[shape]
-    fields = {**preset["fields"], "max_position_embeddings": max(512, *settings.lengths)}
+    spare = 2 if shape == "longformer" else 0  # its first token has the row after padding's
+    fields = {**preset["fields"], "max_position_embeddings": max(512, *settings.lengths) + spare}
     return {"_target_": f"{target}.Scratch", "name": f"{shape}-random", **preset, "fields": fields}
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import median
+from typing import Any
 
 from retention.bench.case import Case, Row
 from retention.bench.plan import Plan
 from retention.records import Record, Speed, build_record
 
 _HEADER = ("variant", "kept", "ms/batch", "speed-up", "10-90 %", "ideal", "of ideal", "peak MiB")
+_SAVED_HEADER = ("saved MiB", "of dense")
 
 
 def table(plan: Plan, case: Case) -> str:
@@ -22,11 +24,16 @@ def table(plan: Plan, case: Case) -> str:
         f"{settings.rounds} rounds of {settings.batches} batches"
     )
     rows = f"{note['rows']} texts: {note['source']}; mean {note['mean_length']:.0f} tokens"
-    lines = _aligned([_HEADER, *(_cells(case, row, settings.batches) for row in case.rows)])
+    training = settings.phase == "train"
+    header = _HEADER + _SAVED_HEADER * training
+    lines = _aligned([header, *(_cells(case, row, settings.batches, training) for row in case.rows)])
     notes = [f"speed-up against {case.baseline}, round by round; ideal = FLOPs on real tokens, scorers included"]
+    notes += ["saved = activations that a step keeps for its backward pass, per batch"] * training
+    notes += [f"{name} is left out: {reason}" for name, reason in case.unavailable.items()]
     for name, cost in case.scoring.items():
         low, high = f"{100 * cost.low:+.1f}", f"{100 * cost.high:+.1f}"
         notes.append(f"scoring alone ({name}, nothing removed): {100 * cost.median:+.1f} % of dense ({low} to {high})")
+    notes += _layers(case)
     return "\n".join([title, f"{rows}, {100 * note['padding']:.1f} % padding", "", *lines, "", *notes]) + "\n"
 
 
@@ -35,7 +42,9 @@ def records(plan: Plan, case: Case, argv: Sequence[str]) -> list[Record]:
 
     Besides the fields of ``Speed``: ``kept_share`` and ``data`` as in quality records; ``timing`` with the milliseconds
     per batch (median over rounds) of the policy and of every dense variant, rounds, warm-up, threads and what scoring
-    alone costs; ``rest_mib`` and ``baseline_rest_mib``, memory in use before the first batch.
+    alone costs; ``rest_mib`` and ``baseline_rest_mib``, memory in use before the first batch; ``gflops_by_layer`` of a
+    batch, ``dense`` and ``policy``; ``activations`` of a training step, see there; ``unavailable``, dense variants that
+    the platform could not run, with the reason.
     """
     return [_record(plan, case, row, argv) for row in case.rows if row.ledger is not None]
 
@@ -80,12 +89,44 @@ def _record(plan: Plan, case: Case, row: Row, argv: Sequence[str]) -> Record:
         "threads": case.threads,
         "scoring_share": None if cost is None else cost.as_dict(),
     }
+    record["gflops_by_layer"] = row.ledger.gflops_by_layer
+    record["activations"] = _activations(case, row)
+    record["unavailable"] = case.unavailable
     record["rest_mib"] = None if row.peak is None else row.peak.rest_mib
     record["baseline_rest_mib"] = None if baseline.peak is None else baseline.peak.rest_mib
     return record
 
 
-def _cells(case: Case, row: Row, batches: int) -> tuple[str, ...]:
+def _activations(case: Case, row: Row) -> dict[str, Any] | None:
+    """What a training step keeps for its backward pass, in MiB per batch, of the policy and of the baseline.
+
+    ``saved_by_layer`` is cumulative: in use when each layer has run. A compiled model has no layers to watch, so that
+    of the dense model is from the first dense variant.
+    """
+    baseline, dense = case.row(case.baseline).activations, case.rows[0].activations
+    if row.activations is None or baseline is None or dense is None:
+        return None
+    return {
+        "saved_mib": row.activations.saved_mib,
+        "baseline_saved_mib": baseline.saved_mib,
+        "share": row.activations.saved_mib / baseline.saved_mib,
+        "saved_by_layer": list(row.activations.by_layer),
+        "dense_saved_by_layer": list(dense.by_layer),
+    }
+
+
+def _layers(case: Case) -> list[str]:
+    """Where the FLOPs go: one line for the dense model, one per policy and share."""
+    spent = {row.spec.name: row.ledger.gflops_by_layer for row in case.rows if row.ledger is not None}
+    if not spent:
+        return []
+    lines = [("GFLOPs per batch in layer", *(str(layer) for layer in range(len(next(iter(spent.values()))["dense"]))))]
+    lines.append(("dense", *(f"{value:.3g}" for value in next(iter(spent.values()))["dense"])))
+    lines += [(name, *(f"{value:.3g}" for value in costs["policy"])) for name, costs in spent.items()]
+    return ["", *_aligned(lines)]
+
+
+def _cells(case: Case, row: Row, batches: int, training: bool) -> tuple[str, ...]:
     speed = "baseline" if row.spec.name == case.baseline else f"{row.speedup.median:.2f}"
     spread = "" if row.spec.name == case.baseline else f"{row.speedup.low:.2f}-{row.speedup.high:.2f}"
     kept, ideal, share = "100.0 %", "", ""
@@ -94,7 +135,13 @@ def _cells(case: Case, row: Row, batches: int) -> tuple[str, ...]:
         ideal = f"{row.ledger.ideal_speedup:.2f}"
         share = f"{100 * row.speedup.median / row.ledger.ideal_speedup:.0f} %"
     peak = "" if row.peak is None else f"{row.peak.peak_mib:.0f}"
-    return row.spec.name, kept, f"{_milliseconds(row, batches):.1f}", speed, spread, ideal, share, peak
+    cells = (row.spec.name, kept, f"{_milliseconds(row, batches):.1f}", speed, spread, ideal, share, peak)
+    return cells + _saved_cells(case, row) * training
+
+
+def _saved_cells(case: Case, row: Row) -> tuple[str, ...]:
+    account = _activations(case, row)
+    return ("", "") if account is None else (f"{account['saved_mib']:.1f}", f"{100 * account['share']:.0f} %")
 
 
 def _milliseconds(row: Row, batches: int) -> float:

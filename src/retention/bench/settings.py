@@ -13,7 +13,7 @@ from retention.errors import Checks
 PHASES = ("inference", "train")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("cpu", "cuda")
-VOCABULARY = 30522  # of random weights: that of bert-base-uncased
+VOCABULARY = 30522  # of random weights, whatever their shape: that of bert-base-uncased
 
 _BERT = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 _MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
@@ -24,6 +24,17 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "bert": {"model_type": "bert", "fields": _BERT},
     "minilm": {"model_type": "bert", "fields": _MINILM},
+    "longformer": {"model_type": "longformer", "fields": {**_BERT, "attention_window": 512}},
+    "modernbert": {
+        "model_type": "modernbert",
+        "fields": {
+            "hidden_size": 768,
+            "num_hidden_layers": 22,
+            "num_attention_heads": 12,
+            "intermediate_size": 1152,
+            **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0),
+        },
+    },
 }
 
 
@@ -96,8 +107,8 @@ class Settings:
             checks.require(value in known, flag, f"must be one of {', '.join(known)}, got {value!r}")
         there = self.device != "cuda" or torch.cuda.is_available()
         checks.require(there, "--device", "this machine has no CUDA device; use --device cpu")
-        plain = self.phase != "train" or self.dtype == "float32"
-        checks.require(plain, "--dtype", f"--phase train is measured in float32 only, got {self.dtype!r}")
+        stable = self.phase != "train" or self.dtype != "float16"
+        checks.require(stable, "--dtype", "--phase train has no loss scaler, which float16 needs; use bfloat16")
         message = "is the baseline and always measured; name policies that remove tokens"
         checks.require("dense" not in self.policies, "--policy", message)
 

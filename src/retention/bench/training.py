@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 
+from retention.bench.activations import Activations, saved_by
+from retention.engine import adapter_for
 from retention.policies import RetentionPolicy
 
 _RATE = 1e-6  # the cost does not depend on it; the weights should stay sane over many rounds
@@ -17,26 +19,33 @@ _RATE = 1e-6  # the cost does not depend on it; the weights should stay sane ove
 class TrainingStep:
     """A step in the removal phase, whose forward pass is that of inference with a straight-through gradient.
 
-    The labels are all class 0: they do not change the cost.
+    Weights are float32; half precision is autocast round the forward pass. The labels are all class 0: they do not
+    change the cost.
 
     Args:
         forward: batch -> states [B, M, D], the first token of each text first.
+        encoder: what is trained.
         optimizer: of the encoder, shared by all variants, so that its state is in memory once.
         policy: trained as well where it has parameters; None = dense.
         hidden_size: D.
+        dtype: of the forward pass.
     """
 
     def __init__(
         self,
         forward: Callable[[dict[str, Tensor]], Tensor],
+        encoder: nn.Module,
         optimizer: Optimizer,
         policy: RetentionPolicy | None,
         hidden_size: int,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.forward = forward
+        self.encoder = encoder
         self.policy = policy
-        device = optimizer.param_groups[0]["params"][0].device
-        self.head = nn.Linear(hidden_size, 2).to(device)
+        self.dtype = dtype
+        self.device = optimizer.param_groups[0]["params"][0].device
+        self.head = nn.Linear(hidden_size, 2).to(self.device)
         own = [*self.head.parameters(), *(() if policy is None else policy.parameters())]
         self.optimizers = (optimizer, AdamW(own, lr=_RATE))
 
@@ -48,10 +57,23 @@ class TrainingStep:
     def __call__(self, batch: dict[str, Tensor]) -> None:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        logits = self.head(self.forward(batch)[:, 0])
-        loss = F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
-        if self.policy is not None and self.policy.constrained:
-            loss = loss + self.policy.budget_loss()
-        loss.backward()  # type: ignore[no-untyped-call]
+        self.loss(batch).backward()  # type: ignore[no-untyped-call]
         for optimizer in self.optimizers:
             optimizer.step()
+
+    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """What is minimised, a scalar."""
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            logits = self.head(self.forward(batch)[:, 0])
+            labels = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+            loss = F.cross_entropy(logits, labels)
+            if self.policy is not None and self.policy.constrained:
+                loss = loss + self.policy.budget_loss()
+        return loss
+
+    def activations(self, batch: dict[str, Tensor]) -> Activations:
+        """What a step on this batch keeps for its backward pass, beside all weights and the batch itself."""
+        modules = (self.encoder, self.head, *(() if self.policy is None else (self.policy,)))
+        weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+        layers = adapter_for(self.encoder.config.model_type).layers(self.encoder)  # type: ignore[union-attr, arg-type]
+        return saved_by(lambda: self.loss(batch), layers, [*weights, *batch.values()])

@@ -6,14 +6,17 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from retention.bench.activations import Activations
 from retention.bench.forwards import Dense, EngineDense, KeepsAll, Retained
 from retention.bench.inputs import Batch, Inputs
+from retention.bench.packed import FAMILIES, PackedDense, packed, packed_implementation
 from retention.bench.plan import Plan
-from retention.bench.settings import DTYPES
+from retention.bench.settings import DTYPES, VOCABULARY
 from retention.bench.training import TrainingStep
 from retention.engine import ForwardReport, Gate, Retainer
 from retention.errors import ConfigError, Problem, RetentionError
@@ -30,6 +33,7 @@ class Spec:
         attention: attention implementation.
         padded: whether texts are padded to the full length.
         compiled: whether the encoder goes through ``torch.compile``.
+        packed: whether texts are laid end to end without padding, see ``PackedDense``.
         engine: whether the dense model's attention is the engine's, which the contenders have.
         contender: index in ``Plan.contenders``; None = dense.
         keeps_all: whether the contender only scores, and removes nothing.
@@ -39,6 +43,7 @@ class Spec:
     attention: str
     padded: bool = False
     compiled: bool = False
+    packed: bool = False
     engine: bool = False
     contender: int | None = None
     keeps_all: bool = False
@@ -52,11 +57,19 @@ def specs(plan: Plan, inputs: Inputs) -> list[Spec]:
         found.append(Spec("dense-engine", best, engine=True))
     if inputs.padded is not None:
         found.append(Spec(f"dense-{best}-padded", best, padded=True))
+    if _can_be_packed(plan, inputs):
+        found.append(Spec("dense-packed", best, packed=True))
     if plan.settings.compiled:
         found.append(Spec(f"dense-{best}-compiled", best, compiled=True))
     for index, contender in enumerate(plan.contenders):
         found.append(Spec(contender.title, _attention(plan, index), contender=index))
     return found + ([] if plan.settings.phase == "train" else _scoring(plan))
+
+
+def _can_be_packed(plan: Plan, inputs: Inputs) -> bool:
+    """Where it can be faster: on texts with padding, and on CUDA, whose kernel skips what windows leave out."""
+    family = str(plan.backbone.config(VOCABULARY).model_type)
+    return family in FAMILIES and (inputs.padded is not None or plan.settings.device == "cuda")
 
 
 def _attention(plan: Plan, index: int) -> str:
@@ -96,6 +109,12 @@ class Variant:
     retainer: Retainer | None = None
     policy: RetentionPolicy | None = None
 
+    def activations(self) -> Activations | None:
+        """What a training step keeps for its backward pass, mean over the batches; None for inference."""
+        if not isinstance(self.step, TrainingStep):
+            return None
+        return Activations.mean([self.step.activations(batch) for batch in self.batches])
+
     def calls(self) -> list[Callable[[], None]]:
         """One call per batch."""
         return [partial(self.step, batch) for batch in self.batches]
@@ -124,39 +143,53 @@ class Workshop:
         self.plan = plan
         self.inputs = inputs
         self._encoders: dict[tuple[str, bool], nn.Module] = {}
+        self._dtype = DTYPES[plan.settings.dtype]
         self._optimizer: torch.optim.Optimizer | None = None
 
     def build(self, spec: Spec) -> Variant:
         """One variant, ready to run."""
         encoder = self._encoder(spec)
-        batches = self.inputs.padded if spec.padded and self.inputs.padded is not None else self.inputs.bucketed
         if spec.contender is None:
-            plain = Dense(torch.compile(encoder) if spec.compiled else encoder)
-            forward = EngineDense(encoder) if spec.engine else plain
-            return Variant(spec, batches, self._step(forward, encoder, None))
+            forward = self._dense(spec, encoder)
+            return Variant(spec, self._batches(spec, encoder), self._step(forward, encoder, None))
         policy = self._policy(spec.contender)
         gate: Gate = KeepsAll(policy) if spec.keeps_all else policy
         place = self.plan.contenders[spec.contender].place
         retained = Retained(encoder, gate, policy.layers, place)
         step = self._step(retained, encoder, policy)
-        return Variant(spec, batches, step, retained.retainer, policy)
+        return Variant(spec, self.inputs.bucketed, step, retained.retainer, policy)
+
+    def _dense(self, spec: Spec, encoder: nn.Module) -> Callable[[Batch], Tensor]:
+        if spec.packed:
+            return PackedDense(encoder)
+        return EngineDense(encoder) if spec.engine else Dense(torch.compile(encoder) if spec.compiled else encoder)
+
+    def _batches(self, spec: Spec, encoder: Any) -> list[Batch]:
+        if spec.packed:
+            return [packed(batch, encoder.config) for batch in self.inputs.bucketed]
+        return self.inputs.padded if spec.padded and self.inputs.padded is not None else self.inputs.bucketed
 
     def _encoder(self, spec: Spec) -> nn.Module:
         """One encoder per attention implementation, and one for compilation; all have the parameters of the first."""
-        key = (spec.attention, spec.compiled)
+        settings = self.plan.settings
+        attention = packed_implementation(settings.device, self._dtype) if spec.packed else spec.attention
+        key = (attention, spec.compiled)
         if key not in self._encoders:
-            settings = self.plan.settings
             backbone = copy.deepcopy(self.plan.backbone)
-            backbone.attn_implementation = spec.attention
-            encoder = _loaded(backbone, self.inputs.vocab_size).to(settings.device, DTYPES[settings.dtype])
+            backbone.attn_implementation = attention
+            encoder = _loaded(backbone, self.inputs.vocab_size).to(settings.device, self._weights_dtype)
             for first in self._encoders.values():
                 encoder.load_state_dict(first.state_dict(keep_vars=True), assign=True)
             self._encoders[key] = encoder.train(settings.phase == "train")
         return self._encoders[key]
 
+    @property
+    def _weights_dtype(self) -> torch.dtype:
+        return torch.float32 if self.plan.settings.phase == "train" else self._dtype
+
     def _policy(self, index: int) -> RetentionPolicy:
         settings = self.plan.settings
-        policy = copy.deepcopy(self.plan.contenders[index].policy).to(settings.device, DTYPES[settings.dtype])
+        policy = copy.deepcopy(self.plan.contenders[index].policy).to(settings.device, self._weights_dtype)
         return policy.train(settings.phase == "train")
 
     def _step(
@@ -166,7 +199,7 @@ class Workshop:
             return partial(_infer, forward)
         if self._optimizer is None:
             self._optimizer = TrainingStep.optimizer_of(encoder)
-        return TrainingStep(forward, self._optimizer, policy, self.plan.shape.hidden_size)
+        return TrainingStep(forward, encoder, self._optimizer, policy, self.plan.shape.hidden_size, self._dtype)
 
 
 def _loaded(backbone: Backbone, vocab_size: int) -> nn.Module:

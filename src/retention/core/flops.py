@@ -22,6 +22,8 @@ class EncoderShape:
         position_macs: multiply-accumulates per token for scores against relative positions.
         global_heads: attention heads, where global tokens see all others through projections of their own; 0 = the
             family has no such tokens.
+        embedding_macs: multiply-accumulates per token that bring embeddings to width D before layer 0.
+        batch_macs: multiply-accumulates of each layer that are spent once per batch, whatever its tokens.
     """
 
     num_layers: int
@@ -32,6 +34,8 @@ class EncoderShape:
     attention_size: int | None = None
     position_macs: int = 0
     global_heads: int = 0
+    embedding_macs: int = 0
+    batch_macs: int = 0
 
     def window(self, layer_idx: int) -> int | None:
         """Keys seen on each side in this layer, None = all."""
@@ -49,8 +53,12 @@ def layer_flops(
     """FLOPs (2 per multiply-accumulate) of one layer for ``tokens`` real tokens per sample.
 
     Counts the four attention projections, the feed-forward matrices, and both attention products; softmax, norms and
-    biases are left out, as profilers of matrix products do, and so is what is done once per batch. A window counts as
-    full where enough tokens are left to fill it, which is an upper bound once some of its tokens are gone.
+    biases are left out, as profilers of matrix products do. What is done once per batch is divided among its samples,
+    and the projection of the embeddings is part of layer 0.
+
+    A window counts as full where enough tokens are left to fill it, which is an upper bound once some of its tokens are
+    gone, and less than an implementation spends that masks the product of all pairs. Kernels that skip padding or
+    closed blocks spend what is counted here; one that does not spends more.
 
     Args:
         shape: encoder dimensions.
@@ -70,6 +78,7 @@ def layer_flops(
     window = shape.window(layer_idx)
     keys = n if window is None else torch.minimum(n, 2 * window + 1 + shared)
     linear = n * (4 * shape.hidden_size * attention + shape.position_macs) + fed * feed_forward
+    linear = linear + shape.batch_macs / n.shape[-1] + (n * shape.embedding_macs if layer_idx == 0 else 0.0)
     total = 2.0 * linear + 4.0 * n * keys * attention
     return total + _global_flops(shape, n, shared) if shape.global_heads else total
 
@@ -82,7 +91,7 @@ def _global_flops(shape: EncoderShape, tokens: Tensor, shared: Tensor) -> Tensor
     return torch.where(shared * shape.global_heads < width, folded, projected)
 
 
-def encoder_flops(
+def flops_by_layer(
     shape: EncoderShape,
     lengths: Tensor,
     kept: dict[int, Tensor],
@@ -90,7 +99,7 @@ def encoder_flops(
     *,
     before_feed_forward: bool = False,
 ) -> Tensor:
-    """FLOPs of the whole encoder, [B] float64.
+    """FLOPs of every layer, [L, B] float64.
 
     Args:
         shape: encoder dimensions.
@@ -99,24 +108,40 @@ def encoder_flops(
         global_tokens: [B], see ``layer_flops``; they are never removed.
         before_feed_forward: whether gates sit between the attention and the feed-forward part of their layer.
     """
-    tokens, total = lengths, torch.zeros(lengths.shape, dtype=torch.float64, device=lengths.device)
+    tokens, spent = lengths, []
     for layer_idx in range(shape.num_layers):
         left = kept.get(layer_idx, tokens)
-        total = total + layer_flops(shape, layer_idx, tokens, global_tokens, fed=left if before_feed_forward else None)
+        spent.append(layer_flops(shape, layer_idx, tokens, global_tokens, fed=left if before_feed_forward else None))
         tokens = left
-    return total
+    widest = max((each.shape for each in spent), key=len)  # counts may have further dimensions in front
+    return torch.stack([each.expand(widest) for each in spent])
 
 
-def scorer_flops(macs_per_token: dict[int, int], lengths: Tensor, kept: dict[int, Tensor]) -> Tensor:
-    """FLOPs of the scorers, [B] float64; the scorer of a gate sees the tokens that the gate before it kept.
+def encoder_flops(
+    shape: EncoderShape,
+    lengths: Tensor,
+    kept: dict[int, Tensor],
+    global_tokens: Tensor | None = None,
+    *,
+    before_feed_forward: bool = False,
+) -> Tensor:
+    """FLOPs of the whole encoder, [B] float64; arguments as of ``flops_by_layer``."""
+    return flops_by_layer(shape, lengths, kept, global_tokens, before_feed_forward=before_feed_forward).sum(0)
+
+
+def scorer_flops(
+    macs_per_token: dict[int, int], lengths: Tensor, kept: dict[int, Tensor], *, num_layers: int
+) -> Tensor:
+    """FLOPs of the scorers, [L, B] float64; the scorer of a gate sees the tokens that the gate before it kept.
 
     Args:
         macs_per_token: layer_idx -> multiply-accumulates per token of that gate's scorer.
         lengths: [B], real tokens.
         kept: layer_idx -> [B], tokens that go on after that layer.
+        num_layers: L.
     """
-    tokens, total = lengths, torch.zeros(lengths.shape, dtype=torch.float64, device=lengths.device)
-    for layer_idx in sorted(macs_per_token.keys() | kept.keys()):
-        total = total + 2.0 * tokens.double() * macs_per_token.get(layer_idx, 0)
+    tokens, spent = lengths, []
+    for layer_idx in range(num_layers):
+        spent.append(2.0 * tokens.double() * macs_per_token.get(layer_idx, 0))
         tokens = kept.get(layer_idx, tokens)
-    return total
+    return torch.stack(spent)

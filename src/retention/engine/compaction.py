@@ -26,9 +26,14 @@ def compact_indices(keep_mask: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def compact(tensor: Tensor, indices: Tensor) -> Tensor:
-    """Gather [B, N, ...] at indices [B, M] to [B, M, ...]."""
-    shape = (*indices.shape, *([1] * (tensor.dim() - 2)))
-    return tensor.gather(1, indices.view(shape).expand(*indices.shape, *tensor.shape[2:]))
+    """Gather [B, N, ...] at indices [B, M] to [B, M, ...].
+
+    States are taken row by row, not number by number as ``gather`` does: the same result several times faster.
+    """
+    if tensor.dim() == 2:
+        return tensor.gather(1, indices)
+    rows = tensor.flatten(0, 1).index_select(0, _flat(indices, tensor.shape[1]))
+    return rows.view(*indices.shape, *tensor.shape[2:])
 
 
 def restore(current: Tensor, previous: Tensor, indices: Tensor, slots: Tensor | None) -> Tensor:
@@ -45,4 +50,10 @@ def restore(current: Tensor, previous: Tensor, indices: Tensor, slots: Tensor | 
     """
     if slots is not None:
         current = torch.where(slots.unsqueeze(-1), current, compact(previous, indices))
-    return previous.scatter(1, indices.unsqueeze(-1).expand_as(current), current)
+    rows = previous.flatten(0, 1).index_copy(0, _flat(indices, previous.shape[1]), current.flatten(0, 1))
+    return rows.view(previous.shape)
+
+
+def _flat(indices: Tensor, length: int) -> Tensor:
+    """Indices [B, M] into [B, N] as indices [B * M] into [B * N]."""
+    return (indices + length * torch.arange(len(indices), device=indices.device).unsqueeze(1)).flatten()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from retention.core.flops import EncoderShape, encoder_flops, scorer_flops
+from retention.core.flops import EncoderShape, flops_by_layer, scorer_flops
 
 
 @dataclass
@@ -46,19 +46,25 @@ class ForwardReport:
     def flops(
         self, shape: EncoderShape, scorer_macs: dict[int, int], *, before_feed_forward: bool
     ) -> tuple[float, float]:
-        """FLOPs of the batch: with every token, and on the kept tokens with the scorers.
+        """FLOPs of the batch: with every token, and on the kept tokens with the scorers; as ``flops_by_layer``."""
+        dense, spent = self.flops_by_layer(shape, scorer_macs, before_feed_forward=before_feed_forward)
+        return sum(dense), sum(spent)
+
+    def flops_by_layer(
+        self, shape: EncoderShape, scorer_macs: dict[int, int], *, before_feed_forward: bool
+    ) -> tuple[list[float], list[float]]:
+        """FLOPs of the batch in every layer: with every token, and on the kept tokens with the scorer after it.
 
         Args:
             shape: of the encoder.
             scorer_macs: layer_idx -> multiply-accumulates per token of that gate's scorer.
-            before_feed_forward: see ``encoder_flops``.
+            before_feed_forward: see ``retention.core.flops.flops_by_layer``.
         """
-        dense = encoder_flops(shape, self.lengths, {}, self.global_tokens)
-        kept = encoder_flops(
-            shape, self.lengths, self.kept, self.global_tokens, before_feed_forward=before_feed_forward
-        )
-        scorers = scorer_flops(scorer_macs, self.lengths, self.kept)
-        return float(dense.sum()), float((kept + scorers).sum())
+        lengths, shared = self.lengths, self.global_tokens
+        dense = flops_by_layer(shape, lengths, {}, shared)
+        spent = flops_by_layer(shape, lengths, self.kept, shared, before_feed_forward=before_feed_forward)
+        scorers = scorer_flops(scorer_macs, lengths, self.kept, num_layers=shape.num_layers)
+        return dense.sum(1).tolist(), (spent + scorers).sum(1).tolist()
 
     def survived(self, width: int) -> Tensor:
         """Tokens that every hard gate kept, [B, width] bool; padding counts as kept until a gate has acted.

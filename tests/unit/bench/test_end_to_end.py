@@ -65,9 +65,13 @@ def test_real_texts_and_training(main: Main, words: list[str], tmp_path: Path) -
     assert main([*words, *task, "--phase", "train", "--policy", "random", "--rho", "0.3"]) == 0
     found = read_records([tmp_path / "speed.jsonl"])
     assert [(record["phase"], record["length"]) for record in found] == [("train", 100), ("train", 120)]
-    assert set(found[0]["timing"]["dense_ms_per_batch"]) == {"dense-sdpa", "dense-eager", "dense-sdpa-padded"}
+    assert set(found[0]["timing"]["dense_ms_per_batch"]) == {
+        *("dense-sdpa", "dense-eager", "dense-sdpa-padded", "dense-packed")
+    }
     assert found[0]["data"]["source"] == "keywords (generated)"
     assert found[0]["timing"]["scoring_share"] is None
+    assert found[0]["activations"]["share"] < 1.0
+    assert len(found[0]["activations"]["saved_by_layer"]) == 2
 
 
 def test_half_precision(main: Main, words: list[str], tmp_path: Path) -> None:
@@ -116,6 +120,14 @@ def test_peak_memory_has_a_number_for_every_variant(settings: Callable[..., Sett
         peak = peak_here(small, spec, inputs)
         assert peak.peak_mib >= peak.rest_mib > 0
         assert peak.kind.startswith(("resident_peak", "cuda_allocated"))
+
+
+def test_training_in_half_precision_keeps_less(main: Main, words: list[str], tmp_path: Path) -> None:
+    for dtype in ("float32", "bfloat16"):
+        assert main([*words, "--phase", "train", "--dtype", dtype, "--policy", "adaptive", "--rho", "0.5"]) == 0
+    full, half = read_records([tmp_path / "speed.jsonl"])
+    assert (full["dtype"], half["dtype"]) == ("float32", "bfloat16")
+    assert half["activations"]["saved_mib"] < full["activations"]["saved_mib"]
 
 
 @pytest.mark.slow

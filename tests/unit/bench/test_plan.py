@@ -46,7 +46,7 @@ def test_all_mistakes_of_the_command_line_show_at_once(settings: Callable[..., S
         ({"task": "imdb", "synthetic": True}, "--synthetic", "choose one"),
         ({"data": "somewhere"}, "--data", "--task"),
         ({"policies": ("dense",)}, "--policy", "baseline"),
-        ({"phase": "train", "dtype": "bfloat16"}, "--dtype", "float32"),
+        ({"phase": "train", "dtype": "float16"}, "--dtype", "loss scaler"),
         ({"rhos": (0.5, 0.5)}, "--rho", "twice"),
         ({"rhos": (0.5, 1.7)}, "retention.rho", "1.7"),
         ({"slope": 3.0}, "retention.slope", "[0, 1]"),
@@ -104,7 +104,7 @@ def test_random_shapes_need_no_files(settings: Callable[..., Settings], shape: s
     made = make_plan(settings(backbone=None, shape=shape, lengths=(600,), policies=("truncate",)))
     config = made.backbone.config(10)
     assert made.backbone.name == f"{shape}-random"
-    assert config.max_position_embeddings == 600
+    assert config.max_position_embeddings == (602 if shape == "longformer" else 600)
     assert made.shape == adapter_for(config.model_type).shape(config)
 
 
@@ -113,4 +113,10 @@ def test_the_real_dimensions_of_the_shapes(settings: Callable[..., Settings]) ->
     for shape in SHAPES:
         made = make_plan(settings(backbone=None, shape=shape, policies=("truncate",))).shape
         sizes[shape] = (made.num_layers, made.hidden_size, made.intermediate_size)
-    assert sizes == {"distilbert": (6, 768, 3072), "bert": (12, 768, 3072), "minilm": (6, 384, 1536)}
+    assert sizes == {
+        "distilbert": (6, 768, 3072),
+        "bert": (12, 768, 3072),
+        "minilm": (6, 384, 1536),
+        "longformer": (12, 768, 3072),
+        "modernbert": (22, 768, 1152),
+    }

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from retention.bench.activations import Activations
 from retention.bench.case import Case, Ledger, Row, fastest_dense, ledger, scoring_cost
 from retention.bench.memory import Peak
 from retention.bench.plan import Plan
@@ -39,6 +40,10 @@ def test_the_ideal_speed_up_is_the_ratio_of_flops_on_real_tokens() -> None:
     assert account.ideal_speedup == pytest.approx(dense / (kept + scorer), rel=1e-12)
     assert account.kept_share["by_layer"] == {0: pytest.approx((0.5 + 0.5 + 0.75) / 3)}
     assert account.kept_share["mean"] == account.kept_share["by_layer"][0]
+    # per batch, the scorer with the layer it follows
+    first, second = (sum(map(layer, tokens)) for tokens in ((10, 6, 4), (5, 3, 3)))
+    assert account.gflops_by_layer["policy"] == pytest.approx([(first + scorer) / 2e9, second / 2e9])
+    assert account.gflops_by_layer["dense"] == pytest.approx([first / 2e9] * 2)
 
 
 SPECS = [
@@ -70,7 +75,7 @@ def made(plan: Callable[..., Plan]) -> Plan:
 @pytest.fixture
 def case(made: Plan) -> Case:
     """Hand-made results."""
-    account = Ledger(2.5, {"mean": 0.5, "by_layer": {0: 0.5}})
+    account = Ledger(2.5, {"mean": 0.5, "by_layer": {0: 0.5}}, {"dense": [1.5, 1.25], "policy": [1.5, 0.125]})
     rows = [
         Row(
             spec,
@@ -152,6 +157,38 @@ def test_the_table_is_aligned_and_names_the_baseline(made: Plan, case: Case) -> 
     assert "2 threads, 3 rounds of 2 batches" in lines[0]
     assert "6 texts: made-up texts; mean 15 tokens, 6.2 % padding" in text
     assert "scoring alone (adaptive, nothing removed): +5.0 % of dense (+1.0 to +5.0)" in text
+
+
+def test_the_table_and_the_record_say_what_each_layer_spends(made: Plan, case: Case) -> None:
+    lines = table(made, case).splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("GFLOPs per batch in layer"))
+    assert [line.split()[-2:] for line in lines[start : start + 4]] == [
+        *(["0", "1"], ["1.5", "1.25"], ["1.5", "0.125"], ["1.5", "0.125"])
+    ]
+    assert records(made, case, ["bench.py"])[0]["gflops_by_layer"] == {"dense": [1.5, 1.25], "policy": [1.5, 0.125]}
+
+
+def test_memory_of_a_training_step_stands_beside_the_baseline_s(plan: Callable[..., Plan], case: Case) -> None:
+    made = plan(phase="train", policies=("truncate", "adaptive"), rounds=3)
+    kept = {"dense-sdpa": Activations(8.0, (4.0, 7.5)), "truncate 0.5": Activations(5.0, (4.0, 4.75))}
+    trained = replace(case, rows=[replace(row, activations=kept.get(row.spec.name)) for row in case.rows])
+    truncate, adaptive = (record["activations"] for record in records(made, trained, ["bench.py"]))
+    assert truncate == {
+        "saved_mib": 5.0,
+        "baseline_saved_mib": 8.0,
+        "share": 0.625,
+        "saved_by_layer": [4.0, 4.75],
+        "dense_saved_by_layer": [4.0, 7.5],
+    }
+    assert adaptive is None  # a variant without a count
+    shown = next(line for line in table(made, trained).splitlines() if line.startswith("truncate"))
+    assert shown.split()[-3:] == ["5.0", "62", "%"]
+
+
+def test_what_was_left_out_is_named_with_the_reason(made: Plan, case: Case) -> None:
+    lacking = replace(case, unavailable={"dense-packed": "ValueError: no kernel"})
+    assert "dense-packed is left out: ValueError: no kernel" in table(made, lacking)
+    assert records(made, lacking, ["bench.py"])[0]["unavailable"] == {"dense-packed": "ValueError: no kernel"}
 
 
 def test_a_dense_row_has_no_record(made: Plan, case: Case) -> None:

@@ -49,7 +49,7 @@ def test_dense_models_come_first_and_scoring_last(workshop: Callable[..., Worksh
     made = workshop(policies=("adaptive", "truncate"), rhos=(0.5, 0.3), compiled=True)
     names = [spec.name for spec in specs(made.plan, made.inputs)]
     assert names == [
-        *("dense-sdpa", "dense-eager", "dense-sdpa-padded", "dense-sdpa-compiled"),
+        *("dense-sdpa", "dense-eager", "dense-sdpa-padded", "dense-packed", "dense-sdpa-compiled"),
         *("adaptive 0.5", "adaptive 0.3", "truncate 0.5", "truncate 0.3"),
         "adaptive scoring",
     ]

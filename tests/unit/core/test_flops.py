@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from retention.core.flops import EncoderShape, encoder_flops, layer_flops, scorer_flops
+from retention.core.flops import EncoderShape, encoder_flops, flops_by_layer, layer_flops, scorer_flops
 
 SHAPE = EncoderShape(num_layers=3, hidden_size=4, intermediate_size=8)
 
@@ -49,8 +49,8 @@ def test_no_gates_is_the_dense_encoder() -> None:
 def test_a_scorer_pays_for_the_tokens_that_reach_it() -> None:
     lengths, kept = torch.tensor([10]), {0: torch.tensor([6]), 1: torch.tensor([4]), 2: torch.tensor([2])}
     # gate 1 has no scorer; gate 2 sees the 4 tokens that gate 1 let through
-    assert scorer_flops({0: 7, 2: 5}, lengths, kept).tolist() == [2 * (10 * 7 + 4 * 5)]
-    assert scorer_flops({}, lengths, kept).tolist() == [0]
+    assert scorer_flops({0: 7, 2: 5}, lengths, kept, num_layers=3).tolist() == [[2 * 10 * 7], [0], [2 * 4 * 5]]
+    assert scorer_flops({}, lengths, kept, num_layers=3).tolist() == [[0]] * 3
 
 
 def test_counts_beyond_float32_stay_exact() -> None:
@@ -76,3 +76,25 @@ def test_global_tokens_beside_a_window() -> None:
 def test_attention_of_another_width_and_relative_positions() -> None:
     wide = EncoderShape(num_layers=1, hidden_size=4, intermediate_size=8, attention_size=6, position_macs=5)
     assert layer_flops(wide, 0, torch.tensor([10])).tolist() == [2 * (10 * (4 * 4 * 6 + 64 + 5) + 2 * 10 * 10 * 6)]
+
+
+def test_the_account_of_the_layers_adds_up_to_the_encoder() -> None:
+    lengths, kept = torch.tensor([10, 6]), {0: torch.tensor([5, 3])}
+    by_layer = flops_by_layer(SHAPE, lengths, kept)
+    assert by_layer.shape == (3, 2)
+    assert torch.equal(by_layer[0], layer_flops(SHAPE, 0, lengths))
+    assert torch.equal(by_layer[2], layer_flops(SHAPE, 2, torch.tensor([5, 3])))
+    assert torch.equal(by_layer.sum(0), encoder_flops(SHAPE, lengths, kept))
+
+
+def test_projected_embeddings_belong_to_the_first_layer() -> None:
+    narrow = EncoderShape(num_layers=2, hidden_size=4, intermediate_size=8, embedding_macs=3)
+    more = flops_by_layer(narrow, torch.tensor([10]), {0: torch.tensor([5])})
+    plain = flops_by_layer(SHAPE, torch.tensor([10]), {0: torch.tensor([5])})
+    assert (more - plain[:2]).tolist() == [[2 * 10 * 3], [0]]
+
+
+def test_what_is_done_once_per_batch_is_divided_among_its_samples() -> None:
+    once = EncoderShape(num_layers=3, hidden_size=4, intermediate_size=8, batch_macs=12)
+    more = flops_by_layer(once, torch.tensor([10, 6]), {}) - flops_by_layer(SHAPE, torch.tensor([10, 6]), {})
+    assert more.tolist() == [[12, 12]] * 3

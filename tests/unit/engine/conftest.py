@@ -13,6 +13,11 @@ from retention.engine import encoder_of
 SMALL = {"vocab_size": 60, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
 TINY: dict[str, dict[str, Any]] = {
     "bert": {**SMALL, "num_hidden_layers": 4},
+    "roberta": {**SMALL, "num_hidden_layers": 4},
+    "xlm-roberta": {**SMALL, "num_hidden_layers": 4},
+    "electra": {**SMALL, "num_hidden_layers": 4, "embedding_size": 16},
+    "mpnet": {**SMALL, "num_hidden_layers": 4},
+    "big_bird": {**SMALL, "num_hidden_layers": 4, "attention_type": "original_full"},
     "distilbert": {"vocab_size": 60, "dim": 32, "n_heads": 4, "hidden_dim": 64, "n_layers": 4},
     "deberta-v2": {
         **SMALL,
@@ -23,6 +28,17 @@ TINY: dict[str, dict[str, Any]] = {
         "max_relative_positions": 60,
     },
     "t5": {"vocab_size": 60, "d_model": 32, "num_heads": 4, "d_kv": 12, "d_ff": 64, "num_layers": 4},
+    "led": {
+        "vocab_size": 60,
+        "d_model": 32,
+        "encoder_layers": 4,
+        "encoder_attention_heads": 4,
+        "encoder_ffn_dim": 64,
+        "decoder_layers": 1,
+        "decoder_attention_heads": 4,
+        "decoder_ffn_dim": 64,
+        "attention_window": [200] * 4,
+    },
     "longformer": {**SMALL, "num_hidden_layers": 4, "attention_window": 200},
     "modernbert": {
         **SMALL,

@@ -30,10 +30,12 @@ class BertAdapter(Adapter):
         return AttentionParts(attention, attention.key, attention.num_attention_heads)
 
     def shape(self, config: Any) -> EncoderShape:
+        narrow = getattr(config, "embedding_size", config.hidden_size)  # ELECTRA's may differ, and is projected
         return EncoderShape(
             num_layers=config.num_hidden_layers,
             hidden_size=config.hidden_size,
             intermediate_size=config.intermediate_size,
+            embedding_macs=0 if narrow == config.hidden_size else narrow * config.hidden_size,
         )
 
     def position_table(self, config: Any) -> PositionTable | None:

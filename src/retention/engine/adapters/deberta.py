@@ -24,19 +24,25 @@ class DebertaAdapter(Adapter):
 
     model_types: ClassVar[tuple[str, ...]] = ("deberta-v2",)
     attention: ClassVar[tuple[str, ...]] = ("eager",)
+    places: ClassVar[tuple[str, ...]] = ("after_layer", "after_attention")
 
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
         return cast(Sequence[nn.Module], cast(Any, encoder).encoder.layer)
 
+    def middle(self, layer: nn.Module) -> nn.Module:
+        return cast(nn.Module, cast(Any, layer).attention)
+
     def shape(self, config: Any) -> EncoderShape:
         buckets = getattr(config, "position_buckets", -1)
         most = config.max_relative_positions
+        kinds = len(config.pos_att_type or ())
         span = buckets if buckets > 0 else most if most > 0 else config.max_position_embeddings
         return EncoderShape(
             num_layers=config.num_hidden_layers,
             hidden_size=config.hidden_size,
             intermediate_size=config.intermediate_size,
-            position_macs=2 * span * config.hidden_size * len(config.pos_att_type or ()),
+            position_macs=2 * span * config.hidden_size * kinds,
+            batch_macs=2 * span * config.hidden_size**2 * (2 if getattr(config, "share_att_key", False) else kinds),
         )
 
     def check(self, config: Any) -> None:

@@ -25,10 +25,14 @@ class LongformerAdapter(Adapter):
 
     model_types: ClassVar[tuple[str, ...]] = ("longformer",)
     attention: ClassVar[tuple[str, ...]] = ("eager",)
+    places: ClassVar[tuple[str, ...]] = ("after_layer", "after_attention")
     computes_attention: ClassVar[bool] = True
 
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
         return cast(Sequence[nn.Module], cast(Any, encoder).encoder.layer)
+
+    def middle(self, layer: nn.Module) -> nn.Module:
+        return cast(nn.Module, cast(Any, layer).attention)
 
     def shape(self, config: Any) -> EncoderShape:
         return EncoderShape(
@@ -89,6 +93,9 @@ class LEDAdapter(LongformerAdapter):
 
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
         return cast(Sequence[nn.Module], cast(Any, encoder).layers)
+
+    def middle(self, layer: nn.Module) -> nn.Module:
+        return cast(nn.Module, cast(Any, layer).self_attn_layer_norm)
 
     def shape(self, config: Any) -> EncoderShape:
         return EncoderShape(

@@ -15,7 +15,11 @@ from retention.engine.state import ForwardState
 
 
 class ModernBertAdapter(Adapter):
-    """ModernBERT: rotary tables are gathered, and local windows are measured in original positions."""
+    """ModernBERT: rotary tables are gathered, and local windows are measured in original positions.
+
+    Tokens cannot leave after the attention: the layer adds the residual inside its own forward pass, so no part of it
+    hands over the states between attention and feed-forward, and none takes the residual that is added after it.
+    """
 
     model_types: ClassVar[tuple[str, ...]] = ("modernbert",)
     observable: ClassVar[tuple[str, ...]] = OBSERVABLE

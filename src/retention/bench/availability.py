@@ -1,0 +1,45 @@
+"""Which dense rivals a platform can run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from retention.bench.timing import release, waiter
+from retention.bench.variants import Spec, Variant, Workshop
+
+
+def available(
+    workshop: Workshop, wanted: Sequence[Spec], title: str, tell: Callable[[str], None]
+) -> tuple[dict[str, Variant], dict[str, str]]:
+    """Everything that runs here, by name, and why the other dense variants do not.
+
+    The first dense variant must run. Every other one runs a batch once, so that a kernel that is missing, or memory
+    that does not suffice for it, shows before the timing.
+
+    Args:
+        workshop: builds the variants.
+        wanted: dense variants first.
+        title: of the case, for messages.
+        tell: is given a line for each variant that is left out.
+    """
+    device = workshop.plan.settings.device
+    variants, unavailable = {}, {}
+    for spec in wanted:
+        if spec is wanted[0] or spec.contender is not None:
+            variants[spec.name] = workshop.build(spec)
+            continue
+        try:
+            variants[spec.name] = _tried(workshop, spec, waiter(device))
+        except Exception as error:  # compilers and kernels raise whatever they like
+            unavailable[spec.name] = f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0][:200]}"
+        if spec.name in unavailable:  # by now the error is gone, and with it what its traceback held
+            release(device)
+            tell(f"{title}: {spec.name} is left out, it cannot run here ({unavailable[spec.name]})")
+    return variants, unavailable
+
+
+def _tried(workshop: Workshop, spec: Spec, wait: Callable[[], None]) -> Variant:
+    variant = workshop.build(spec)
+    variant.calls()[0]()
+    wait()
+    return variant

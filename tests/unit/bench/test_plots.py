@@ -1,0 +1,157 @@
+"""From records to curves and figures, on made-up records."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retention.bench.curves import Panel, Point, break_even, panels
+from retention.bench.plots import draw_all
+from retention.errors import DataError
+from retention.records import Record, read_records
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def record(length: int, rho: float, speedup: float, **changes: Any) -> Record:
+    return {
+        "kind": "speed",
+        "phase": "inference",
+        "backbone": "small",
+        "device": "cpu",
+        "dtype": "float32",
+        "policy": "adaptive",
+        "place": "after_layer",
+        "batch": 4,
+        "length": length,
+        "rho": rho,
+        "speedup": {"median": speedup, "low": 0.9 * speedup, "high": 1.2 * speedup},
+        "ideal_speedup": 1.25 * speedup,
+        "kept_share": {"mean": rho, "by_layer": {"0": 1.5 * rho, "1": 0.5 * rho}},
+        "data": {"source": "synthetic (random ids)"},
+        **changes,
+    }
+
+
+RECORDS = [record(length, rho, speed / rho) for rho in (0.5, 0.3) for length, speed in ((64, 0.25), (256, 1.0))]
+
+
+def test_a_panel_holds_what_differs_in_share_length_and_place_alone() -> None:
+    early = record(64, 0.5, 2.0, place="after_attention")
+    training = record(64, 0.5, 1.5, phase="train")
+    found = panels([*RECORDS, early, training])
+    assert [panel.setting.phase for panel in found] == ["inference", "train"]
+    inference = found[0]
+    assert (inference.rhos(), inference.lengths()) == ([0.5, 0.3], [64, 256])
+    assert inference.places() == ["after_layer", "after_attention"]
+    assert [point.speedup[0] for point in inference.at(place="after_layer", rho=0.5)] == [0.5, 2.0]
+    assert [point.rho for point in inference.at(place="after_layer", length=64)] == [0.3, 0.5]
+    assert inference.setting.title == "small, inference\nadaptive, synthetic, float32 on cpu"
+
+
+def test_a_newer_record_of_the_same_thing_takes_the_place_of_the_older() -> None:
+    [panel] = panels([record(64, 0.5, 1.0), record(64, 0.5, 3.0)])
+    assert [point.speedup[0] for point in panel.points] == [3.0]
+
+
+def test_batch_sizes_at_the_same_length_get_a_panel_each() -> None:
+    found = panels([record(64, 0.5, 1.0), record(64, 0.5, 2.0, batch=1)])
+    assert sorted(panel.setting.batch for panel in found) == [1, 4]
+    assert "batch 1" in found[0].setting.title
+
+
+def points(*speeds: float) -> list[Point]:
+    [panel] = panels([record(64 * 2**place, 0.5, speed) for place, speed in enumerate(speeds)])
+    return panel.at(place="after_layer", rho=0.5)
+
+
+@pytest.mark.parametrize(
+    ("speeds", "length", "kind"),
+    [
+        ((0.5, 1.5), 64 * 2**0.5, "crosses"),  # half-way, on a logarithmic axis
+        ((0.5, 0.75, 1.25, 2.0), 128 * 2**0.5, "crosses"),
+        ((1.2, 0.5, 1.5), 128 * 2**0.5, "crosses"),  # slower once more after the first: that counts
+        ((1.1, 1.5), 64, "below"),
+        ((0.5, 0.9), 128, "above"),
+    ],
+)
+def test_break_even(speeds: tuple[float, ...], length: float, kind: str) -> None:
+    assert break_even(points(*speeds)) == (pytest.approx(length), kind)
+
+
+def test_without_speed_records_there_is_nothing_to_draw() -> None:
+    with pytest.raises(DataError, match="no speed record"):
+        panels([{"kind": "quality"}])
+
+
+def test_a_record_that_lacks_a_field_is_named() -> None:
+    broken = {key: value for key, value in record(64, 0.5, 1.0, date="yesterday").items() if key != "rho"}
+    with pytest.raises(DataError, match=r"yesterday: no field 'rho'"):
+        panels([broken])
+
+
+@pytest.fixture
+def trained() -> Record:
+    saved = {"saved_by_layer": [2.0, 3.0], "dense_saved_by_layer": [2.0, 4.0]}
+    return record(64, 0.5, 1.5, phase="train", activations=saved)
+
+
+def test_every_figure_is_drawn_as_picture_and_as_drawing(trained: Record, tmp_path: Path) -> None:
+    files = draw_all(panels([*RECORDS, trained]), tmp_path)
+    names = ("speedup_by_rho", "speedup_by_length", "break_even", "share_of_ideal", "tokens_by_depth")
+    expected = {f"{name}.{kind}" for name in (*names, "memory_by_depth") for kind in ("png", "svg")}
+    assert {file.name for file in files} == {file.name for file in tmp_path.iterdir()} == expected
+    drawing = (tmp_path / "memory_by_depth.svg").read_text()
+    assert "small, training step" in drawing and "kept for backward" in drawing and "inference" not in drawing
+    assert (tmp_path / "break_even.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_records_give_the_same_drawing(tmp_path: Path) -> None:
+    first, second = (
+        next(file for file in draw_all(panels(RECORDS), tmp_path / name) if file.name == "speedup_by_rho.svg")
+        for name in "ab"
+    )
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_one_length_has_no_curve_over_lengths(tmp_path: Path) -> None:
+    names = {file.stem for file in draw_all(panels(RECORDS[:1]), tmp_path)}
+    assert names == {"speedup_by_rho", "share_of_ideal", "tokens_by_depth"}
+
+
+def test_a_share_measured_at_some_lengths_only_is_drawn_where_it_was(tmp_path: Path) -> None:
+    [panel] = panels([*RECORDS, record(64, 0.1, 2.0), record(64, 0.3, 2.0, place="after_attention")])
+    assert isinstance(panel, Panel) and panel.at(place="after_attention", rho=0.5) == []
+    assert draw_all([replace(panel)], tmp_path)
+
+
+def test_the_published_records_can_be_read() -> None:
+    found = panels(read_records(sorted((ROOT / "results" / "speed").glob("*.jsonl"))))
+    assert all(panel.points for panel in found)
+
+
+@pytest.fixture(scope="module")
+def main() -> Callable[[list[str]], int]:
+    spec = importlib.util.spec_from_file_location("bench_plots_script", ROOT / "scripts" / "bench_plots.py")
+    assert spec is not None and spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    command: Callable[[list[str]], int] = module.main
+    return command
+
+
+def test_the_command(main: Callable[[list[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "speed.jsonl"
+    source.write_text("".join(json.dumps(each) + "\n" for each in RECORDS))
+    assert main([str(source), "--out", str(tmp_path / "figures")]) == 0
+    assert "break_even.svg" in capsys.readouterr().out
+    source.write_text('{"kind": "quality"}\n')
+    assert main([str(source), "--out", str(tmp_path / "none")]) == 2
+    assert "DataError: there is no speed record" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
