@@ -11,10 +11,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help setup demo test test-all lint format bench clean
+.PHONY: help setup demo test test-all lint format bench bench-plots bench-gpu clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP) ## create .venv and install the package with the tested versions
 	@:
@@ -50,6 +50,12 @@ format: setup ## sort imports, fix what ruff can, format
 
 bench: setup ## measure speed against the dense model on this machine
 	$(BIN)/python scripts/bench.py
+
+bench-plots: setup ## draw the speed records (PNG and SVG in outputs/speed)
+	$(BIN)/python scripts/bench_plots.py
+
+bench-gpu: setup ## speed and memory on a GPU; SMALL=1 proves it on the CPU
+	PYTHON=$(BIN)/python scripts/bench_gpu.sh
 
 clean: ## delete caches and build leftovers (never results/, outputs/ or the environment)
 	@rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
