@@ -7,6 +7,7 @@ import sys
 import hydra
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from retention.errors import RetentionError
@@ -15,9 +16,14 @@ from retention.experiment import run
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> float | None:
+    typed = list(HydraConfig.get().overrides.task)
+    sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+    argv = ["run.py", "-m", *typed] if sweep else sys.argv  # a launcher's processes have arguments of their own
     try:
-        records = run(config, HydraConfig.get().overrides.task, lambda extra: compose("config", overrides=extra))
+        records = run(config, typed, lambda extra: compose("config", overrides=extra), argv)
     except RetentionError as error:
+        if sweep:
+            raise  # retention.sweeps notes it and goes on
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     result: float = records[-1]["metrics"][records[-1]["monitor"]]

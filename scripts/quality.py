@@ -1,7 +1,8 @@
 """Train a series of policies from one dense model per seed, and append their records to results/.
 
 For every seed: stage 1 trains the dense model; stage 2 gives each policy the same further training from its
-checkpoint, distilled from it. Finished runs are skipped, so an interrupted series goes on where it stopped.
+checkpoint, distilled from it. run.py skips what is already finished in outputs/quality/, so an interrupted series goes
+on where it stopped. For a whole grid of policies and shares see conf/sweep/dense.yaml.
 
     python scripts/quality.py sst2_small backbone.path=<folder> data.dir=<folder>
 """
@@ -14,8 +15,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from retention.records import read_records
 
 ROOT = Path(__file__).resolve().parent.parent
 SERIES = ("dense", "adaptive:0.5", "adaptive:0.3", "random:0.3", "truncate:0.3")
@@ -65,16 +64,9 @@ def main() -> int:
     arguments = parser.parse_intermixed_args()
     record = arguments.record or ROOT / "results" / "quality" / f"{arguments.experiment}.jsonl"
     folder = ROOT / "outputs" / "quality" / arguments.experiment
-    done = {
-        (entry["policy"], entry["rho"], entry["seed"]) for entry in (read_records([record]) if record.exists() else [])
-    }
     failed = 0
     stranded: set[int] = set()  # seeds without a dense model to start from
     for job in jobs(arguments.series, arguments.seeds):
-        finished = (folder / job.name / "record.json").exists() if job.rho is None else astuple(job) in done
-        if finished:
-            print(f"{job.name}: already done", flush=True)
-            continue
         if job.seed in stranded:
             print(f"{job.name}: skipped, its dense model failed", file=sys.stderr, flush=True)
             continue
@@ -86,11 +78,6 @@ def main() -> int:
                 stranded.add(job.seed)
             print(f"{job.name}: failed with exit status {status}", file=sys.stderr, flush=True)
     return failed
-
-
-def astuple(job: Job) -> tuple[str, float | None, int]:
-    """What a record is recognised by."""
-    return job.policy, job.rho, job.seed
 
 
 if __name__ == "__main__":

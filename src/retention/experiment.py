@@ -23,24 +23,36 @@ from retention.callbacks import Memory, RetentionProfile, Slack, Throughput
 from retention.checkpoints import load_weights, read_checkpoint
 from retention.data.encoded_split import cache_folder
 from retention.errors import CheckpointError, ConfigError, Problem
+from retention.finished import CONFIG, RECORD, finished_record, put_record_aside
 from retention.modules import RetentionModule
 from retention.modules.backbone import save_backbone
 from retention.modules.teacher import Teacher
 from retention.plan import Compose, Parts, build_parts, check_run, prepare, tested_config
 from retention.policies.base import RetentionPolicy
 from retention.policies.dense import Dense
-from retention.records import Quality, Record, append_record, build_record, write_atomic, write_record
+from retention.records import (
+    Quality,
+    Record,
+    append_missing_record,
+    append_record,
+    build_record,
+    write_atomic,
+    write_record,
+)
 
 log = logging.getLogger(__name__)
 
 
-def run(config: DictConfig, overrides: Sequence[str], compose: Compose) -> list[Record]:
-    """Carry out the configured run, and the rivals named in ``compare`` before it.
+def run(
+    config: DictConfig, overrides: Sequence[str], compose: Compose, argv: Sequence[str] | None = None
+) -> list[Record]:
+    """Carry out the configured run, and the rivals named in ``compare`` before it, unless they are already finished.
 
     Args:
         config: the composed configuration.
         overrides: what was typed, ``key=value``; with ``mode=test`` they change the checkpoint's configuration.
         compose: makes a configuration from such a list, for the rivals.
+        argv: script and arguments that repeat this run, for its record; None = those of this process.
 
     Returns:
         The result records, rivals first.
@@ -57,19 +69,20 @@ def run(config: DictConfig, overrides: Sequence[str], compose: Compose) -> list[
         prepared = [(tested, build_parts(tested))]
     else:
         prepared = prepare(config, compose)
-    records = [run_one(each, parts) for each, parts in prepared]
+    records = [_earlier_record(each) or run_one(each, parts, argv) for each, parts in prepared]
     _leave_table(records, Path(config.paths.run_dir))
     return records
 
 
-def run_one(config: DictConfig, parts: Parts) -> Record:
+def run_one(config: DictConfig, parts: Parts, argv: Sequence[str] | None = None) -> Record:
     """Train (unless ``mode=test``) and test one model."""
     started = time.perf_counter()
     folder = Path(config.paths.run_dir)
     pl.seed_everything(config.seed, verbose=False)
     trainer = build_trainer(config, parts)
     if trainer.is_global_zero:
-        write_atomic(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+        put_record_aside(folder)
+        write_atomic(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
 
     tokenizer = own_tokenizer(parts)
     parts.data.attach(tokenizer)
@@ -87,12 +100,20 @@ def run_one(config: DictConfig, parts: Parts) -> Record:
         for logger in parts.loggers:
             logger.finalize("success")
         _finish_wandb()
-    record = _record(config, parts, module, dict(metrics), time.perf_counter() - started)
+    record = _record(config, parts, module, dict(metrics), time.perf_counter() - started, argv)
     if trainer.is_global_zero:
-        write_record(folder / "record.json", record)
+        _draw(parts, folder)
+        write_record(folder / RECORD, record)  # last in the folder: a run that was cut off has none
         if config.record is not None:
             append_record(config.record, record)
-        _draw(parts, folder)
+    return record
+
+
+def _earlier_record(config: DictConfig) -> Record | None:
+    """The record of this run if it is already finished; it is then in the file of records too."""
+    record = finished_record(config)
+    if record is not None and config.record is not None:
+        _append_missing(config.record, record)
     return record
 
 
@@ -176,7 +197,12 @@ def fit(config: DictConfig, parts: Parts, module: RetentionModule, trainer: pl.T
 
 
 def _record(
-    config: DictConfig, parts: Parts, module: RetentionModule, metrics: dict[str, float], wall_s: float
+    config: DictConfig,
+    parts: Parts,
+    module: RetentionModule,
+    metrics: dict[str, float],
+    wall_s: float,
+    argv: Sequence[str] | None,
 ) -> Record:
     by_type = {type(callback): callback for callback in parts.callbacks}
     profile, memory = by_type.get(RetentionProfile), by_type.get(Memory)
@@ -201,7 +227,7 @@ def _record(
         memory_kind=cast("str | None", peak.get("memory_kind")),
     )
     plain = OmegaConf.to_container(config, resolve=True)
-    record = build_record(result, config=plain, seed=int(config.seed), wall_s=wall_s)  # type: ignore[arg-type]
+    record = build_record(result, config=plain, seed=int(config.seed), wall_s=wall_s, argv=argv)  # type: ignore[arg-type]
     record["training"] = {"speed": speed, "memory": peak, "slack": slack.summary() if isinstance(slack, Slack) else {}}
     return record
 
@@ -211,6 +237,11 @@ def _leave_table(records: Sequence[Record], folder: Path) -> None:
     table = "\n".join(part for part in (quality_table(records), detail_table(records)) if part)
     write_atomic(folder / "table.md", table)
     print(table)
+
+
+@rank_zero_only
+def _append_missing(path: str, record: Record) -> None:
+    append_missing_record(path, record)
 
 
 def _draw(parts: Parts, folder: Path) -> None:

@@ -169,6 +169,18 @@ def append_record(path: str | Path, record: Mapping[str, Any]) -> None:
         raise DataError(f"{target}: only {written} of {len(line)} bytes could be written; free some space, try again")
 
 
+def append_missing_record(path: str | Path, record: Mapping[str, Any]) -> None:
+    """Append a record that was read from a file, unless the JSON Lines file holds it already."""
+    if not Path(path).exists() or record not in read_records([path]):
+        append_record(path, record)
+
+
+def write_records(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write a whole JSON Lines file; readers see the old file or the new one, never a part."""
+    lines = (json.dumps(_plain(record, "record"), ensure_ascii=False) + "\n" for record in records)
+    write_atomic(Path(path), "".join(lines))
+
+
 def read_records(paths: Iterable[str | Path]) -> list[Record]:
     """All records of JSON Lines files (``.jsonl``) and of single JSON files (``.json``), in order.
 

@@ -18,7 +18,16 @@ import pytest
 from retention import provenance
 from retention.errors import DataError
 from retention.provenance import portable
-from retention.records import Quality, Speed, append_record, build_record, read_records, write_record
+from retention.records import (
+    Quality,
+    Speed,
+    append_missing_record,
+    append_record,
+    build_record,
+    read_records,
+    write_record,
+    write_records,
+)
 
 _ALL = {"kind", "command", "commit", "config", "seed", "versions", "machine", "wall_s", "date"}
 
@@ -266,3 +275,22 @@ def test_files_are_read_in_the_order_given(tmp_path: Path) -> None:
         "b.jsonl",
         "a.json",
     ]
+
+
+def test_a_record_read_from_a_file_is_appended_only_where_it_is_missing(tmp_path: Path) -> None:
+    write_record(tmp_path / "one.json", build())
+    [record] = read_records([tmp_path / "one.json"])
+    target = tmp_path / "all.jsonl"
+    append_missing_record(target, record)
+    append_record(target, build(seed=4))
+    append_missing_record(target, record)
+    assert [each["seed"] for each in read_records([target])] == [3, 4]
+
+
+def test_a_whole_file_of_records_replaces_the_one_before(tmp_path: Path) -> None:
+    target = tmp_path / "all.jsonl"
+    append_record(target, build(seed=9))
+    records = [build(seed=1), build(seed=2)]
+    write_records(target, records)
+    assert read_records([target]) == records
+    assert [path.name for path in tmp_path.iterdir()] == ["all.jsonl"]

@@ -1,0 +1,91 @@
+"""The recipes of conf/sweep: grids that exist, in the paper's ranges, each in a folder of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
+from omegaconf import DictConfig, OmegaConf
+
+from retention.sweeps import Sweep
+
+CONF = Path(__file__).parents[2] / "conf"
+RECIPES = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
+POLICIES = {path.stem for path in (CONF / "retention").glob("*.yaml")}
+ABLATIONS = {"threshold", "adaptive_no_relaxation", "adaptive_joint", "adaptive_fixed_lambda"}
+RANGES = {"beta": (0.1, 1.5, 0.66), "gamma": (-0.5, 0.0, -0.1), "zeta": (1.0, 1.5, 1.1)}
+
+
+def composed(*typed: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(typed), return_hydra_config=True)
+
+
+def grid(name: str) -> dict[str, list[Any]]:
+    """Key -> values of a recipe."""
+    params = OmegaConf.load(CONF / "sweep" / f"{name}.yaml").hydra.sweeper.params
+    overrides = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
+    values: dict[str, list[Any]] = {}
+    for override in overrides:
+        value = override.value()
+        if isinstance(value, Glob):
+            values[override.key_or_group] = value.filter(sorted(POLICIES))
+        else:
+            values[override.key_or_group] = value.list if override.is_sweep_override() else [value]
+    return values
+
+
+def test_the_papers_tables_and_figures_are_there() -> None:
+    wanted = {"dense", "table1", "table2", "table3", "figure2_beta", "figure2_gamma", "figure2_zeta"}
+    assert wanted | {"budgets", "leaderboard"} <= set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_sweeps_in_its_own_fixed_folder_without_extra_rivals(name: str) -> None:
+    config = composed(f"sweep={name}")
+    assert config.hydra.sweep.dir == f"outputs/sweeps/{name}"
+    assert config.hydra.mode.name == "MULTIRUN", "also without -m, never a single run by mistake"
+    assert config.compare == [], "the keywords task would train dense and random beside every job"
+    assert grid(name)["seed"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_policies_exist(name: str) -> None:
+    found = grid(name).get("retention", ["dense"])
+    assert set(found) <= POLICIES and len(set(found)) == len(found)
+
+
+def test_the_shares_and_policies_are_those_of_the_paper() -> None:
+    assert (grid("table1")["retention.rho"], grid("table2")["retention.rho"]) == ([0.5], [0.3])
+    assert grid("table1")["retention"] == grid("table2")["retention"]
+    assert {"dense", "adaptive", "random", "h2o", "infor_coef"} <= set(grid("table1")["retention"])
+    assert set(grid("table3")["retention"]) == {"adaptive", *ABLATIONS}
+    assert set(grid("table3")["retention.rho"]) == {0.5, 0.3}
+    assert (max(grid("budgets")["retention.rho"]), min(grid("budgets")["retention.rho"])) == (0.7, 0.1)
+
+
+def test_the_leaderboard_takes_every_policy_by_itself() -> None:
+    assert set(grid("leaderboard")["retention"]) == POLICIES - ABLATIONS
+
+
+@pytest.mark.parametrize("knob", RANGES)
+def test_figure_2_moves_one_knob_around_its_default(knob: str) -> None:
+    low, high, default = RANGES[knob]
+    found = grid(f"figure2_{knob}")
+    assert {key for key, values in found.items() if len(values) > 1} == {f"retention.{knob}", "seed"}
+    values = found[f"retention.{knob}"]
+    assert default in values and composed().retention[knob] == default
+    assert len(values) >= 5 and low <= min(values) < default < max(values) <= high
+    assert not {"gamma": {0.0}, "zeta": {1.0}}.get(knob, set()) & set(values), "the limits themselves are refused"
+    assert max(values) - min(values) >= 0.9 * (high - low)
+
+
+def test_the_folder_of_a_job_tells_what_was_typed() -> None:
+    typed = ["sweep=table2", "task=sst2", "retention=random", "seed=2", "data.dir=/some/where", "trainer.max_epochs=3"]
+    Sweep()  # makes job_name known
+    folder = composed(*typed).hydra.sweep.subdir
+    assert folder == "sst2/retention=random,trainer.max_epochs=3/seed2"

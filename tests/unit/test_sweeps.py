@@ -1,0 +1,168 @@
+"""How a sweep takes failures, and what it leaves in its folder."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig, OmegaConf
+
+from retention.errors import ConfigError, Problem
+from retention.sweeps import Sweep, job_name, leave_report
+
+
+def record(seed: int, accuracy: float | None = 0.5) -> dict[str, Any]:
+    return {
+        **{"kind": "quality", "task": "t", "data": {"source": "rows", "train": 8, "test": 4}, "policy": "adaptive"},
+        **{"backbone": "tiny", "rho": 0.3, "seed": seed, "kept_share": {"mean": 0.3}, "flops_share": 0.4},
+        **{"metrics": {"accuracy": accuracy}, "monitor": "accuracy", "config": {"seed": seed}, "date": "2026"},
+    }
+
+
+def run_folder(sweep: Path, seed: int) -> Path:
+    folder = sweep / "t" / f"seed{seed}"
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text(json.dumps(record(seed)))
+    return folder
+
+
+def job(folder: Path, *typed: str) -> DictConfig:
+    """The configuration of a job or of a sweep, as far as the callback reads it."""
+    hydra = {
+        "runtime": {"output_dir": str(folder)},
+        "sweep": {"dir": str(folder.parent)},
+        "overrides": {"task": list(typed)},
+        "job": {"config": {"override_dirname": {"exclude_keys": ["sweep", "task", "seed", "init", "data.dir"]}}},
+    }
+    return OmegaConf.create({"hydra": hydra})
+
+
+def ended(value: Any) -> JobReturn:
+    failed = isinstance(value, Exception)
+    return JobReturn(
+        overrides=["seed=0"], status=JobStatus.FAILED if failed else JobStatus.COMPLETED, _return_value=value
+    )
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    """A sweep in ``tmp_path`` that has just begun."""
+    callback = Sweep()
+    callback.on_multirun_start(job(tmp_path / "any"))
+    return callback
+
+
+def test_a_sweep_without_failures_ends_quietly(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (1, 0):
+        sweep.on_job_end(job(run_folder(tmp_path, seed)), ended(0.5))
+    sweep.on_multirun_end(job(tmp_path / "any"))
+    table = (tmp_path / "table.md").read_text()
+    assert "50.0 ± 0.0 (2)" in table and "failed" not in table
+    assert table in capsys.readouterr().out
+    lines = (tmp_path / "records.jsonl").read_text().splitlines()
+    assert [json.loads(line)["seed"] for line in lines] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("error", "trace"), [(ConfigError([Problem("rho", "must be in (0, 1]")]), False), (RuntimeError("out of"), True)]
+)
+def test_a_failure_is_handed_on_as_a_job_without_a_value(
+    error: Exception, trace: bool, sweep: Sweep, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcome = ended(error)
+    sweep.on_job_end(job(tmp_path / "bad"), outcome)
+    assert outcome.return_value is None, "the sweeper would raise it"
+    assert str(error) in caplog.text
+    assert any(entry.exc_info for entry in caplog.records) is trace, "what is the user's to mend needs no traceback"
+
+
+def test_failures_are_listed_and_the_exit_status_says_so(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep.on_job_end(job(tmp_path / "bad"), ended(RuntimeError("out of memory\nfor good")))
+    sweep.on_job_end(job(run_folder(tmp_path, 0)), ended(0.5))
+    with pytest.raises(SystemExit) as caught:
+        sweep.on_multirun_end(job(tmp_path / "any"))
+    assert caught.value.code == 1
+    table = (tmp_path / "table.md").read_text()
+    assert f"1 of 2 jobs failed:\n  {tmp_path}/bad\n    RuntimeError: out of memory\n    for good\n" in table
+    assert "50.0 (1)" in table
+    assert table in capsys.readouterr().out
+
+
+def test_failures_of_an_earlier_sweep_in_the_folder_are_past(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweeps = {1: Sweep(), 2: Sweep()}
+    for process, sweep in sweeps.items():
+        monkeypatch.setattr("retention.sweeps.os.getpid", lambda process=process: process)
+        sweep.on_multirun_start(job(tmp_path / "any"))
+    sweeps[1].on_job_end(job(tmp_path / "seed0"), ended(RuntimeError("no room")))
+    sweeps[2].on_job_end(job(run_folder(tmp_path, 0)), ended(0.5))
+    sweeps[2].on_multirun_end(job(tmp_path / "any"))
+    assert "failed" not in (tmp_path / "table.md").read_text()
+
+
+def test_processes_of_a_launcher_note_in_the_same_file(sweep: Sweep, tmp_path: Path) -> None:
+    arrived = pickle.dumps(sweep)
+    OmegaConf.clear_resolver("job_name")
+    elsewhere = pickle.loads(arrived)
+    assert OmegaConf.has_resolver("job_name"), "the job's folder is composed there"
+    elsewhere.on_job_end(job(tmp_path / "bad"), ended(RuntimeError("lost")))
+    with pytest.raises(SystemExit):
+        sweep.on_multirun_end(job(tmp_path / "any"))
+
+
+def test_jobs_that_would_share_a_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    typed = ("sweep=table1,table2", "data.dir=a,b", "init=c", "task=sst2,imdb", "seed=0,1", "retention.rho=0.5,0.3")
+    with pytest.raises(SystemExit) as caught:
+        Sweep().on_multirun_start(job(tmp_path / "any", *typed))
+    assert caught.value.code == 2
+    told = capsys.readouterr().err
+    assert "ConfigError: 2 problems" in told and "  sweep: cannot be swept" in told and "  data.dir: " in told
+
+
+def test_records_that_cannot_be_read_are_no_success(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run_folder(tmp_path, 0) / "record.json").write_text("{")
+    with pytest.raises(SystemExit) as caught:
+        sweep.on_multirun_end(job(tmp_path / "any"))
+    assert caught.value.code == 1
+    assert "record.json: not valid JSON" in capsys.readouterr().err
+
+
+def test_a_single_run_is_left_alone(tmp_path: Path) -> None:
+    outcome = ended(RuntimeError("boom"))
+    Sweep().on_job_end(job(tmp_path), outcome)
+    assert outcome.status is JobStatus.FAILED
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_of_which_nothing_finished_says_so(tmp_path: Path) -> None:
+    report = leave_report(tmp_path, [{"folder": "a", "error": "RuntimeError: x"}])
+    assert report.startswith("No table: no quality records") and "1 of 1 jobs failed" in report
+    assert (tmp_path / "records.jsonl").read_text() == ""
+
+
+def test_records_put_aside_do_not_count(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, 0)
+    (folder / "record.json").rename(folder / "record.replaced.json")
+    run_folder(tmp_path, 1)
+    leave_report(tmp_path, [])
+    assert [json.loads(x)["seed"] for x in (tmp_path / "records.jsonl").read_text().splitlines()] == [1]
+
+
+def test_job_names_fit_into_a_folder_and_stay_apart() -> None:
+    plain = "experiment=sst2_small,retention.gamma=-0.1,retention=adaptive"
+    assert job_name(plain) == plain
+    assert job_name("") == "defaults"
+    long = ",".join(f"task.data.categories{number}=x" for number in range(40))
+    names = {job_name(each) for each in (long, long + "y", "schedule=[0.5]", "schedule=(0.5)", "a=b/c", "a=b_c")}
+    assert len(names) == 6
+    assert all(len(name.encode()) <= 150 and "/" not in name for name in names)
+    assert job_name(long) == job_name(long), "the same after a restart"
