@@ -47,8 +47,15 @@ def command_line(argv: Sequence[str]) -> str:
     return " ".join(["python", *(shlex.quote(portable(argument)) for argument in argv)])
 
 
+_NOT_RECORDS = ("--", ":(top)", ":(top,exclude)results")
+
+
 def commit() -> str:
-    """The commit of the running source, with ``-dirty`` if tracked files were changed; ``unknown`` outside git."""
+    """The commit of the running source; ``unknown`` outside git.
+
+    With ``-dirty`` if tracked files were changed, those of ``results/`` aside: every record but the first of a series
+    is made after one was appended there.
+    """
     source = Path(__file__).resolve()
     # an installed copy may lie inside some other repository, whose commit would say nothing
     if _git("ls-files", "--error-unmatch", source.name, folder=source.parent) is None:
@@ -56,7 +63,7 @@ def commit() -> str:
     head = _git("rev-parse", "HEAD", folder=source.parent)
     if head is None:
         return "unknown"
-    changes = _git("status", "--porcelain", "--untracked-files=no", folder=source.parent)
+    changes = _git("status", "--porcelain", "--untracked-files=no", *_NOT_RECORDS, folder=source.parent)
     return f"{head}-dirty" if changes else head
 
 

@@ -157,9 +157,12 @@ def test_commit_tells_clean_from_changed_and_from_foreign_source(
     git("add", "other", folder=tmp_path)
     git("commit", "-qm", "c", folder=tmp_path)
     assert provenance.commit() == "unknown"  # the repository does not hold this source
-    git("add", "provenance.py", folder=tmp_path)
+    records = tmp_path / "results" / "speed.jsonl"
+    append_record(records, {"kind": "speed"})
+    git("add", "provenance.py", "results", folder=tmp_path)
     git("commit", "-qm", "d", folder=tmp_path)
     (tmp_path / "untracked").write_text("1\n")
+    append_record(records, {"kind": "speed"})  # the first of a series must not mark the second
     head = git("rev-parse", "HEAD", folder=tmp_path)
     assert provenance.commit() == head
     source.write_text("2\n")
