@@ -1,8 +1,9 @@
 """Train a series of policies from one dense model per seed, and append their records to results/.
 
 For every seed: stage 1 trains the dense model; stage 2 gives each policy the same further training from its
-checkpoint, distilled from it. run.py skips what is already finished in outputs/quality/, so an interrupted series goes
-on where it stopped. For a whole grid of policies and shares see conf/sweep/dense.yaml.
+checkpoint, distilled from it. An interrupted series goes on where it stopped: run.py skips what is finished in
+outputs/quality/, and what already has a record is skipped even where those folders are gone. For a whole grid of
+policies and shares see conf/sweep/dense.yaml.
 
     python scripts/quality.py sst2_small backbone.path=<folder> data.dir=<folder>
 """
@@ -15,6 +16,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from retention.records import read_records
 
 ROOT = Path(__file__).resolve().parent.parent
 SERIES = ("dense", "adaptive:0.5", "adaptive:0.3", "random:0.3", "truncate:0.3")
@@ -62,11 +65,18 @@ def main() -> int:
     parser.add_argument("--record", type=Path, help="default: results/quality/<experiment>.jsonl")
     parser.add_argument("overrides", nargs="*", help="passed on to run.py")
     arguments = parser.parse_intermixed_args()
+    if misplaced := [entry for entry in arguments.series if "=" in entry]:
+        parser.error(f"{misplaced[0]}: settings go before --series and --seeds")
     record = arguments.record or ROOT / "results" / "quality" / f"{arguments.experiment}.jsonl"
     folder = ROOT / "outputs" / "quality" / arguments.experiment
+    done = {
+        (entry["policy"], entry["rho"], entry["seed"]) for entry in (read_records([record]) if record.exists() else [])
+    }
+    wanted = [job for job in jobs(arguments.series, arguments.seeds) if (job.policy, job.rho, job.seed) not in done]
+    needed = {job.seed for job in wanted if job.rho is not None}  # seeds of which something is left to do
     failed = 0
     stranded: set[int] = set()  # seeds without a dense model to start from
-    for job in jobs(arguments.series, arguments.seeds):
+    for job in (job for job in wanted if job.seed in needed):
         if job.seed in stranded:
             print(f"{job.name}: skipped, its dense model failed", file=sys.stderr, flush=True)
             continue
