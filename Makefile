@@ -11,7 +11,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help setup demo test test-all lint format bench bench-plots bench-gpu clean
+REPORTS := table1 table2 table3 table4 table5 table6 leaderboard figure2 figures claims
+
+.PHONY: help setup demo test test-all lint format bench bench-plots bench-gpu tables $(REPORTS) clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +58,12 @@ bench-plots: setup ## draw the speed records (PNG and SVG in outputs/speed)
 
 bench-gpu: setup ## speed and memory on a GPU; SMALL=1 proves it on the CPU
 	PYTHON=$(BIN)/python scripts/bench_gpu.sh
+
+tables: setup ## every table and figure of the paper, the leaderboard and docs/claims.md, from records
+	$(BIN)/python scripts/report.py all
+
+$(REPORTS): setup # one of them: make table1 ... table6, leaderboard, figure2, figures, claims
+	$(BIN)/python scripts/report.py $@
 
 clean: ## delete caches and build leftovers (never results/, outputs/ or the environment)
 	@rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -61,6 +61,13 @@ def load_weights(
     loaded = {name: value for name, value in content["state_dict"].items() if policy or not name.startswith("policy.")}
     own = module.state_dict()
     wanted = {name for name in own if policy or not name.startswith("policy.")}
+    without = sorted(name for name in wanted - loaded.keys() if name.startswith("policy.scorers."))
+    if other_budget and without and any(name.startswith("policy.scorers.") for name in loaded):
+        gates = ", ".join(sorted({name.split(".")[2] for name in without}, key=int))
+        raise CheckpointError(
+            f"{path}: has no scorer after layer {gates}, where nothing was removed at the budgets of its training; "
+            "pass a retention.rho like those, or train it for more budgets (budgets.sampled, budgets.low, budgets.high)"
+        )
     problems = [f"missing {name}" for name in sorted(wanted - loaded.keys())]
     unexpected = loaded.keys() - wanted
     if other_budget:

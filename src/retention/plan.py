@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,10 @@ from retention.engine.retainer import DROPPED, check_layers, check_place
 from retention.errors import Checks, ConfigError, Problem
 from retention.modules import TrainingSettings
 from retention.modules.backbone import Backbone
+from retention.modules.freezing import FREEZE
 from retention.policies.base import RetentionPolicy
+
+log = logging.getLogger(__name__)
 
 MODES = ("fit", "test")
 _FROM_COMMAND = ("mode", "ckpt", "trainer", "logger", "callbacks", "paths", "record", "compare")
@@ -29,7 +33,7 @@ _BUDGET = ("rho", "schedule", "slope", "layers")  # what rivals take over from t
 _KNOWN_KEYS = {
     *_FROM_COMMAND,
     *("task", "backbone", "dual", "retention", "data", "optimizer", "phases", "distill", "init", "seed"),
-    *("dropped", "place"),
+    *("dropped", "place", "budgets", "freeze"),
 }
 
 
@@ -58,6 +62,7 @@ def prepare(config: DictConfig, compose: Compose) -> list[tuple[DictConfig, Part
     """The training runs, rivals first, each with its parts; raises one ``ConfigError`` for all of them."""
     checks = Checks()
     checks.gather(lambda: check_run(config))
+    checks.gather(lambda: check_start(config))
     prepared: list[tuple[DictConfig, Parts]] = []
     checks.gather(lambda: prepared.append((config, build_parts(config))))
     rivals = list(config.compare) if isinstance(config.compare, ListConfig) else []
@@ -91,11 +96,21 @@ def check_run(config: DictConfig) -> None:
         raise ConfigError(problems)
 
 
+def check_start(config: DictConfig) -> None:
+    """Raise ``ConfigError`` where a training freezes what nothing has trained."""
+    checks = Checks()
+    trained = config.freeze is None or config.init is not None or config.ckpt is not None
+    message = f"freeze={config.freeze} needs weights that are worth keeping; pass init=<checkpoint of a dense run>"
+    checks.require(trained, "freeze", message)
+    checks.finish()
+
+
 def tested_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The checkpoint's configuration, with what was typed on this command line on top."""
     merged = checkpoint_config(read_checkpoint(config.ckpt))
-    for key in _FROM_COMMAND:
-        merged[key] = OmegaConf.to_container(config, resolve=False)[key]  # type: ignore[index, call-overload]
+    for key, value in OmegaConf.to_container(config, resolve=False).items():  # type: ignore[union-attr]
+        if key in _FROM_COMMAND or key not in merged:  # settings that are younger than the checkpoint have defaults
+            merged[key] = value
     refused = []
     for override in overrides:
         key, _, _ = override.partition("=")
@@ -150,7 +165,11 @@ def build_parts(config: DictConfig) -> Parts:
     policy, backbone = builder.make("retention"), builder.make("backbone")
     data = builder.make("task.data")
     training = TrainingSettings(
-        optimizer=builder.make("optimizer"), phases=builder.make("phases"), distill=builder.make("distill")
+        optimizer=builder.make("optimizer"),
+        phases=builder.make("phases"),
+        distill=builder.make("distill"),
+        budgets=builder.make("budgets"),
+        freeze=config.freeze,
     )
     module_type = builder.make_later("task.module")
     callbacks = [builder.make(f"callbacks.{name}") for name in config.callbacks]
@@ -159,7 +178,15 @@ def build_parts(config: DictConfig) -> Parts:
         builder.checks.gather(lambda: shapes.append(backbone.shape()))
     for shape in shapes:
         asked = config.retention.get("layers")
+        sampled = policy is not None and training.budgets is not None and training.budgets.active
+        if sampled:
+            budgets = training.budgets
+            builder.checks.gather(partial(policy.serve, budgets.low, budgets.high), "retention")
         builder.checks.gather(partial(_fit_together, policy, shape, backbone.name, asked), "retention")
+        if sampled:
+            builder.checks.gather(partial(_check_budgets, policy, training, str(config.mode)))
+        if policy is not None:
+            builder.checks.gather(partial(_check_frozen, policy, training.freeze))
     if shapes:
         if data is not None:
             builder.checks.gather(lambda: backbone.check_length(data.settings.max_length))
@@ -179,6 +206,30 @@ def build_parts(config: DictConfig) -> Parts:
 def writes(module_type: Any) -> bool:
     """Whether a head, given as the partial call of its class, writes text."""
     return bool(module_type.func.writes)
+
+
+def _check_budgets(policy: RetentionPolicy, training: TrainingSettings, mode: str) -> None:
+    """Raise ``ConfigError`` where sampled budgets do not fit the rest; a test at another budget is only warned of."""
+    budgets, checks = training.budgets, Checks()
+    saliency = 0.0 if training.distill is None else training.distill.saliency
+    checks.gather(partial(budgets.check_run, saliency=saliency), "budgets")
+    covered = budgets.covers(policy.rho) or not policy.layers
+    message = f"{policy.rho} is outside the sampled budgets [{budgets.low}, {budgets.high}]"
+    if mode == "test" and not covered:
+        log.warning("retention.rho: %s that the checkpoint was trained for", message)
+    else:
+        checks.require(covered, "retention.rho", f"{message}; widen budgets.low or budgets.high")
+    checks.finish()
+
+
+def _check_frozen(policy: RetentionPolicy, freeze: str | None) -> None:
+    checks = Checks()
+    known = freeze is None or freeze in FREEZE
+    checks.require(known, "freeze", f"must be null or one of {', '.join(FREEZE)}, got {freeze!r}")
+    idle = freeze == "model" and not any(True for _ in policy.parameters())
+    message = f"nothing is left to train, {policy.name} learns nothing; use freeze=encoder (the head learns) or null"
+    checks.require(not idle, "freeze", message)
+    checks.finish()
 
 
 def _fit_together(policy: RetentionPolicy | None, shape: EncoderShape, name: str, layers: Any) -> None:

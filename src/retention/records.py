@@ -189,15 +189,17 @@ def read_records(paths: Iterable[str | Path]) -> list[Record]:
     Raises:
         DataError: a file cannot be read, or a line of it is not a record; the message names file and line.
     """
-    records: list[Record] = []
-    for path in map(Path, paths):
-        text = _read(path)
-        if path.suffix == ".json":
-            records.append(_parse(text, str(path)))
-            continue
-        lines = text.split("\n")  # splitlines would also split at separators inside JSON strings
-        records += [_parse(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
-    return records
+    return [record for path in paths for _, record in read_numbered(path)]
+
+
+def read_numbered(path: str | Path) -> list[tuple[int, Record]]:
+    """The records of one file, each with the number of its line, from 1; see ``read_records``."""
+    source = Path(path)
+    text = _read(source)
+    if source.suffix == ".json":
+        return [(1, _parse(text, str(source)))]
+    lines = text.split("\n")  # splitlines would also split at separators inside JSON strings
+    return [(number, _parse(line, f"{source}:{number}")) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def write_atomic(path: Path, text: str) -> None:

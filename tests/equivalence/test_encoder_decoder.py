@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from retention.engine import Retainer, encoder_of
 from retention.modules.abstractive import decoder_inputs, weighed_reading
-from retention.modules.base import Encoded
+from retention.modules.encoded import Encoded
 
 
 def test_the_decoder_reads_what_the_encoder_kept(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from retention.analysis.table import aligned
+from retention.analysis.sheet import aligned
 
 _COUNT = "count_"  # metrics that count questions instead of sharing them out
 _SCORE = "f1_"  # the score of what is counted under the same name

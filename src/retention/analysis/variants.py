@@ -5,10 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# where a run writes, what it runs on and its seed are no part of the method
+# where a run writes, what it runs on and its seed are no part of the method; what its rows are is told by ``data``
 _OUTSIDE = frozenset({"paths", "logger", "callbacks", "hydra"})
 _INCIDENTAL = frozenset({"seed", "dir", "dirpath", "save_dir", "accelerator", "devices", "num_workers"})
+_ROWS = frozenset({"source", "source_note", "local_note"})
 _TOLD = frozenset({"retention.rho"})  # a column of its own; a dense model was asked for any share and keeps everything
+# Settings that came after the first records, and what runs before them did: such runs are not set apart.
+_ADDED: Mapping[str, Any] = {
+    "place": "after_layer",
+    "retention.relaxed": True,
+    "distill.states": 0.0,
+    "backbone.gradient_checkpointing": False,
+    "budgets._target_": "retention.modules.budget_sampling.BudgetSampling",
+    "budgets.sampled": 0,
+    "budgets.sandwich": False,
+    "budgets.low": 0.1,
+    "budgets.high": 0.7,
+    "budgets.in_place": 1.0,
+}
 
 
 def variants(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -19,26 +33,31 @@ def variants(records: Sequence[Mapping[str, Any]]) -> list[str]:
     Args:
         records: result records with a resolved ``config``.
     """
-    settings = [_settings(record.get("config") or {}) for record in records]
-    keys = sorted({key for flat in settings for key in flat})
-    varying = [key for key in keys if len({_word(flat.get(key)) for flat in settings}) > 1]
-    return [", ".join(f"{key}={_word(flat.get(key))}" for key in varying) for flat in settings]
+    told = [settings(record.get("config") or {}) for record in records]
+    keys = sorted({key for flat in told for key in flat})
+    varying = [key for key in keys if len({word(flat.get(key)) for flat in told}) > 1]
+    return [", ".join(f"{key}={word(flat.get(key))}" for key in varying) for flat in told]
 
 
-def _settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> value of the settings that define the method."""
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted key -> value of the settings that define the method, those that came later filled in."""
+    return {**_ADDED, **_flat(config, "")}
+
+
+def word(value: Any) -> str:
+    """A setting's value as it is told apart and shown."""
+    return "null" if value is None else str(value)
+
+
+def _flat(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        if key in _INCIDENTAL or (not prefix and key in _OUTSIDE):
+        if key in _INCIDENTAL or key in _ROWS or (not prefix and key in _OUTSIDE):
             continue
         if isinstance(value, Mapping):
-            flat |= _settings(value, f"{prefix}{key}.")
+            flat |= _flat(value, f"{prefix}{key}.")
         elif f"{prefix}{key}" in _TOLD:
             continue
         elif not (isinstance(value, str) and "/" in value):  # a path, such as that of the seed's own teacher
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _word(value: Any) -> str:
-    return "null" if value is None else str(value)

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from retention.analysis.drawing import COLORS, GREY, mark, panels_figure, save_figure
 from retention.bench.curves import Panel, Point, break_even
 
-# Okabe and Ito's colours, told apart with every kind of colour vision; markers say the same once more
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = {"after_layer": "-", "after_attention": "--"}
-GREY = "#555555"
-STYLE: dict[Any, Any] = {
-    "font.size": 9.0,
-    "axes.titlesize": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "legend.frameon": False,
-    "legend.fontsize": 8.0,
-    "legend.handlelength": 3.0,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "retention",  # the same records give the same file
-}
 Draw = Callable[[Axes, Panel], None]
 
 
@@ -53,7 +32,7 @@ def draw_all(panels: Sequence[Panel], folder: Path) -> list[Path]:
     files = []
     for name, draw, shown in wanted:
         if shown:
-            files += _save(_figure(draw, shown), folder / name)
+            files += save_figure(panels_figure(draw, shown, [panel.setting.title for panel in shown]), folder / name)
     return files
 
 
@@ -109,7 +88,7 @@ def ideal_share(axes: Axes, panel: Panel) -> None:
         for number, rho, points in panel.by_rho(place):
             lengths = [float(point.length) for point in points]
             shares = [100.0 * point.speedup[0] / point.ideal for point in points]
-            axes.plot(lengths, shares, LINES[place], label=_label(panel, f"rho {rho:g}", place), **_mark(number))
+            axes.plot(lengths, shares, LINES[place], label=_label(panel, f"rho {rho:g}", place), **mark(number))
     axes.axhline(100.0, color=GREY, linewidth=0.8)
     axes.set_ylim(bottom=0.0)
     axes.set_ylabel("share of the FLOP-ideal, %")
@@ -123,7 +102,7 @@ def tokens_by_depth(axes: Axes, panel: Panel) -> None:
         kept = points[-1].kept
         steps = [0, *(layer + 1 for layer in sorted(kept))]
         shares = [100.0, *(100.0 * kept[layer] for layer in sorted(kept))]
-        axes.step(steps, shares, where="post", label=f"rho {rho:g}", **_mark(number))
+        axes.step(steps, shares, where="post", label=f"rho {rho:g}", **mark(number))
     axes.axhline(100.0, color=GREY, linewidth=0.8)
     axes.set_ylim(bottom=0.0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -139,7 +118,7 @@ def memory_by_depth(axes: Axes, panel: Panel) -> None:
             for point in panel.at(place=place, rho=rho, length=longest):
                 if point.saved is not None:
                     own, dense = point.saved
-                    style: dict[str, Any] = {"label": _label(panel, f"rho {rho:g}", place), **_mark(number)}
+                    style: dict[str, Any] = {"label": _label(panel, f"rho {rho:g}", place), **mark(number)}
                     axes.plot(range(1, len(own) + 1), own, LINES[place], **style)
                     axes.plot(range(1, len(dense) + 1), dense, color=GREY, linewidth=1.0)
     axes.set_ylim(bottom=0.0)
@@ -156,15 +135,17 @@ def _speeds(
     if not points:
         return
     medians, lows, highs = (np.array([point.speedup[part] for point in points]) for part in range(3))
-    mark = _mark(number)
+    style = mark(number)
     axes.errorbar(
-        places, medians, yerr=(medians - lows, highs - medians), linestyle=LINES[place], capsize=2.0, label=name, **mark
+        places,
+        medians,
+        yerr=(medians - lows, highs - medians),
+        linestyle=LINES[place],
+        capsize=2.0,
+        label=name,
+        **style,
     )
-    axes.plot(places, [point.ideal for point in points], ":", linewidth=1.0, color=mark["color"])
-
-
-def _mark(number: int) -> dict[str, Any]:
-    return {"color": COLORS[number % len(COLORS)], "marker": MARKERS[number % len(MARKERS)]}
+    axes.plot(places, [point.ideal for point in points], ":", linewidth=1.0, color=style["color"])
 
 
 def _share_axis(axes: Axes, panel: Panel) -> None:
@@ -202,34 +183,3 @@ def _explain_places(axes: Axes, panel: Panel) -> None:
 
 def _readable(place: str) -> str:
     return place.replace("_", " ")
-
-
-def _figure(draw: Draw, panels: Sequence[Panel]) -> Figure:
-    columns = min(3, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.2 * columns, 3.6 * rows), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False).flatten()
-        for axes, panel in zip(grid, panels, strict=False):
-            draw(axes, panel)
-            axes.set_title(panel.setting.title, loc="left")
-            if axes.get_legend_handles_labels()[1]:
-                axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        for axes in grid[len(panels) :]:
-            axes.remove()
-    return figure
-
-
-def _save(figure: Figure, stem: Path) -> list[Path]:
-    """PNG and SVG, each under a temporary name first, then moved into place."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    files = []
-    for kind in ("png", "svg"):
-        drawn, target = io.BytesIO(), stem.with_suffix(f".{kind}")
-        with mpl.rc_context(STYLE):
-            figure.savefig(drawn, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(drawn.getvalue())
-        os.replace(temporary, target)
-        files.append(target)
-    return files

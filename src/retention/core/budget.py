@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -46,8 +47,19 @@ class Budget(nn.Module):
     - ``linear``: from rho (1 + slope) down to rho (1 - slope), same mean, as in Tables 5-6; shares above 1 are cut
       and the rest is raised to restore the mean;
     - ``geometric``: the literal M_l = floor(rho T_l) of Fig. 1, which compounds to rho^l;
-    - ``learned``: a softmax divides G rho among the gates; its gradient is the price (dual variable) of each gate;
+    - ``learned``: a softmax over the gates divides the global budget G rho; what would exceed 1 goes to the others, and
+      shares are sorted, so the mean is rho wherever training leads. Counts at test time are floor(share T), as for
+      every schedule;
     - a list: the shares themselves; ``rho`` then only names the run.
+
+    What moves a learned division: ``targets`` are differentiable in ``allocation``, and ``ExactDual`` carries the
+    task's gradient to them, in the soft and in the removal phase, by the implicit derivative of each sample's
+    multiplier. A gate whose budget is worth more to the task than the mean of the others' grows at their expense; at
+    the optimum a token is worth the same at every gate: one price for the one global constraint. Duals that only press
+    an expected count towards the target get no gradient from the task there.
+
+    Equal kept tokens are equal FLOPs in everything that is linear in length. Attention products grow with the square
+    of a share, so at the same rho a steep division costs more on long texts: compare by the FLOPs share of a record.
 
     Args:
         rho: share in (0, 1].
@@ -79,6 +91,15 @@ class Budget(nn.Module):
             with torch.no_grad():
                 self.allocation.copy_(torch.tensor(self._linear()).clamp_min(1e-3).log())
 
+    @contextmanager
+    def at(self, rho: float) -> Iterator[None]:
+        """Everything asked inside the block is answered for another ``rho`` in (0, 1]."""
+        before, self.rho = self.rho, rho
+        try:
+            yield
+        finally:
+            self.rho = before
+
     def shares(self) -> Tensor:
         """[G] float, never rising; differentiable where learned."""
         return self._annealed(1.0).float()
@@ -86,7 +107,7 @@ class Budget(nn.Module):
     def active(self) -> tuple[bool, ...]:
         """[G]: whether each gate removes anything that the one before let through."""
         if self.allocation is not None:
-            return (True,) * self.num_gates
+            return (self.rho < 1.0,) * self.num_gates
         values = [1.0, *self.shares().tolist()]
         return tuple(after < before - _ROUNDING for before, after in pairwise(values))
 

@@ -15,8 +15,9 @@ from transformers.modeling_outputs import BaseModelOutput
 from retention.engine import encoder_of
 from retention.errors import Checks
 from retention.metrics import Rouge
-from retention.modules.base import Batch, Encoded, RetentionModule
+from retention.modules.base import RetentionModule
 from retention.modules.distillation import soft_target_losses
+from retention.modules.encoded import Batch, Encoded
 
 Spell = Callable[[Sequence[Sequence[int]]], list[str]]
 

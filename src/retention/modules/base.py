@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import pytorch_lightning as pl
 import torch
@@ -14,37 +13,15 @@ from torch import Tensor, nn
 
 from retention.engine import ForwardReport, Retainer
 from retention.errors import ConfigError, Problem
-from retention.modules.distillation import Distillation, pooled_state_loss
-from retention.modules.optimization import AdamWSettings, restore_rng, rng_state
-from retention.modules.phases import Phases
+from retention.modules.budget_sampling import KEEP_ALL
+from retention.modules.distillation import pooled_state_loss
+from retention.modules.encoded import Batch, Encoded
+from retention.modules.evaluation import Evaluation
+from retention.modules.freezing import frozen_parts
+from retention.modules.optimization import restore_rng, rng_state
+from retention.modules.settings import TrainingSettings
 from retention.modules.teacher import Answer, Teacher
 from retention.policies.base import RetentionPolicy
-
-Batch = dict[str, Any]  # tensors; tasks that score texts add lists of strings
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What a head reads.
-
-    Attributes:
-        hidden_states: [B, M, D]; M = T where dropped tokens are forwarded or nothing was removed.
-        weights: [B, M] float in [0, 1]; 0 = padding, the product of the gates while they are soft.
-        positions: [B, M] long, original positions.
-    """
-
-    hidden_states: Tensor
-    weights: Tensor
-    positions: Tensor
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How a module is trained; see the classes of its parts."""
-
-    optimizer: AdamWSettings
-    phases: Phases
-    distill: Distillation
 
 
 class RetentionModule(pl.LightningModule):
@@ -55,7 +32,7 @@ class RetentionModule(pl.LightningModule):
     Args:
         encoder: Hugging Face encoder.
         policy: retention policy, already built for the encoder.
-        training: optimiser, phases, distillation.
+        training: optimiser, phases, distillation, budgets, what is frozen.
         dropped, place: see ``Retainer``.
         config: resolved plain configuration, stored in checkpoints.
     """
@@ -84,8 +61,7 @@ class RetentionModule(pl.LightningModule):
         self.last_predictions: Tensor | None = None
         self._teacher: Teacher | None = None
         self._slacks: list[Tensor] = []
-        self._collected: list[dict[str, list[Any]]] = []
-        self._flops = [0.0, 0.0]
+        self._evaluation = Evaluation()
         self._rng: dict[str, Any] | None = None
 
     # -- what a task defines -------------------------------------------------------------------------------------------
@@ -185,6 +161,17 @@ class RetentionModule(pl.LightningModule):
             raise ConfigError([Problem("distill.states", message)])
         self._teacher = teacher
 
+    def setup(self, stage: str) -> None:
+        if stage == "fit":  # before the optimiser is made and the model is wrapped for several ranks
+            for part in frozen_parts(self, self.settings.freeze):
+                part.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for part in frozen_parts(self, self.settings.freeze):
+            part.eval()
+        return self
+
     def on_fit_start(self) -> None:
         self.train()  # from_pretrained returns models in evaluation mode and Lightning leaves them so
         if self._teacher is not None:
@@ -199,15 +186,42 @@ class RetentionModule(pl.LightningModule):
         progress = self.global_step / max(1, int(self.trainer.estimated_stepping_batches))
         self.policy.phase, self.policy.anneal = self.settings.phases.at(progress)
         taught = self._ask_teacher(batch)
-        answer = self.answer(batch)
-        task_loss = self.task_loss(answer.logits, batch)
-        if taught is not None:
-            task_loss = self._with_teacher(task_loss, answer, taught, batch)
-        loss = task_loss + self._budget_loss(task_loss) + self._idle_policy()
+        task_losses, losses = zip(*self._passes(batch, taught), strict=True)
+        task_loss = torch.stack(task_losses).mean()
+        loss = torch.stack(losses).mean() + self._idle_policy()
         size = len(batch["input_ids"])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
         self.log("retention/target_share", self.target_share, batch_size=size)
         return {"loss": loss, "task_loss": task_loss.detach()}
+
+    def _passes(self, batch: Batch, taught: Answer | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Task loss and loss of each pass of a step: one pass, or one for each budget that is drawn."""
+        budgets, answers = self._drawn_budgets(), None
+        if not budgets:
+            yield self._pass(batch, taught)[1:]
+        for rho in budgets:
+            with self.policy.serving(rho):
+                logits, *losses = self._pass(batch, taught, answers)
+            answers = logits.detach() if rho == KEEP_ALL else answers
+            yield losses[0], losses[1]
+
+    def _drawn_budgets(self) -> tuple[float, ...]:
+        """Budgets of this step's passes; empty for a single one: nothing is sampled, or no gate would act."""
+        sampled = self.settings.budgets.active and self.phase != "keep_all" and self.policy.layers
+        return self.settings.budgets.draw(self.global_step) if sampled else ()
+
+    def _pass(
+        self, batch: Batch, taught: Answer | None, in_place: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, task loss and loss of one pass; ``in_place`` are the logits of the step's keep-all pass."""
+        answer = self.answer(batch)
+        task_loss = self.task_loss(answer.logits, batch)
+        if taught is not None:
+            task_loss = self._with_teacher(task_loss, answer, taught, batch)
+        if in_place is not None:
+            near = self.distillation_loss(answer.logits, in_place, batch)
+            task_loss = self.settings.budgets.blend(task_loss, near)
+        return answer.logits, task_loss, task_loss + self._budget_loss(task_loss)
 
     def _ask_teacher(self, batch: Batch) -> Answer | None:
         """What the teacher says; guides the policy by the teacher's saliency on the way."""
@@ -275,31 +289,18 @@ class RetentionModule(pl.LightningModule):
 
     def _evaluate(self, batch: Batch) -> None:
         logits = self(batch)
-        self._collected.append(self.collect(logits, batch))
+        rows = self.collect(logits, batch)
         early = self.retainer.place == "after_attention"
         dense, spent = self.retainer.report.flops(self.shape, self.policy.scorer_macs(), before_feed_forward=early)
-        self._flops[0] += spent
-        self._flops[1] += dense
+        self._evaluation.add(rows, dense=dense, spent=spent)
 
     def _finish(self, stage: str) -> None:
-        rows = merge_rows(self._gather(self._collected))
-        flops, self._collected, self._flops = self._gather_sum(self._flops), [], [0.0, 0.0]
+        rows, flops_share = self._evaluation.finish(self.trainer, self.device)
         scores = self.score(rows) | (self.baselines(rows) if stage == "test" else {})
         for place, (name, value) in enumerate(scores.items()):
             # the same on every rank already; sync_dist only keeps Lightning from warning about it
             self.log(f"{stage}/{name}", value, prog_bar=stage == "val" and place == 0, sync_dist=True)
-        self.log(f"{stage}/flops_share", flops[0] / max(flops[1], 1.0), sync_dist=True)
-
-    def _gather(self, parts: list[dict[str, list[Any]]]) -> list[dict[str, list[Any]]]:
-        if self.trainer.world_size == 1:
-            return parts
-        everyone: list[list[dict[str, list[Any]]] | None] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(everyone, parts)
-        return [part for rank in everyone for part in rank or []]
-
-    def _gather_sum(self, values: list[float]) -> list[float]:
-        total = torch.tensor(values, dtype=torch.float64, device=self.device if self.device.type != "mps" else "cpu")
-        return [float(value) for value in cast(Tensor, self.trainer.strategy.reduce(total, reduce_op="sum"))]
+        self.log(f"{stage}/flops_share", flops_share, sync_dist=True)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -308,17 +309,3 @@ class RetentionModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._rng = checkpoint.get("rng")
-
-
-def merge_rows(parts: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
-    """Concatenate the rows of all batches; a row index met twice (a wrapped distributed sampler) counts once."""
-    seen: set[int] = set()
-    merged: dict[str, list[Any]] = {}
-    for part in parts:
-        for row, index in enumerate(part["index"]):
-            if index in seen:
-                continue
-            seen.add(index)
-            for name, values in part.items():
-                merged.setdefault(name, []).append(values[row])
-    return merged

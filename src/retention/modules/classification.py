@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from retention.errors import Checks
 from retention.metrics import Accuracy, MacroF1
-from retention.modules.base import Batch, Encoded, RetentionModule
+from retention.modules.base import RetentionModule
 from retention.modules.distillation import soft_target_loss
+from retention.modules.encoded import Batch, Encoded
 
 POOLINGS = ("cls", "mean", "attention")
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retention.metrics import LabelSetF1
-from retention.modules.base import Batch
 from retention.modules.classification import ClassificationModule
 from retention.modules.distillation import soft_decision_loss
+from retention.modules.encoded import Batch
 
 
 class MultiLabelModule(ClassificationModule):

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retention.errors import Checks
-from retention.modules.base import Batch, Encoded, RetentionModule
+from retention.modules.base import RetentionModule
 from retention.modules.distillation import soft_target_losses
+from retention.modules.encoded import Batch, Encoded
 from retention.modules.span_search import best_spans, held_spans
 
 # Given the name of the stage (val, test) and all rows, returns the benchmark's metrics, the headline first.

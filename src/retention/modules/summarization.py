@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from retention.errors import Checks
 from retention.metrics import Rouge
 from retention.metrics.rouge import rouge_tokens
-from retention.modules.base import Batch, Encoded, RetentionModule
+from retention.modules.base import RetentionModule
 from retention.modules.distillation import soft_decision_loss
+from retention.modules.encoded import Batch, Encoded
 
 UNITS = ("tokens", "sentences")
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from retention.modules.saliency import Saliency, layer_saliency
 
 if TYPE_CHECKING:
-    from retention.modules.base import Batch, RetentionModule
+    from retention.modules.base import RetentionModule
+    from retention.modules.encoded import Batch
 
 
 class Answer(NamedTuple):

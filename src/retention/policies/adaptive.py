@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from retention.core.dual import Dual
+from retention.core.dual import Dual, ExactDual
 from retention.core.flops import EncoderShape
 from retention.core.hard_concrete import HardConcrete, log_gate
 from retention.core.scorer import Scorer, build_scorer, check_scorer
@@ -102,9 +102,16 @@ class Adaptive(RetentionPolicy):
         """Copies leave out the last forward pass: tensors of a graph cannot be copied."""
         return {**self.__dict__, "_pass": _Pass(), "_saliency": {}}
 
+    def serve(self, low: float, high: float) -> None:
+        checks = Checks()
+        checks.gather(lambda: super(Adaptive, self).serve(low, high))
+        message = "sampled budgets need dual=exact: a multiplier shared by all samples holds one level of scores, hence"
+        checks.require(isinstance(self.dual, ExactDual), "dual", f"{message} one budget")
+        checks.finish()
+
     def build(self, shape: EncoderShape, name: str = "the encoder") -> None:
         super().build(shape, name)
-        scored = [layer for layer, active in zip(self.layers, self.active, strict=True) if active]
+        scored = [layer for layer, active in zip(self.layers, self.active_anywhere(), strict=True) if active]
         self.scorers = nn.ModuleDict(
             {
                 str(layer): build_scorer(
@@ -182,7 +189,8 @@ class Adaptive(RetentionPolicy):
         return {layer: prices[layer] for layer in self.scored}
 
     def scorer_macs(self) -> dict[int, int]:
-        return {int(layer): scorer.macs_per_token() for layer, scorer in self.scorers.items()}  # type: ignore[operator]
+        at_work = [str(layer) for layer, active in zip(self.layers, self.active, strict=True) if active]
+        return {int(layer): self.scorers[layer].macs_per_token() for layer in at_work}  # type: ignore[operator]
 
     def _probabilities(self, gate: int, scores: Tensor, survival: Tensor, view: LayerView) -> tuple[Tensor, Tensor]:
         logits = self.dual.gate_logits(scores, self._target(gate, view), survival, view.protected, self.gate)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -57,6 +58,7 @@ class RetentionPolicy(nn.Module):
     soft: ClassVar[bool] = False
     groups: ClassVar[bool] = True  # whether it keeps units of several tokens whole, by the mean of their scores
     observes: ClassVar[tuple[str, ...]] = ()  # what it reads of a layer's attention, see engine.Gate
+    any_budget: ClassVar[bool] = True  # whether ``budget`` alone decides how many tokens go on, see ``serve``
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class RetentionPolicy(nn.Module):
         self.layers: tuple[int, ...] = ()
         self.scored: tuple[int, ...] = ()
         self.built = False
+        self._served: tuple[float, ...] = (rho,)
         self._report: ForwardReport | None = None
         self._counts: Tensor | None = None
 
@@ -96,6 +99,20 @@ class RetentionPolicy(nn.Module):
         asked = range(shape.num_layers - 1) if self.layers_asked is None else self.layers_asked
         return check_layers(asked, shape.num_layers, name)
 
+    def serve(self, low: float, high: float) -> None:
+        """Prepare one set of weights for every budget in [low, high] beside ``rho``; call before ``build``.
+
+        Raises:
+            ConfigError: the number of tokens does not follow a budget that changes from pass to pass.
+        """
+        checks = Checks()
+        message = f"{self.name} learns one number of tokens, which cannot follow a budget that changes; use adaptive"
+        checks.require(self.any_budget, "", f"{message} or switch the sampling off (budgets.sampled=0)")
+        message = f"a list of shares is one budget; with sampled budgets name a schedule, got {self.schedule}"
+        checks.require(isinstance(self.schedule, str), "schedule", message)
+        checks.finish()
+        self._served = (self.rho, low, high)
+
     def build(self, shape: EncoderShape, name: str = "the encoder") -> None:
         """Allocate what depends on the encoder; call once, before training or loading weights.
 
@@ -106,6 +123,28 @@ class RetentionPolicy(nn.Module):
         self.budget = Budget(rho=self.rho, schedule=self.schedule, num_gates=len(self.layers), slope=self.slope)
         self.active = self.budget.active()
         self.built = True
+
+    @contextmanager
+    def serving(self, rho: float) -> Iterator[None]:
+        """Passes inside the block have the budget ``rho`` in (0, 1] instead of ``self.rho``; 1 keeps everything."""
+        before = self.active
+        with self.budget.at(rho):
+            self.active = self.budget.active()
+            try:
+                yield
+            finally:
+                self.active = before
+
+    def active_anywhere(self) -> tuple[bool, ...]:
+        """[G]: whether each gate removes anything at some budget that is served.
+
+        The ends of the range suffice: shares are cut at 1, at more gates the larger rho is, and idle gates follow.
+        """
+        found = []
+        for rho in self._served:
+            with self.budget.at(rho):
+                found.append(self.budget.active())
+        return tuple(any(gate) for gate in zip(*found, strict=True))
 
     @abstractmethod
     def score(self, view: LayerView) -> Tensor:

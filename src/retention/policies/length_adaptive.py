@@ -37,6 +37,7 @@ class LengthAdaptive(RetentionPolicy):
     """
 
     observes: ClassVar[tuple[str, ...]] = ("attention",)
+    any_budget: ClassVar[bool] = False  # draws its own
 
     def __init__(self, *, smallest: float = 0.1, **settings: Any) -> None:
         checks = Checks()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -23,6 +23,8 @@ class Priced(RetentionPolicy):
     Raises:
         ConfigError: a setting is out of range.
     """
+
+    any_budget: ClassVar[bool] = False
 
     def __init__(self, *, eta: float = 0.1, augmented: float = 10.0, **settings: Any) -> None:
         checks = Checks()

@@ -14,6 +14,7 @@ from transformers import BertConfig, BertModel
 from retention.core.dual import ExactDual
 from retention.engine.adapters import adapter_for
 from retention.modules import ClassificationModule, TrainingSettings
+from retention.modules.budget_sampling import BudgetSampling
 from retention.modules.distillation import Distillation
 from retention.modules.optimization import AdamWSettings
 from retention.modules.phases import Phases
@@ -76,19 +77,26 @@ def module_of() -> Callable[..., ClassificationModule]:
         *,
         phases: Phases | None = None,
         distill: Distillation | None = None,
+        budgets: BudgetSampling | None = None,
+        freeze: str | None = None,
         dropped: str = "cut",
         **head: Any,
     ) -> ClassificationModule:
         torch.manual_seed(5)
         model = tiny_encoder()
         chosen = Adaptive(dual=ExactDual(), rho=0.5, slope=0.5) if policy is None else policy
+        budgets = budgets or BudgetSampling()
+        if budgets.active:
+            chosen.serve(budgets.low, budgets.high)
         chosen.build(adapter_for("bert").shape(model.config))
         torch.manual_seed(6)
         return ClassificationModule(
             num_labels=2,
             encoder=model,
             policy=chosen,
-            training=TrainingSettings(AdamWSettings(lr=1e-3), phases or Phases(), distill or Distillation()),
+            training=TrainingSettings(
+                AdamWSettings(lr=1e-3), phases or Phases(), distill or Distillation(), budgets, freeze
+            ),
             dropped=dropped,
             config={},
             **{"dropout": 0.0, **head},

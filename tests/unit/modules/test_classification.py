@@ -15,7 +15,7 @@ from retention.engine import LayerView
 from retention.errors import ConfigError
 from retention.metrics import Accuracy
 from retention.modules import ClassificationModule
-from retention.modules.base import Encoded
+from retention.modules.encoded import Encoded
 from retention.policies import Adaptive, Truncate
 from retention.policies.base import RetentionPolicy
 

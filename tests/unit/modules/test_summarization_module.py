@@ -13,8 +13,8 @@ from retention.core.dual import ExactDual
 from retention.engine.adapters import adapter_for
 from retention.errors import ConfigError
 from retention.modules import ExtractiveSummarizationModule, TrainingSettings
-from retention.modules.base import Encoded
 from retention.modules.distillation import Distillation
+from retention.modules.encoded import Encoded
 from retention.modules.optimization import AdamWSettings
 from retention.modules.phases import Phases
 from retention.modules.summarization import article_mean, marker_states, select_sentences

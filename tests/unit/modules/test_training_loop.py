@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from retention.core.dual import AscentDual, ExactDual
 from retention.modules import ClassificationModule
-from retention.modules.base import merge_rows
+from retention.modules.evaluation import merge_rows
 from retention.modules.phases import Phases
 from retention.policies import Adaptive, Random
 

@@ -1,0 +1,74 @@
+"""The ledger of claims as a Markdown page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from retention.analysis.claims.claim import Claim, Finding, Verdict
+from retention.analysis.claims.cost import cost_claims
+from retention.analysis.claims.facts import FACTS
+from retention.analysis.claims.quality import quality_claims
+from retention.analysis.claims.training import knob_claims, theory_claims
+from retention.analysis.paper import SEEDS, SOURCE
+from retention.analysis.sheet import aligned
+from retention.analysis.sources import Evidence, cite
+
+_HEADER = ("claim", "paper", "verdict", "measured", "setting", "records")
+_INTRODUCTION = f"""\
+# Claims
+
+What {SOURCE}, claims, and what our records say. Made by `make claims` from the committed records alone: edit neither
+figures nor verdicts by hand.
+
+- One line per claim and setting. A verdict holds for the setting beside it: encoders, rows and settings are never
+  mixed, and where ours are not the paper's it is the relation to our own dense model, or to another policy trained in
+  the same way, that is tested.
+- **reproduced**: the whole 95 % interval over seeds (of a speed: the 10-90 % range over rounds) is on the claim's
+  side. **not reproduced**: the whole of it is on the other. **undecided**: it lies across, or there are fewer than
+  {SEEDS} seeds. **not yet run**: no record, or one on rows that stand in for the benchmark. **not testable here**:
+  with the reason.
+- Intervals are of seed-by-seed differences or ratios, in square brackets.
+"""
+
+
+def all_claims() -> list[Claim]:
+    """Every claim, in the order of the page."""
+    return [*quality_claims(), *cost_claims(), *knob_claims(), *theory_claims()]
+
+
+def ledger(evidence: Evidence) -> str:
+    """The page: the count of verdicts, one table per topic, and what is no target.
+
+    The same records give the same text.
+    """
+    found = [(claim, list(claim.check(evidence)) or [Finding(Verdict.NOT_RUN)]) for claim in all_claims()]
+    topics = list(dict.fromkeys(claim.topic for claim, _ in found))
+    blocks = [_INTRODUCTION, _counts([findings for _, findings in found])]
+    for topic in topics:
+        rows = [row for claim, findings in found if claim.topic == topic for row in _rows(claim, findings)]
+        blocks.append(f"## {topic}\n\n" + "\n".join(_table(_HEADER, rows)) + "\n")
+    blocks.append(
+        "## Not targets\n\nWhat the paper states but contradicts itself, or published results speak against.\n\n"
+        + "\n".join(_table(("statement", "why it is no target"), FACTS))
+        + "\n"
+    )
+    return "\n".join(blocks)
+
+
+def _counts(findings: Sequence[Sequence[Finding]]) -> str:
+    tally = Counter(finding.verdict for group in findings for finding in group)
+    rows = [(verdict.value, str(tally[verdict])) for verdict in Verdict]
+    return "\n".join(aligned([("verdict", "lines"), *rows])) + "\n"
+
+
+def _rows(claim: Claim, findings: Sequence[Finding]) -> Iterator[tuple[str, ...]]:
+    for finding in findings:
+        verdict = f"**{finding.verdict.value}**" if finding.verdict is not Verdict.NOT_RUN else finding.verdict.value
+        yield claim.text, claim.source, verdict, finding.measured, finding.setting, cite(finding.records)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Markdown without padding: cells are long, and a new figure should change one line."""
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]

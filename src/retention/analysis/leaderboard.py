@@ -1,0 +1,99 @@
+"""All policies of a task beside each other, best first within each budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from retention.analysis.relation import interval, relate, signed
+from retention.analysis.rows import rows_note
+from retention.analysis.runs import (
+    DENSE,
+    Cells,
+    Column,
+    Record,
+    Row,
+    best_dense,
+    columns_of,
+    mean_known,
+    percent,
+    points,
+    rows_of,
+    spread,
+)
+from retention.analysis.sheet import Report, Section
+from retention.analysis.speeds import measured, turns
+
+_HEADER = (
+    *("policy", "rho", "rank", "quality", "seeds", "kept", "FLOPs", "vs dense", "95 %", "share of dense"),
+    "measured speed-up",
+)
+
+
+def leaderboard(cells: Cells, speeds: Sequence[Record]) -> Report:
+    """One section per column of runs: dense first, then budgets from many tokens to few, best quality first."""
+    sections = [_section(cells, column, speeds) for column in columns_of(cells)]
+    return Report(
+        name="leaderboard",
+        title="Leaderboard",
+        legend=(
+            "Headline metric in points: mean ± standard deviation over seeds.",
+            "The difference to dense is taken seed by seed, with its 95 % interval where two seeds or more have both;",
+            "dense with several settings is its best.",
+            "The speed-up stands where a measurement has the same policy, settings, share, encoder, place of removal",
+            "and length.",
+        ),
+        sections=tuple(sections),
+    )
+
+
+def _section(cells: Cells, column: Column, speeds: Sequence[Record]) -> Section:
+    dense = best_dense(cells, column)
+    base = [] if dense is None else cells[dense, column]
+    rows = [row for row in rows_of(cells, column) if row.policy == DENSE]
+    body = [_line(row, "-", cells[row, column], [] if row == dense else base, column, speeds) for row in rows]
+    for rho in sorted({row.rho for row in rows_of(cells, column) if row.policy != DENSE}, reverse=True):
+        ranked = sorted(
+            (row for row in rows_of(cells, column, rho=rho) if row.policy != DENSE),
+            key=lambda row: (-_mean(cells[row, column]), row.order()),
+        )
+        for rank, row in enumerate(ranked, start=1):
+            body.append(_line(row, str(rank), cells[row, column], base, column, speeds))
+    caption = f"{column.task}, {column.monitor}, {column.backbone}"
+    return Section(caption, _HEADER, tuple(body), (rows_note(column),))
+
+
+def _line(
+    row: Row, rank: str, records: Sequence[Record], dense: Sequence[Record], column: Column, speeds: Sequence[Record]
+) -> tuple[str, ...]:
+    values = points(records)
+    relation = relate(records, dense) if dense else None
+    told = (
+        ("-", "-", "-")
+        if relation is None
+        else (
+            signed(relation.difference.mean),
+            interval(relation.difference),
+            f"{100 * relation.share.mean:.1f} %",
+        )
+    )
+    found = [] if row.policy == DENSE else measured(speeds, records[0], column)
+    return (
+        row.label(),
+        f"{row.rho:g}",
+        rank,
+        spread(values) if values else "no number",
+        str(len(values)),
+        percent(mean_known(record["kept_share"].get("mean") for record in records)),
+        percent(mean_known(record["flops_share"] for record in records)),
+        *told,
+        "-" if row.policy == DENSE else "; ".join(map(_speed, found)) or "not measured",
+    )
+
+
+def _speed(record: Record) -> str:
+    return f"{turns(record)} on {record['device']}, batch {record['batch']}"
+
+
+def _mean(records: Sequence[Record]) -> float:
+    return fmean(points(records) or [0.0])

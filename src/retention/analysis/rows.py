@@ -1,0 +1,50 @@
+"""What a column's rows are beside the benchmark that the paper reports."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from retention.analysis.paper import Benchmark, benchmark_of
+from retention.analysis.runs import Column
+
+_STAND_IN = "stand-in"
+
+
+class Rows(Enum):
+    """Whose rows were trained and tested on."""
+
+    WHOLE = "the benchmark's rows"
+    PART = "a part of the benchmark's rows"
+    OTHER = "a stand-in: not the benchmark's rows"
+
+
+def kind_of_rows(column: Column) -> Rows:
+    """Rows count as the benchmark's own only if their description begins with its name and calls them no stand-in."""
+    benchmark = benchmark_of(column.task)
+    source = column.source
+    if benchmark is None or _STAND_IN in source.lower() or not source.startswith(benchmark.names):
+        return Rows.OTHER
+    whole = column.train == str(benchmark.train) and column.test == str(benchmark.test)
+    return Rows.WHOLE if whole else Rows.PART
+
+
+def rows_note(column: Column) -> str:
+    """One sentence for the notes of a table."""
+    benchmark, kind = benchmark_of(column.task), kind_of_rows(column)
+    if kind is Rows.OTHER:
+        return f"STAND-IN, no benchmark result: {column.source}, {column.train} training and {column.test} test rows"
+    train, test = (None, None) if benchmark is None else (benchmark.train, benchmark.test)
+    told = [_told(column.train, train, "training"), _told(column.test, test, "test")]
+    cut = [f"cut to {column.length} tokens"] if column.length else []
+    return ", ".join([f"{column.source}: {' and '.join(told)} rows", *cut])
+
+
+def backbone_note(column: Column, benchmark: Benchmark) -> str:
+    """Says whose encoder this is."""
+    if column.backbone == benchmark.backbone:
+        return f"Encoder: {column.backbone}, the paper's"
+    return f"Encoder: {column.backbone}, not the paper's {benchmark.backbone}; compare relations, not absolute figures"
+
+
+def _told(count: str, published: int | None, role: str) -> str:
+    return f"{count} {role}" if published is None or count == str(published) else f"{count} of {published} {role}"
