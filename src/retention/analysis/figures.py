@@ -114,6 +114,7 @@ def draw_cloud(axes: Axes, cloud: Cloud) -> None:
         axes.annotate(
             "dense", (1.0, cloud.dense), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY
         )
+    axes.margins(x=0.15)
     axes.set_xlabel(cloud.label)
     axes.set_ylabel(f"{cloud.column.monitor}, points")
 
