@@ -95,7 +95,7 @@ def test_testing_the_checkpoint_gives_the_same_results(finished: Any, start_bare
     [record] = start_bare(tmp_path, "mode=test", f"ckpt={finished.checkpoint}", "trainer.accelerator=cpu")
     for name in ("metrics", "kept_share", "flops_share", "policy", "backbone", "rho", "task", "seed"):
         assert record[name] == finished.record[name], name
-    assert record["data"]["test"] == 32 and record["data"]["train"] is None
+    assert record["data"]["test"] == 32 and record["data"]["train"] == 64, "what it was trained on"
     assert profile_of(tmp_path) == profile_of(finished.folder), "token by token"
     assert not (tmp_path / "checkpoints").exists()
 

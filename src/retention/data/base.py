@@ -175,17 +175,25 @@ class RetentionData(pl.LightningDataModule, ABC):
         return str(self._documents["test"][index]["text"])
 
     def describe(self) -> dict[str, Any]:
-        """What the rows are and how many, for the run's record; None for splits that were not set up."""
+        """What the rows are and how many, for the run's record.
+
+        Of a split that was not set up, as the training rows of a model that is only tested, the number asked for; None
+        where that was all.
+        """
         if not self._splits:
             raise RuntimeError(f"{self.name}: call setup() before describe()")
         splits = {role: self._splits.get(role) for role in ROLES}
         return {
             "name": self.settings.name,
             "source": self.source_name(),
-            **{role: len(split.rows) if split else None for role, split in splits.items()},
+            **{role: len(split.rows) if split else self.asked(role) for role, split in splits.items()},
             "max_length": self.settings.max_length,
             "truncated": {role: self.count_cut(split)[0] if split else None for role, split in splits.items()},
         }
+
+    @abstractmethod
+    def asked(self, split: Split) -> int | None:
+        """Documents of a split that were asked for; None = all."""
 
     def fingerprint(self, split: Split) -> str:
         """A name for the token rows of a split that was set up; other rows have another one."""

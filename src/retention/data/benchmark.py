@@ -86,6 +86,9 @@ class BenchmarkData(RetentionData):
         self.source.check(checks)
         self.plan.check(checks)
 
+    def asked(self, split: Split) -> int | None:
+        return {"train": self.plan.train_size, "val": self.plan.val_size, "test": self.plan.test_size}[split]
+
     def remarks(self) -> Sequence[str]:
         """What was done to the documents that a reader of results has to know; added to the source in records."""
         return ()

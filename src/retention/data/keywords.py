@@ -61,7 +61,7 @@ class KeywordData(LabelledTextData):
             ConfigError: everything wrong with the arguments.
         """
         self._dir = dir
-        self._asked: dict[Split, int | None] = {"train": train_size, "val": val_size, "test": test_size}
+        self._sizes: dict[Split, int | None] = {"train": train_size, "val": val_size, "test": test_size}
         settings = DataSettings(
             name=name,
             source_note=source_note,
@@ -76,8 +76,12 @@ class KeywordData(LabelledTextData):
     def check(self, checks: Checks) -> None:
         super().check(checks)
         checks.require(self._dir is None, "dir", f"must be null, keyword documents are generated; got {self._dir!r}")
-        for split, size in self._asked.items():
+        for split, size in self._sizes.items():
             require_count(checks, f"{split}_size", size, optional=split != "val")
+
+    def asked(self, split: Split) -> int:
+        size = self._sizes[split]
+        return _SIZES[split] if size is None else size
 
     def read(self, wanted: Sequence[Split]) -> dict[Split, Dataset]:
         """Generate the documents of the wanted splits."""
@@ -107,8 +111,7 @@ class KeywordData(LabelledTextData):
     def _generate(self, split: Split) -> Dataset:
         # As with files: another seed means other training rows, the same validation and test rows.
         rng = random.Random(f"keywords-train-{self.settings.seed}" if split == "train" else f"keywords-{split}")
-        asked = self._asked[split]
-        documents = [keyword_document(rng) for _ in range(_SIZES[split] if asked is None else asked)]
+        documents = [keyword_document(rng) for _ in range(self.asked(split))]
         texts, labels = zip(*documents, strict=True)
         return Dataset.from_dict({"text": list(texts), "label": list(labels)})
 

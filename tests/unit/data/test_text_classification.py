@@ -76,6 +76,10 @@ def test_a_folder_with_only_a_test_file_can_be_tested(
     data.setup("test")
     assert sum(len(batch["index"]) for batch in data.test_dataloader()) == 6
     assert data.describe()["train"] is None and data.describe()["test"] == 6
+    sized = make_data(dir=str(tmp_path), train_size=4)
+    sized.attach(tokenizer)
+    sized.setup("test")
+    assert sized.describe()["train"] == 4, "what the model that is tested here was trained on"
     for stage in ("fit", "validate"):
         with pytest.raises(DataError, match=r"none of train\.parquet"):
             data.setup(stage)
