@@ -125,6 +125,7 @@ def tested_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     if refused:
         raise ConfigError(refused)
     merged.compare = []
+    merged.trained_backbone = merged.backbone  # for the record: what the model was trained with
     merged.backbone = {
         "_target_": "retention.modules.backbone.Saved",
         "name": merged.backbone.name,

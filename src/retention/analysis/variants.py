@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 # where a run writes, what it runs on and its seed are no part of the method; what its rows are is told by ``data``
-_OUTSIDE = frozenset({"paths", "logger", "callbacks", "hydra"})
+_OUTSIDE = frozenset({"paths", "logger", "callbacks", "hydra", "mode", "trained_backbone"})
 _INCIDENTAL = frozenset({"seed", "dir", "dirpath", "save_dir", "accelerator", "devices", "num_workers"})
 _ROWS = frozenset({"source", "source_note", "local_note"})
 _TOLD = frozenset({"retention.rho"})  # a column of its own; a dense model was asked for any share and keeps everything
@@ -40,8 +40,12 @@ def variants(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted key -> value of the settings that define the method, those that came later filled in."""
-    return {**_ADDED, **_flat(config, "")}
+    """Dotted key -> value of the settings that define the method, those that came later filled in.
+
+    A checkpoint that was only tested has the encoder settings that it was trained with.
+    """
+    trained = config.get("trained_backbone", config.get("backbone"))
+    return {**_ADDED, **_flat(config if trained is None else {**config, "backbone": trained}, "")}
 
 
 def word(value: Any) -> str:

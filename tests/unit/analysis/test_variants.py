@@ -30,3 +30,9 @@ def test_an_absent_setting_reads_as_null() -> None:
 def test_the_asked_share_is_no_variant() -> None:
     records = [{"config": {"retention": {"rho": rho, "seed": 0}}} for rho in (0.3, 0.5)]
     assert variants(records) == ["", ""]
+
+
+def test_a_tested_checkpoint_stands_with_the_runs_like_its_training() -> None:
+    fitted = {"mode": "fit", "backbone": {"_target_": "Pretrained", "attention_dropout": 0.0}}
+    tested = {"mode": "test", "backbone": {"_target_": "Saved"}, "trained_backbone": fitted["backbone"]}
+    assert variants(configs(fitted, tested)) == ["", ""]
