@@ -14,6 +14,7 @@ from retention.errors import Checks
 SCHEDULES = ("flat", "linear", "geometric", "learned")
 _ROUNDING = 1e-6
 _FLOOR = 1e-3  # least share of a learned gate
+_START = 0.25  # least share of a learned gate at the start, of rho
 
 
 def check_budget(rho: float, schedule: str | Sequence[float], slope: float) -> None:
@@ -53,10 +54,11 @@ class Budget(nn.Module):
     - a list: the shares themselves; ``rho`` then only names the run.
 
     What moves a learned division: ``targets`` are differentiable in ``allocation``, and ``ExactDual`` carries the
-    task's gradient to them, in the soft and in the removal phase, by the implicit derivative of each sample's
-    multiplier. A gate whose budget is worth more to the task than the mean of the others' grows at their expense; at
-    the optimum a token is worth the same at every gate: one price for the one global constraint. Duals that only press
-    an expected count towards the target get no gradient from the task there.
+    gradient of the task to them by the implicit derivative of each sample's multiplier, while gates are soft; in the
+    removal phase the division stays as it is, see ``Adaptive.begin``. A gate whose budget is worth more to the task
+    than that of the others grows at their expense; at the optimum a token is worth the same at every gate: one price
+    for the one global constraint. Duals that only press an expected count towards the target get no gradient from the
+    task there.
 
     Equal kept tokens are equal FLOPs in everything that is linear in length. Attention products grow with the square
     of a share, so at the same rho a steep division costs more on long texts: compare by the FLOPs share of a record.
@@ -87,9 +89,11 @@ class Budget(nn.Module):
             )
             checks.finish()
         self.allocation = nn.Parameter(torch.zeros(num_gates)) if self.schedule == "learned" else None
-        if self.allocation is not None:  # start from the linear shape: equal shares would make later gates idle
+        if self.allocation is not None:
+            # start from the linear shape: equal shares would make later gates idle, and from next to nothing a softmax
+            # does not find back
             with torch.no_grad():
-                self.allocation.copy_(torch.tensor(self._linear()).clamp_min(1e-3).log())
+                self.allocation.copy_(torch.tensor(self._linear()).clamp_min(_START * rho).log())
 
     @contextmanager
     def at(self, rho: float) -> Iterator[None]:
@@ -106,7 +110,7 @@ class Budget(nn.Module):
 
     def active(self) -> tuple[bool, ...]:
         """[G]: whether each gate removes anything that the one before let through."""
-        if self.allocation is not None:
+        if self.allocation is not None or self.schedule == "geometric":
             return (self.rho < 1.0,) * self.num_gates
         values = [1.0, *self.shares().tolist()]
         return tuple(after < before - _ROUNDING for before, after in pairwise(values))

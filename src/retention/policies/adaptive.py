@@ -125,7 +125,10 @@ class Adaptive(RetentionPolicy):
 
     def begin(self, report: ForwardReport) -> None:
         super().begin(report)
-        self._pass = _Pass(targets=self.budget.targets(report.lengths, self.current_anneal))
+        targets = self.budget.targets(report.lengths, self.current_anneal)
+        # a removed token leaves no gradient that says what it would have been worth: a division of the budget learned
+        # from the survivors alone moves tokens away from where they are missed
+        self._pass = _Pass(targets=targets.detach() if self.current_phase == "removal" else targets)
 
     def score(self, view: LayerView) -> Tensor:
         scorer: Scorer = self.scorers[str(view.layer_idx)]  # type: ignore[assignment]

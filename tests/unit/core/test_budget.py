@@ -159,3 +159,39 @@ def test_unusable_lists(listed: list[float]) -> None:
 def test_a_list_needs_one_share_per_gate() -> None:
     with pytest.raises(ConfigError, match="has 2 shares for 3 gated layers"):
         Budget(rho=0.5, schedule=[0.6, 0.4], num_gates=3)
+
+
+@pytest.mark.parametrize("schedule", ["flat", "linear", "geometric", "learned"])
+@given(low=shares, high=shares, slope=st.floats(0.0, 1.0))
+def test_another_rho_is_another_budget_for_a_while(schedule: str, low: float, high: float, slope: float) -> None:
+    budget = Budget(rho=high, schedule=schedule, num_gates=5, slope=slope)
+    real, own = torch.tensor([7, 100]), budget.shares().detach()
+    with budget.at(low):
+        expected = Budget(rho=low, schedule=schedule, num_gates=5, slope=slope)
+        if schedule != "learned":  # which keeps its own division
+            assert torch.equal(budget.counts(real), expected.counts(real))
+            assert torch.equal(budget.targets(real, 0.4), expected.targets(real, 0.4))
+            assert budget.active() == expected.active()
+        else:
+            assert budget.shares().mean().item() == pytest.approx(low, abs=1e-5)
+    assert torch.equal(budget.shares().detach(), own)
+
+
+@pytest.mark.parametrize("schedule", ["flat", "linear", "geometric", "learned"])
+@given(one=shares, other=shares, slope=st.floats(0.0, 1.0), num_gates=gates)
+def test_a_gate_at_work_at_some_budget_is_at_work_at_every_lower_one(
+    schedule: str, one: float, other: float, slope: float, num_gates: int
+) -> None:
+    low, high = (
+        Budget(rho=rho, schedule=schedule, num_gates=num_gates, slope=slope).active()
+        for rho in (min(one, other), max(one, other))
+    )
+    assert all(at_low or not at_high for at_low, at_high in zip(low, high, strict=True))
+
+
+@pytest.mark.parametrize("schedule", ["flat", "linear", "geometric", "learned"])
+def test_a_rho_of_one_leaves_every_gate_idle(schedule: str) -> None:
+    budget = Budget(rho=0.3, schedule=schedule, num_gates=4)
+    with budget.at(1.0):
+        assert budget.active() == (False,) * 4
+        assert torch.equal(budget.counts(torch.tensor([17])), torch.full((4, 1), 17))

@@ -135,3 +135,15 @@ def test_leaving_the_block_brings_the_own_budget_back() -> None:
         assert not any(policy.active)
         raise RuntimeError
     assert all(policy.active) and torch.equal(policy.budget.shares(), before)
+
+
+def test_the_micro_batches_of_a_step_share_their_budgets(
+    module_of: ModuleOf, batch_of: Any, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = BudgetSampling(sampled=1, low=0.2, high=0.9)
+    module = module_of(Adaptive(dual=ExactDual(), rho=0.5), budgets=sampling, phases=REMOVAL)
+    served: list[float] = []
+    encode = module.encode
+    monkeypatch.setattr(module, "encode", lambda batch: (served.append(module.policy.budget.rho), encode(batch))[1])
+    trained(module, [batch_of(20, 20)] * 4, accumulate_grad_batches=2)
+    assert served == [rho for step in (0, 1) for rho in 2 * sampling.draw(step)]
