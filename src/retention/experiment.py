@@ -25,7 +25,7 @@ from retention.data.encoded_split import cache_folder
 from retention.errors import CheckpointError, ConfigError, Problem
 from retention.finished import CONFIG, RECORD, finished_record, put_record_aside
 from retention.modules import RetentionModule
-from retention.modules.backbone import save_backbone
+from retention.modules.saved import save_backbone
 from retention.modules.teacher import Teacher
 from retention.plan import Compose, Parts, build_parts, check_run, prepare, tested_config
 from retention.policies.base import RetentionPolicy

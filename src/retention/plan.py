@@ -127,7 +127,7 @@ def tested_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     merged.compare = []
     merged.trained_backbone = merged.backbone  # for the record: what the model was trained with
     merged.backbone = {
-        "_target_": "retention.modules.backbone.Saved",
+        "_target_": "retention.modules.saved.Saved",
         "name": merged.backbone.name,
         "path": encoder_folder(config.ckpt),
         "attn_implementation": merged.backbone.get("attn_implementation"),

@@ -1,4 +1,4 @@
-"""Encoders and their tokenizers: pretrained, from scratch, or saved beside a run."""
+"""Encoders and their tokenizers: pretrained or from scratch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from transformers import (
 )
 
 from retention.core.flops import EncoderShape
-from retention.engine.adapters import adapter_for, encoder_of
+from retention.engine.adapters import adapter_for
 from retention.engine.observer import check_observed
 from retention.engine.retainer import check_engine
-from retention.errors import CheckpointError, Checks, ConfigError, Problem
+from retention.errors import Checks, ConfigError, Problem
+from retention.modules.encoders import bare, build_encoder
 from retention.modules.positions import extend, extended_config
 
 _UNKNOWN_VOCABULARY = 1000  # until the task brings its tokenizer; dimensions do not depend on it
@@ -277,54 +278,6 @@ class Scratch(Backbone):
 
     def config(self, vocab_size: int | None = None) -> Any:
         return AutoConfig.for_model(self.model_type, **self.fields, vocab_size=vocab_size or _UNKNOWN_VOCABULARY)
-
-
-class Saved(Backbone):
-    """The encoder of a finished run: configuration and tokenizer from its folder, weights from the checkpoint.
-
-    Args:
-        name: shown in tables.
-        path: folder written by ``save_backbone``.
-        attn_implementation: see ``Backbone``.
-    """
-
-    def __init__(self, *, name: str, path: str, attn_implementation: str | None = None) -> None:
-        super().__init__(name=name, attn_implementation=attn_implementation)
-        self.path = path
-
-    def config(self, vocab_size: int | None = None) -> Any:
-        if not (Path(self.path) / "config.json").is_file():
-            raise CheckpointError(
-                f"{self.path}: no encoder configuration beside the checkpoint; a run folder holds checkpoints/ and "
-                "encoder/ side by side, keep them together"
-            )
-        return AutoConfig.from_pretrained(self.path)
-
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.path)
-        return tokenizer
-
-
-def save_backbone(folder: Path, encoder: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write configuration and tokenizer, so that a checkpoint can be used without the original model."""
-    folder.mkdir(parents=True, exist_ok=True)
-    encoder.config.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def build_encoder(config: Any, attn_implementation: str | None) -> nn.Module:
-    """A randomly initialised encoder."""
-    extra = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
-    loader: Any = AutoModel
-    return bare(loader.from_config(config, dtype=torch.float32, **extra))
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """The encoder without decoder and pooler: heads here read states, and unused parts trouble distributed runs."""
-    encoder = encoder_of(model)
-    if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None  # type: ignore[assignment]
-    return encoder
 
 
 def _set_attention_dropout(config: Any, value: float) -> None:

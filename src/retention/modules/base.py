@@ -235,8 +235,7 @@ class RetentionModule(pl.LightningModule):
 
     def _with_teacher(self, task_loss: Tensor, answer: Answer, taught: Answer, batch: Batch) -> Tensor:
         settings = self.settings.distill
-        soft = self.distillation_loss(answer.logits, taught.logits, batch)
-        loss = (1.0 - settings.weight) * task_loss + settings.weight * soft
+        loss = settings.mix(task_loss, self.distillation_loss(answer.logits, taught.logits, batch))
         if settings.states > 0:
             loss = loss + settings.states * pooled_state_loss(cast(Tensor, answer.pooled), cast(Tensor, taught.pooled))
         return loss + settings.saliency * self.policy.guidance_loss().to(loss)

@@ -49,6 +49,10 @@ class Distillation:
         """Whether a teacher is asked at all."""
         return self.weight > 0 or self.states > 0 or self.saliency > 0
 
+    def mix(self, task_loss: Tensor, soft_loss: Tensor) -> Tensor:
+        """(1 - w) task + w distillation."""
+        return (1.0 - self.weight) * task_loss + self.weight * soft_loss
+
 
 def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """temperature^2 KL(teacher || student) of class logits [..., C], mean over the leading axes, scalar."""
