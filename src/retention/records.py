@@ -102,8 +102,30 @@ class Speed:
     memory_kind: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the matrix products of an encoder's layers can reach on a machine.
+
+    Attributes:
+        backbone: name of the encoder.
+        device: where it ran.
+        dtype: of weights and states.
+        threads: of PyTorch on a CPU.
+        copy_gb_per_s: bytes read and written by a copy far beyond the caches, in GB/s.
+        limits: one entry per number of tokens in a batch, see ``retention.bench.limits.Limit``.
+    """
+
+    kind: ClassVar[str] = "limits"
+    backbone: str
+    device: str
+    dtype: str
+    threads: int
+    copy_gb_per_s: float
+    limits: Sequence[Mapping[str, Any]]
+
+
 def build_record(
-    result: Quality | Speed,
+    result: Quality | Speed | Limits,
     *,
     config: Mapping[str, Any],
     seed: int,
