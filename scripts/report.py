@@ -1,11 +1,11 @@
-"""The paper's tables and figures, the leaderboard and the ledger of claims, from result records alone.
+"""Tables, figures and the ledger of claims, from result records alone; runs nothing.
 
-    python scripts/report.py table1 table2            # or leaderboard, figures, claims, all
+    python scripts/report.py table1 table2 figure2
     python scripts/report.py leaderboard --records outputs/sweeps/leaderboard/records.jsonl
 
-Committed records (results/quality, results/sweeps, results/speed) are always read; --records adds local ones. Tables
-are printed, and written as Markdown, CSV and LaTeX; figures as PNG and SVG. A cell without a record says "not run".
-The ledger (docs/claims.md) is made from the committed records alone.
+Reads the committed records of results/quality, results/sweeps and results/speed, and those of --records besides. Tables
+are written as Markdown, CSV and LaTeX, figures as PNG and SVG, the ledger to docs/claims.md; ``quality`` prints the
+table that a run leaves, over all records.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from retention.analysis.claims import ledger
 from retention.analysis.cost_report import cost_report
 from retention.analysis.depth_report import depth_report
-from retention.analysis.figures import draw_figure2, draw_figures
+from retention.analysis.drawing import save
+from retention.analysis.figures import depth_figure, knob_figure, pareto_figure, speed_figure
 from retention.analysis.leaderboard import leaderboard
 from retention.analysis.quality_report import ablation_report, quality_report
 from retention.analysis.sheet import Report, markdown, write_report
 from retention.analysis.sources import Evidence, committed_files, read_evidence
-from retention.errors import RetentionError
+from retention.analysis.table import quality_table
+from retention.errors import DataError, RetentionError
 from retention.records import write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
-CLAIMS = ROOT / "docs" / "claims.md"
 TABLES: dict[str, Callable[[Evidence], Report]] = {
     "table1": lambda evidence: quality_report(evidence.runs, 0.5),
     "table2": lambda evidence: quality_report(evidence.runs, 0.3),
@@ -38,42 +41,50 @@ TABLES: dict[str, Callable[[Evidence], Report]] = {
     "table6": lambda evidence: depth_report(evidence.runs, 6),
     "leaderboard": lambda evidence: leaderboard(evidence.runs, evidence.speeds),
 }
-FIGURES = {"figure2": draw_figure2, "figures": draw_figures}
-NAMES = (*TABLES, *FIGURES, "claims")
+FIGURES: dict[str, Callable[[Evidence], Figure]] = {
+    "figure2": lambda evidence: knob_figure(evidence.records),
+    "pareto": lambda evidence: pareto_figure(evidence.runs),
+    "speed": lambda evidence: speed_figure(evidence.runs, evidence.speeds),
+    "depth": lambda evidence: depth_figure(evidence.runs),
+}
+GROUPS = {"tables": tuple(TABLES), "figures": tuple(FIGURES)}
+NAMES = (*TABLES, *FIGURES, *GROUPS, "claims", "quality")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make what was asked for; returns the exit status."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("wanted", nargs="+", choices=[*NAMES, "all"], metavar="NAME", help=f"{', '.join(NAMES)}, or all")
-    words.add_argument(
-        "--records", nargs="+", type=Path, default=[], help="local record files beside the committed ones"
-    )
-    words.add_argument("--out", type=Path, default=ROOT / "outputs" / "report", help="folder of tables and figures")
+    words.add_argument("wanted", nargs="+", choices=NAMES, metavar="REPORT", help=", ".join(NAMES))
+    words.add_argument("--records", nargs="+", type=Path, default=[], help="more files of records, such as local runs")
+    words.add_argument("--out", type=Path, help="folder (default: outputs/report; docs for the ledger)")
     chosen = words.parse_args(argv)
-    wanted = [name for name in NAMES if name in chosen.wanted or "all" in chosen.wanted]
     try:
-        committed = read_evidence(committed_files(ROOT), ROOT)
-        evidence = Evidence((*committed.records, *read_evidence(chosen.records, ROOT).records))
-        for name in wanted:
-            files = make(name, committed if name == "claims" else evidence, chosen.out)
-            print(f"{name}: {', '.join(os.path.relpath(file) for file in files)}", file=sys.stderr)
+        if "claims" in chosen.wanted and chosen.records and chosen.out is None:
+            raise DataError("docs/claims.md holds committed records alone; give --out to see other records in a ledger")
+        evidence = read_evidence([*committed_files(ROOT), *chosen.records], ROOT)
+        for name in dict.fromkeys(part for word in chosen.wanted for part in GROUPS.get(word, (word,))):
+            for path in _make(name, evidence, chosen.out):
+                print(os.path.relpath(path))
     except RetentionError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def make(name: str, evidence: Evidence, folder: Path) -> list[Path]:
-    """Make one of ``NAMES``; returns the files."""
+def _make(name: str, evidence: Evidence, out: Path | None) -> list[Path]:
+    folder = out or ROOT / "outputs" / "report"
+    if name in TABLES:
+        report = TABLES[name](evidence)
+        print(markdown(report))
+        return write_report(report, folder)
     if name in FIGURES:
-        return FIGURES[name](evidence, folder)
+        return save(FIGURES[name](evidence), folder / name)
     if name == "claims":
-        write_atomic(CLAIMS, ledger(evidence))
-        return [CLAIMS]
-    report = TABLES[name](evidence)
-    print(markdown(report))
-    return write_report(report, folder)
+        path = (out or ROOT / "docs") / "claims.md"
+        write_atomic(path, ledger(evidence))
+        return [path]
+    print(quality_table(evidence.records))
+    return []
 
 
 if __name__ == "__main__":

@@ -33,8 +33,11 @@ for recipe in "${recipes[@]}"; do
     --record "$records/$recipe.jsonl" --series "${series[@]}" --seeds "${seeds[@]}" || failed+=("$recipe")
 done
 
-if compgen -G "$records/*.jsonl" >/dev/null; then "$python" scripts/table.py "$records"/*.jsonl; fi
-if [[ -z "${SMALL:-}" ]]; then "$python" scripts/report.py all; fi
+if [[ -n "${SMALL:-}" ]]; then
+  "$python" scripts/report.py leaderboard --records "$records"/*.jsonl --out "$records"
+else
+  "$python" scripts/report.py tables figures claims
+fi
 if ((${#failed[@]})); then
   echo "not everything ran: ${failed[*]}; the same command goes on where it stopped" >&2
   exit 1

@@ -54,9 +54,11 @@ def _rows(group: list[Record]) -> Iterable[tuple[str, ...]]:
         elif not found or method.policy == DENSE:
             yield (*_paper_cells(method), NOT_RUN, *[_BLANK] * 8)
         else:
-            printed = COSTS[method.title].speedup if method.title in COSTS else None
             for record in found:
-                yield (*_paper_cells(method), *_own_cells(record, printed))
+                yield (
+                    *_paper_cells(method),
+                    *_own_cells(record, COSTS[method.title].speedup if method.title in COSTS else None),
+                )
 
 
 def _paper_cells(method: Method) -> tuple[str, str, str, str]:

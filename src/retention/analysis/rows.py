@@ -30,11 +30,11 @@ def kind_of_rows(column: Column) -> Rows:
 
 def rows_note(column: Column) -> str:
     """One sentence for the notes of a table."""
-    benchmark, kind = benchmark_of(column.task), kind_of_rows(column)
-    if kind is Rows.OTHER:
+    benchmark = benchmark_of(column.task)
+    if benchmark is None or kind_of_rows(column) is Rows.OTHER:
         return f"STAND-IN, no benchmark result: {column.source}, {column.train} training and {column.test} test rows"
-    train, test = (None, None) if benchmark is None else (benchmark.train, benchmark.test)
-    told = [_told(column.train, train, "training"), _told(column.test, test, "test")]
+    told = [_told(column.train, benchmark.train, "training")]
+    told.append(_told(column.test, benchmark.test, "test"))
     cut = [f"cut to {column.length} tokens"] if column.length else []
     return ", ".join([f"{column.source}: {' and '.join(told)} rows", *cut])
 

@@ -146,9 +146,15 @@ def _check(record: Record) -> None:
 def _column(record: Record) -> Column:
     data = record["data"]
     source = str(data.get("source") or data.get("name") or "unnamed rows")
-    train, test = (str(data.get(split, "?")) for split in ("train", "test"))
-    length = str(data.get("max_length") or "")
-    return Column(record["task"], record["monitor"], record["backbone"], source, train, test, length)
+    return Column(
+        task=record["task"],
+        monitor=record["monitor"],
+        backbone=record["backbone"],
+        source=source,
+        train=str(data.get("train", "?")),
+        test=str(data.get("test", "?")),
+        length=str(data.get("max_length") or ""),
+    )
 
 
 def _latest_per_seed(records: list[Record]) -> list[Record]:

@@ -27,12 +27,16 @@ class Setting:
     machine: str
     place: str
 
-    def label(self) -> str:
-        """For captions."""
+    def conditions(self) -> str:
+        """All but the place of removal."""
         return (
             f"{self.phase}, {self.backbone}, {self.source}, up to {self.length} tokens, batch {self.batch}, "
-            f"{self.dtype} on {self.machine}, removal {self.place.replace('_', ' ')}"
+            f"{self.dtype} on {self.machine}"
         )
+
+    def label(self) -> str:
+        """For captions."""
+        return f"{self.conditions()}, removal {self.place.replace('_', ' ')}"
 
 
 def sort_speeds(records: Iterable[Record]) -> dict[Setting, list[Record]]:
@@ -48,7 +52,7 @@ def sort_speeds(records: Iterable[Record]) -> dict[Setting, list[Record]]:
             when = record.get("date", "unknown date")
             raise DataError(f"speed record of {when}: lacks {', '.join(missing)}; it cannot be put into a table")
         key = record["policy"], float(record["rho"]), method_settings(record)
-        groups.setdefault(_setting(record), {})[key] = record
+        groups.setdefault(setting_of(record), {})[key] = record
     return {setting: list(groups[setting].values()) for setting in sorted(groups)}
 
 
@@ -67,7 +71,7 @@ def measured(speeds: Iterable[Record], quality: Record, column: Column) -> list[
         and str(record["length"]) == column.length
         and method_settings(record) == method_settings(quality)
     ]
-    return sorted(found, key=lambda record: _setting(record))
+    return sorted(found, key=setting_of)
 
 
 def method_settings(record: Record) -> frozenset[str]:
@@ -89,7 +93,8 @@ def of_policy(records: Sequence[Record], policy: str, rho: float) -> list[Record
     return [record for record in records if (record["policy"], float(record["rho"])) == (policy, rho)]
 
 
-def _setting(record: Record) -> Setting:
+def setting_of(record: Record) -> Setting:
+    """What a speed record was measured with."""
     machine = record.get("machine") or {}
     threads = (record.get("timing") or {}).get("threads")
     if record["device"] == "cpu":

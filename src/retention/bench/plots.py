@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from retention.analysis.drawing import COLORS, GREY, mark, panels_figure, save_figure
+from retention.analysis.drawing import COLORS, GREY, STYLE, look, save
 from retention.bench.curves import Panel, Point, break_even
 
 LINES = {"after_layer": "-", "after_attention": "--"}
@@ -32,7 +35,7 @@ def draw_all(panels: Sequence[Panel], folder: Path) -> list[Path]:
     files = []
     for name, draw, shown in wanted:
         if shown:
-            files += save_figure(panels_figure(draw, shown, [panel.setting.title for panel in shown]), folder / name)
+            files += save(_figure(draw, shown), folder / name)
     return files
 
 
@@ -88,7 +91,7 @@ def ideal_share(axes: Axes, panel: Panel) -> None:
         for number, rho, points in panel.by_rho(place):
             lengths = [float(point.length) for point in points]
             shares = [100.0 * point.speedup[0] / point.ideal for point in points]
-            axes.plot(lengths, shares, LINES[place], label=_label(panel, f"rho {rho:g}", place), **mark(number))
+            axes.plot(lengths, shares, LINES[place], label=_label(panel, f"rho {rho:g}", place), **look(number))
     axes.axhline(100.0, color=GREY, linewidth=0.8)
     axes.set_ylim(bottom=0.0)
     axes.set_ylabel("share of the FLOP-ideal, %")
@@ -102,7 +105,7 @@ def tokens_by_depth(axes: Axes, panel: Panel) -> None:
         kept = points[-1].kept
         steps = [0, *(layer + 1 for layer in sorted(kept))]
         shares = [100.0, *(100.0 * kept[layer] for layer in sorted(kept))]
-        axes.step(steps, shares, where="post", label=f"rho {rho:g}", **mark(number))
+        axes.step(steps, shares, where="post", label=f"rho {rho:g}", **look(number))
     axes.axhline(100.0, color=GREY, linewidth=0.8)
     axes.set_ylim(bottom=0.0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -118,7 +121,7 @@ def memory_by_depth(axes: Axes, panel: Panel) -> None:
             for point in panel.at(place=place, rho=rho, length=longest):
                 if point.saved is not None:
                     own, dense = point.saved
-                    style: dict[str, Any] = {"label": _label(panel, f"rho {rho:g}", place), **mark(number)}
+                    style: dict[str, Any] = {"label": _label(panel, f"rho {rho:g}", place), **look(number)}
                     axes.plot(range(1, len(own) + 1), own, LINES[place], **style)
                     axes.plot(range(1, len(dense) + 1), dense, color=GREY, linewidth=1.0)
     axes.set_ylim(bottom=0.0)
@@ -135,7 +138,7 @@ def _speeds(
     if not points:
         return
     medians, lows, highs = (np.array([point.speedup[part] for point in points]) for part in range(3))
-    style = mark(number)
+    style = look(number)
     axes.errorbar(
         places,
         medians,
@@ -183,3 +186,20 @@ def _explain_places(axes: Axes, panel: Panel) -> None:
 
 def _readable(place: str) -> str:
     return place.replace("_", " ")
+
+
+def _figure(draw: Draw, panels: Sequence[Panel]) -> Figure:
+    """One panel per setting, three in a row, each with its legend beside it."""
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(5.2 * columns, 3.6 * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False).flatten()
+        for axes, panel in zip(grid, panels, strict=False):
+            draw(axes, panel)
+            axes.set_title(panel.setting.title)
+            if axes.get_legend_handles_labels()[1]:
+                axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        for axes in grid[len(panels) :]:
+            axes.remove()
+    return figure

@@ -1,4 +1,4 @@
-"""Records as runs leave them, with figures that are easy to work out by hand."""
+"""Records made by hand for reports."""
 
 from __future__ import annotations
 
@@ -8,46 +8,53 @@ from typing import Any
 import pytest
 
 Record = dict[str, Any]
-KNOBS = {"beta": 0.66, "gamma": -0.1, "zeta": 1.1}
 
 
 @pytest.fixture
-def quality_record() -> Callable[..., Record]:
-    """``quality_record(policy, rho, value, seed, **changes)``: SST-2 with MiniLM."""
+def quality() -> Callable[..., Record]:
+    """Makes a quality record of SST-2; policy, share, accuracy and seed by position, other fields by name."""
 
-    def make(policy: str, rho: float, value: float, seed: int = 0, **changes: Any) -> Record:
-        retention = {"rho": rho, **(KNOBS if policy == "adaptive" else {}), **changes.pop("retention", {})}
-        return {
+    def make(
+        policy: str, rho: float, accuracy: float | None, seed: int = 0, *, knobs: Record | None = None, **changes: Any
+    ) -> Record:
+        setting = {"_target_": f"x.{policy}", "rho": rho, "beta": 0.66, "gamma": -0.1, "zeta": 1.1} | (knobs or {})
+        record: Record = {
             "kind": "quality",
-            "task": "sst2",
-            "data": {"source": "SST-2 (GLUE)", "train": 20000, "test": 872, "max_length": 64},
-            "policy": policy,
-            "backbone": "minilm",
-            "rho": rho,
-            "seed": seed,
-            "kept_share": {"mean": rho, "by_layer": {"0": 1.5 * rho, "1": 0.5 * rho}},
-            "flops_share": rho + 0.1,
-            "metrics": {"accuracy": value},
-            "monitor": "accuracy",
-            "config": {"retention": retention, "place": "after_layer"},
+            "at": f"results/quality/made.jsonl:{seed + 1}",
             "commit": "0123456789abcdef",
-            "date": "2026-05-04T10:00:00+00:00",
-            "at": f"results/quality/sst2.jsonl:{seed + 1}",
-            **changes,
+            "date": "2026-01-01T00:00:00+00:00",
+            "config": {"seed": seed, "place": "after_layer", "retention": setting},
+            "seed": seed,
+            "task": "sst2",
+            "data": {"source": "SST-2 (GLUE)", "train": 67349, "test": 872, "max_length": 64},
+            "policy": policy,
+            "backbone": "distilbert",
+            "rho": rho,
+            "kept_share": {"mean": rho, "by_layer": {"0": 2 * rho, "1": 0.0}},
+            "flops_share": 0.1 + 0.9 * rho,
+            "metrics": {"accuracy": accuracy},
+            "monitor": "accuracy",
         }
+        return record | changes
 
     return make
 
 
 @pytest.fixture
-def speed_record() -> Callable[..., Record]:
-    """``speed_record(policy, rho, speedup, **changes)``: inference of the same encoder at 64 tokens."""
+def speed(quality: Callable[..., Record]) -> Callable[..., Record]:
+    """Makes a speed record that fits the quality records."""
 
-    def make(policy: str, rho: float, speedup: float, **changes: Any) -> Record:
-        return {
+    def make(policy: str, rho: float, median: float, **changes: Any) -> Record:
+        record: Record = {
             "kind": "speed",
+            "at": "results/speed/made.jsonl:1",
+            "commit": "0123456789abcdef",
+            "date": "2026-01-01T00:00:00+00:00",
+            "config": {"bench": {}, "retention": quality(policy, rho, 1.0)["config"]["retention"]},
+            "seed": 0,
+            "machine": {"cpu": "some CPU", "cores": 2, "gpu": None},
             "phase": "inference",
-            "backbone": "minilm",
+            "backbone": "distilbert",
             "device": "cpu",
             "dtype": "float32",
             "batch": 32,
@@ -56,26 +63,14 @@ def speed_record() -> Callable[..., Record]:
             "rho": rho,
             "place": "after_layer",
             "baseline": "dense-sdpa",
-            "speedup": {"median": speedup, "low": speedup - 0.1, "high": speedup + 0.1},
+            "speedup": {"median": median, "low": median - 0.05, "high": median + 0.05},
             "ideal_speedup": 2.5,
-            "share_of_ideal": speedup / 2.5,
-            "peak_mib": 600.0,
-            "baseline_peak_mib": 1000.0,
-            "rest_mib": 500.0,
-            "baseline_rest_mib": 500.0,
+            "share_of_ideal": median / 2.5,
+            "peak_mib": None,
+            "baseline_peak_mib": None,
             "data": {"source": "SST-2 (GLUE)"},
-            "timing": {
-                "ms_per_batch": 50.0,
-                "dense_ms_per_batch": {"dense-sdpa": 100.0},
-                "threads": 2,
-                "scoring_share": {"median": 0.01, "low": 0.005, "high": 0.015},
-            },
-            "machine": {"cpu": "a CPU", "cores": 2},
-            "config": {"retention": {"rho": rho, **KNOBS}},
-            "commit": "fedcba9876543210",
-            "date": "2026-05-05T10:00:00+00:00",
-            "at": "results/speed/minilm.jsonl:1",
-            **changes,
+            "timing": {"ms_per_batch": 5.0, "dense_ms_per_batch": {"dense-sdpa": 10.0}, "threads": 2},
         }
+        return record | changes
 
     return make

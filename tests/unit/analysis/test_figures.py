@@ -1,70 +1,85 @@
-"""Figures from records: what is drawn, and that nothing is drawn where nothing was run."""
+"""Figures from records."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from retention.analysis.figures import draw_figure2, draw_figures, flops_clouds, speed_clouds
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from retention.analysis.drawing import save
+from retention.analysis.figures import depth_figure, knob_figure, pareto_figure, speed_figure
+from retention.analysis.figures.canvas import spread_out
 from retention.analysis.knobs import studies
-from retention.analysis.paper import BENCHMARKS
 from retention.analysis.sources import Evidence
 
 Make = Callable[..., dict[str, Any]]
 
 
-def swept(make: Make) -> list[dict[str, Any]]:
-    """beta at three values and gamma at two; the default run belongs to both."""
-    found = [make("adaptive", 0.3, 0.86)]
-    found += [make("adaptive", 0.3, value, retention={"beta": beta}) for beta, value in ((0.3, 0.84), (1.0, 0.85))]
-    return [*found, make("adaptive", 0.3, 0.85, retention={"gamma": -0.3})]
+def words(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
 
 
-def test_runs_that_differ_in_one_knob_make_its_curve(quality_record: Make) -> None:
-    records = [*swept(quality_record), quality_record("adaptive", 0.3, 0.5, retention={"beta": 0.3, "gamma": -0.3})]
-    [study] = studies(records)
-    assert {name: list(curve) for name, curve in study.curves.items()} == {
-        "beta": [0.3, 0.66, 1.0],
-        "gamma": [-0.3, -0.1],
-    }, "a run that turns two knobs belongs to neither curve"
+def panels(figure: Figure) -> list[Axes]:
+    return figure.axes
 
 
-def test_runs_of_a_sweep_stay_out_of_the_tables(quality_record: Make) -> None:
-    evidence = Evidence(tuple(swept(quality_record)))
-    assert [len(runs) for runs in evidence.runs.values()] == [1]
+def test_figure_2_has_a_panel_per_benchmark_and_says_what_was_not_run(quality: Make) -> None:
+    records = [quality("adaptive", 0.3, 0.8, seed, knobs={"beta": beta}) for beta in (0.3, 0.66) for seed in (0, 1)]
+    drawn = panels(knob_figure(records))
+    assert len(drawn) == 6
+    assert words(drawn[0]) == [r"$\beta$"]
+    assert [words(axes) for axes in drawn[1:]] == [["not run"]] * 5
 
 
-def test_six_panels_and_what_was_not_run(quality_record: Make, tmp_path: Path) -> None:
-    png, svg = draw_figure2(Evidence(tuple(swept(quality_record))), tmp_path)
-    text = svg.read_text()
-    assert text.count(">not run<") == len(BENCHMARKS) - 1
-    assert "SST-2, minilm, rho 0.3" in text and ">beta<" in text and ">zeta<" not in text
-    assert png.stat().st_size > 10_000
-
-
-def test_points_lie_where_the_records_say(quality_record: Make, speed_record: Make) -> None:
-    runs = [quality_record("dense", 1.0, 0.9), quality_record("random", 0.3, 0.7)]
-    runs += [
-        quality_record("adaptive", rho, value, seed) for rho in (0.3, 0.5) for seed, value in ((0, 0.8), (1, 0.82))
+def test_a_curve_changes_one_knob_alone(quality: Make) -> None:
+    records = [
+        quality("adaptive", 0.3, 0.8, 0),
+        quality("adaptive", 0.3, 0.7, 0, knobs={"beta": 0.3}),
+        quality("adaptive", 0.3, 0.6, 0, knobs={"beta": 0.3, "zeta": 1.5}),  # two knobs at once: on no curve
+        quality("adaptive", 0.5, 0.5, 0, knobs={"beta": 1.0}),  # another share: one value is no curve
     ]
-    evidence = Evidence((*runs, speed_record("adaptive", 0.3, 2.2)))
-    [cloud] = flops_clouds(evidence.runs)
-    assert cloud.dense == 90.0
-    assert set(cloud.curves) == {"adaptive", "random"}
-    assert [(round(x), round(mean, 1), round(spread, 2)) for x, mean, spread in cloud.curves["adaptive"]] == [
-        (60, 81.0, 1.41),
-        (40, 81.0, 1.41),
-    ]
-    [fast] = speed_clouds(evidence)
-    assert {name: [(x, round(y)) for x, y, _ in places] for name, places in fast.curves.items()} == {
-        "adaptive": [(2.2, 81)]
-    }
+    (study,) = studies(records)
+    assert list(study.curves) == ["beta"] and list(study.curves["beta"]) == [0.3, 0.66]
+    assert study.rho == 0.3
 
 
-def test_all_figures_are_written_in_both_forms(quality_record: Make, speed_record: Make, tmp_path: Path) -> None:
-    evidence = Evidence((quality_record("adaptive", 0.3, 0.8), speed_record("adaptive", 0.3, 2.2)))
-    names = {path.name for path in draw_figures(evidence, tmp_path)}
-    stems = ("figure2", "quality_by_flops", "quality_by_speed", "kept_by_depth")
-    assert names == {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
-    assert {path.name for path in tmp_path.iterdir()} == names
+def test_the_pareto_panel_names_every_policy_and_dense(quality: Make) -> None:
+    records = [quality("dense", 1.0, 0.9), *(quality("adaptive", rho, 0.8) for rho in (0.5, 0.3))]
+    (axes,) = panels(pareto_figure(Evidence((*records, quality("random", 0.3, 0.7))).runs))
+    assert sorted(words(axes)) == ["adaptive", "dense", "random"]
+
+
+def test_quality_against_speed_needs_a_measurement_that_fits(quality: Make, speed: Make) -> None:
+    runs = Evidence((quality("dense", 1.0, 0.9), quality("adaptive", 0.3, 0.8))).runs
+    (fits,) = panels(speed_figure(runs, [speed("adaptive", 0.3, 2.0)]))
+    (other,) = panels(speed_figure(runs, [speed("adaptive", 0.3, 2.0, length=512)]))
+    assert "adaptive" in words(fits) and words(other) == ["not run"]
+
+
+def test_policies_with_one_schedule_are_one_curve(quality: Make) -> None:
+    records = (quality("adaptive", 0.3, 0.9), quality("random", 0.3, 0.7), quality("adaptive", 0.5, 0.9))
+    (axes,) = panels(depth_figure(Evidence(records).runs))
+    legend = axes.get_legend()
+    assert legend is not None
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["0.3 paper", "0.5 paper", "0.5 adaptive", "0.3 adaptive, random"]
+
+
+@pytest.mark.parametrize("heights", [[0.5, 0.5, 0.5], [0.0, 0.01], [0.99, 1.0, 1.0], [0.1, 0.5, 0.9]])
+def test_labels_keep_their_distance_and_stay_inside(heights: list[float]) -> None:
+    moved = spread_out(heights, 0.1)
+    assert all(high - low >= 0.1 - 1e-9 for low, high in itertools.pairwise(moved))
+    assert min(moved) >= -1e-9 and max(moved) <= 1.0 + 1e-9
+    assert moved == pytest.approx(heights) or min(b - a for a, b in itertools.pairwise(heights)) < 0.1
+
+
+def test_the_same_records_give_the_same_files(tmp_path: Path, quality: Make) -> None:
+    runs = Evidence((quality("dense", 1.0, 0.9), quality("adaptive", 0.3, 0.8))).runs
+    one, two = save(pareto_figure(runs), tmp_path / "a"), save(pareto_figure(runs), tmp_path / "b")
+    assert [path.suffix for path in one] == [".png", ".svg"]
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]

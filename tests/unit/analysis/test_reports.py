@@ -1,181 +1,163 @@
-"""Tables of the paper, the leaderboard, and how they are written, on figures worked out by hand."""
+"""The paper's tables and the leaderboard."""
 
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from retention.analysis.cost_report import cost_report, memory_change
+from retention.analysis.cost_report import cost_report
 from retention.analysis.depth_report import depth_report
-from retention.analysis.intervals import estimate
 from retention.analysis.leaderboard import leaderboard
-from retention.analysis.paper import BENCHMARKS, reported
 from retention.analysis.quality_report import ablation_report, quality_report
-from retention.analysis.runs import sort_runs
-from retention.analysis.sheet import Report, Section, latex, markdown, write_report
-from retention.errors import DataError
+from retention.analysis.sheet import Report, Section, comma_separated, latex, markdown
+from retention.analysis.sources import Evidence
 
 Make = Callable[..., dict[str, Any]]
 
 
-def rows(report: Report, start: str) -> list[dict[str, str]]:
-    """The rows of the one section whose caption begins so, by column."""
-    [section] = [section for section in report.sections if section.caption.startswith(start)]
-    return [dict(zip(section.header, row, strict=True)) for row in section.rows]
+def line(report: Report, section: int, method: str) -> dict[str, str]:
+    """One row by its first cell, as column -> cell."""
+    found = report.sections[section]
+    row = next(row for row in found.rows if row[0] == method)
+    return dict(zip(found.header, row, strict=True))
 
 
-def named(found: list[dict[str, str]], method: str) -> dict[str, str]:
-    [row] = [row for row in found if row[next(iter(row))] == method]
-    return row
+def test_table_1_puts_relations_beside_the_papers(quality: Make) -> None:
+    records = [quality("dense", 1.0, 0.9, seed) for seed in range(3)]
+    records += [quality("adaptive", 0.5, value, seed) for seed, value in enumerate((0.88, 0.87, 0.89))]
+    row = line(quality_report(Evidence(tuple(records)).runs, 0.5), 0, "Adaptive Retention")
+    assert (row["paper"], row["paper vs full"], row["paper share"]) == ("91.5", "-0.6", "99.3 %")
+    assert (row["ours"], row["seeds"], row["ours - paper"]) == ("88.0 ± 1.0", "3 of 3", "-3.5")
+    assert (row["vs own dense"], row["95 %"], row["share"]) == ("-2.0", "[-4.5, +0.5]", "97.8 %")
 
 
-@pytest.mark.parametrize(
-    ("method", "rho", "task", "metric", "value"),
-    [
-        ("Adaptive Retention", 0.5, "qasper", "F1", 65.0),
-        ("Adaptive Retention", 0.3, "sst2", "accuracy", 89.2),
-        ("Random pruning", 0.3, "cuad", "macro-F1", 77.0),
-        ("BigBird", 0.5, "pubmed", "ROUGE-L", 21.0),
-        ("threshold pruning", 0.3, "arxiv", "accuracy", 75.6),
-        ("fixed lambda", 0.5, "cuad", "micro-F1", 84.5),
-        ("Adaptive Retention", 0.2, "sst2", "accuracy", None),
-    ],
-)
-def test_what_the_paper_reports(method: str, rho: float, task: str, metric: str, value: float | None) -> None:
-    assert reported(method, rho, task, metric) == value
+def test_nothing_is_invented_where_nothing_was_run() -> None:
+    report = quality_report({}, 0.3)
+    assert len(report.sections) == 9  # six benchmarks, three of them with two metrics
+    for section in report.sections:
+        place = section.header.index("ours")
+        assert {row[place] for row in section.rows} == {"not run"}
+        assert all(set(row[place + 1 :]) == {"-"} for row in section.rows)
 
 
-def test_ours_stand_beside_the_papers_and_beside_dense(quality_record: Make) -> None:
-    records = [quality_record("dense", 1.0, value, seed) for seed, value in enumerate((0.90, 0.92))]
-    records += [quality_record("adaptive", 0.3, value, seed) for seed, value in enumerate((0.87, 0.90))]
-    found = rows(quality_report(sort_runs(records), 0.3), "SST-2, accuracy")
-    own = named(found, "Adaptive Retention")
-    assert (own["paper"], own["paper vs full"], own["paper share"]) == ("89.2", "-1.6", "98.2 %")
-    assert (own["ours"], own["seeds"], own["ours - paper"]) == ("88.5 ± 2.1", "2 of 3", "-0.7")
-    assert own["vs own dense"] == "-2.5", "seed by seed: -3 and -2"
-    assert own["95 %"] == "[-8.9, +3.9]", "12.706 * 0.7071 / sqrt(2) = 6.35"
-    assert own["share"] == "97.2 %"
-    assert named(found, "H2O")["ours"] == "not run"
-    assert named(found, "Full Transformer")["vs own dense"] == "-"
-
-
-def test_every_benchmark_has_its_table_and_no_invented_cell(quality_record: Make) -> None:
-    report = quality_report(sort_runs([quality_record("dense", 1.0, 0.9)]), 0.5)
-    assert report.overview is not None
-    assert len(report.sections) == sum(len(benchmark.metrics) for benchmark in BENCHMARKS)
-    for start in ("IMDb", "QASPER, F1", "CUAD, macro-F1"):
-        assert {row["ours"] for row in rows(report, start)} == {"not run"}
-
-
-def test_a_stand_in_is_called_one(quality_record: Make) -> None:
-    data = {"source": "NeurIPS papers, a stand-in for arXiv", "train": 600, "test": 99}
-    record = quality_record("adaptive", 0.5, 0.8, task="arxiv", data=data)
-    [section] = [s for s in quality_report(sort_runs([record]), 0.5).sections if s.caption.startswith("ArXiv")]
-    assert "STAND-IN" in section.caption
-    assert (
-        section.notes[0]
-        == "STAND-IN, no benchmark result: NeurIPS papers, a stand-in for arXiv, 600 training and 99 test rows"
+def test_stand_ins_and_parts_are_named(quality: Make) -> None:
+    records = (
+        quality("dense", 1.0, 0.9, data={"source": "stand-in: other sentences", "train": 9, "test": 5}),
+        quality("dense", 1.0, 0.8, data={"source": "SST-2 (GLUE)", "train": 20000, "test": 872}),
+        quality("dense", 1.0, 0.7),
     )
-
-
-def test_ablations_stand_beside_the_full_method(quality_record: Make) -> None:
-    records = [quality_record("adaptive", 0.3, 0.88), quality_record("threshold", 0.3, 0.84)]
-    found = [row for row in rows(ablation_report(sort_runs(records)), "SST-2") if row["rho"] == "0.3"]
-    row = named(found, "threshold pruning")
-    assert (row["paper vs full method"], row["vs own full method"]) == ("-3.7", "-4.0")
-
-
-def test_cost_beside_the_fastest_dense(speed_record: Make) -> None:
-    report = cost_report([speed_record("adaptive", 0.3, 2.2), speed_record("adaptive", 0.5, 1.5)])
-    assert len(report.sections) == 1
-    own = named(rows(report, "inference"), "Adaptive Retention")
-    assert (own["ours ms/batch"], own["ours speed-up"], own["ours - paper"]) == ("50.0", "2.20x (2.10-2.30)", "+0.40")
-    assert named(rows(report, "inference"), "threshold pruning")["ours ms/batch"] == "not run"
-    assert named(rows(report, "inference"), "Full Transformer")["ours ms/batch"] == "100.0"
-
-
-def test_memory_with_and_without_what_removal_cannot_save(speed_record: Make) -> None:
-    record = speed_record("adaptive", 0.3, 2.2)
-    assert memory_change(record) == pytest.approx(-0.4)
-    assert memory_change(record, without_rest=True) == pytest.approx(-0.8)
-    assert memory_change(speed_record("adaptive", 0.3, 2.2, peak_mib=None)) is None
-
-
-def test_kept_shares_by_layer(quality_record: Make) -> None:
-    records = [quality_record("adaptive", 0.3, 0.9, seed) for seed in range(2)]
-    found = rows(depth_report(sort_runs(records), 5), "minilm")
-    paper, ours, gap = [row for row in found if row["rho"] == "0.3"]
-    assert (paper["layer 1"], paper["layer 6"]) == ("45.2", "38.5")
-    assert (ours["seeds"], ours["mean"], ours["layer 1"], ours["layer 2"], ours["layer 3"]) == (
-        "2",
-        "30.0",
-        "45.0",
-        "15.0",
-        "-",
-    )
-    assert (gap["layer 1"], gap["layer 2"]) == ("-0.2", "-28.9")
-    assert [row["seeds"] for row in found if row["rho"] == "0.5"] == ["-", "not run"]
-
-
-def test_the_leaderboard_ranks_within_a_budget_and_finds_speeds(quality_record: Make, speed_record: Make) -> None:
-    records = [
-        quality_record("dense", 1.0, 0.9),
-        quality_record("random", 0.3, 0.8),
-        quality_record("adaptive", 0.3, 0.85),
-        quality_record("adaptive", 0.5, 0.70),
+    sections = [
+        section for section in quality_report(Evidence(records).runs, 0.5).sections if "SST-2" in section.caption
     ]
-    report = leaderboard(sort_runs(records), [speed_record("adaptive", 0.3, 2.2)])
-    found = rows(report, "sst2, accuracy, minilm")
-    assert [(row["policy"], row["rho"], row["rank"]) for row in found] == [
+    assert [section.caption for section in sections] == [
+        "SST-2, accuracy: distilbert, part of the rows",
+        "SST-2, accuracy: distilbert",
+        "SST-2, accuracy: distilbert, STAND-IN",
+    ]
+    assert "20000 of 67349 training" in sections[0].notes[0]
+    assert "STAND-IN, no benchmark result: stand-in: other sentences" in sections[2].notes[0]
+
+
+def test_an_architecture_is_its_dense_model_on_the_same_rows(quality: Make) -> None:
+    records = (
+        quality("dense", 1.0, 0.9),
+        quality("dense", 1.0, 0.8, backbone="longformer"),
+        quality("dense", 1.0, 0.7, backbone="bigbird", data={"source": "SST-2 (GLUE)", "train": 5, "test": 872}),
+    )
+    report = quality_report(Evidence(records).runs, 0.5)
+    number = [section.caption for section in report.sections].index("SST-2, accuracy: distilbert")
+    row = line(report, number, "Longformer (cut to 64 tokens)")
+    assert (row["ours"], row["vs own dense"]) == ("80.0", "-10.0")
+    assert line(report, number, "BigBird")["ours"] == "not run"  # trained on other rows
+
+
+def test_settings_are_never_mixed_in_a_cell(quality: Make) -> None:
+    records = (
+        quality("adaptive", 0.3, 0.8, 0),
+        quality("adaptive", 0.3, 0.6, 1, config={"place": "after_attention", "retention": {}}),
+    )
+    names = [row[0] for row in quality_report(Evidence(records).runs, 0.3).sections[0].rows]
+    assert sum(name.startswith("Adaptive Retention (") for name in names) == 2
+
+
+def test_swept_knobs_stay_out_of_tables(quality: Make) -> None:
+    records = (quality("adaptive", 0.3, 0.8, 0), quality("adaptive", 0.3, 0.2, 1, knobs={"beta": 1.5}))
+    assert line(quality_report(Evidence(records).runs, 0.3), 0, "Adaptive Retention")["ours"] == "80.0"
+
+
+def test_a_setting_that_came_later_does_not_part_old_runs_from_new(quality: Make) -> None:
+    records = (quality("adaptive", 0.3, 0.8, 0), quality("adaptive", 0.3, 0.6, 1, knobs={"relaxed": True}))
+    assert line(quality_report(Evidence(records).runs, 0.3), 0, "Adaptive Retention")["seeds"] == "2 of 3"
+
+
+def test_ablations_stand_beside_the_full_method(quality: Make) -> None:
+    records = (quality("adaptive", 0.3, 0.8), quality("threshold", 0.3, 0.75))
+    section = ablation_report(Evidence(records).runs).sections[0]
+    rows = [dict(zip(section.header, row, strict=True)) for row in section.rows]
+    found = next(row for row in rows if row["method"] == "threshold pruning" and row["rho"] == "0.3")
+    assert (found["paper vs full method"], found["vs own full method"]) == ("-3.7", "-5.0")
+
+
+def test_table_4_compares_within_one_setting(speed: Make) -> None:
+    records = [speed("adaptive", 0.3, 2.0), speed("adaptive", 0.3, 3.0, place="after_attention")]
+    report = cost_report(records)
+    assert [section.caption.rpartition("removal ")[2] for section in report.sections] == [
+        "after attention",
+        "after layer",
+    ]
+    row = line(report, 1, "Adaptive Retention")
+    assert (row["paper speed-up"], row["ours speed-up"], row["ours - paper"]) == ("1.80x", "2.00x (1.95-2.05)", "+0.20")
+    assert row["peak MiB"] == "not measured"
+    assert line(report, 1, "Longformer")["ours ms/batch"] == "not run"
+
+
+def test_tables_5_and_6_count_layers_from_one(quality: Make) -> None:
+    report = depth_report(Evidence((quality("adaptive", 0.3, 0.8),)).runs, 5)
+    row = dict(zip(report.sections[0].header, report.sections[0].rows[3], strict=True))
+    assert (row[""], row["layer 1"], row["layer 2"], row["layer 3"]) == ("ours", "60.0", "0.0", "-")
+    assert depth_report({}, 6).sections[0].rows[1][2] == "not run"
+
+
+def test_the_leaderboard_is_sorted_within_a_budget_and_joins_speed(quality: Make, speed: Make) -> None:
+    records = [quality("dense", 1.0, 0.9), quality("random", 0.3, 0.7), quality("adaptive", 0.3, 0.8)]
+    records.append(quality("adaptive", 0.5, 0.75))
+    timed = [
+        speed("adaptive", 0.3, 2.0),
+        speed("adaptive", 0.5, 1.5, length=512),
+        speed("random", 0.3, 9.0, phase="train"),
+    ]
+    section = leaderboard(Evidence(tuple(records)).runs, timed).sections[0]
+    rows = [dict(zip(section.header, row, strict=True)) for row in section.rows]
+    assert [(row["policy"], row["rho"], row["rank"]) for row in rows] == [
         ("dense", "1", "-"),
         ("adaptive", "0.5", "1"),
         ("adaptive", "0.3", "1"),
         ("random", "0.3", "2"),
     ]
-    assert [row["measured speed-up"] for row in found] == [
+    assert [row["measured speed-up"] for row in rows] == [
         "-",
-        "not measured",
-        "2.20x (2.10-2.30) on cpu, batch 32",
-        "not measured",
+        "not measured",  # another length
+        "2.00x (1.95-2.05) on cpu, batch 32",
+        "not measured",  # a training step
     ]
-    assert found[3]["vs dense"] == "-10.0" and found[3]["share of dense"] == "88.9 %"
 
 
-def test_a_speed_of_other_settings_is_not_taken(quality_record: Make, speed_record: Make) -> None:
-    cells = sort_runs([quality_record("adaptive", 0.3, 0.85)])
-    for changes in ({"place": "after_attention"}, {"length": 128}, {"phase": "train"}):
-        report = leaderboard(cells, [speed_record("adaptive", 0.3, 2.2, **changes)])
-        assert report.sections[0].rows[0][-1] == "not measured", changes
-
-
-def test_files_hold_the_same_rows(tmp_path: Path) -> None:
-    section = Section("a & b", ("method", "x_1"), (("50 % | more", "1.0 ± 0.1"),), ("a note",))
-    report = Report("t", "Title", ("How to read.",), (section,))
-    paths = write_report(report, tmp_path)
-    assert [path.name for path in paths] == ["t.md", "t.csv", "t.tex"]
-    assert "| 50 % \\| more | 1.0 ± 0.1 |" in markdown(report) and "- a note" in markdown(report)
-    assert list(csv.reader(paths[1].open())) == [
-        ["table", "method", "x_1", "notes"],
-        ["a & b", "50 % | more", "1.0 ± 0.1", "a note"],
+def test_one_report_reads_the_same_in_three_formats() -> None:
+    section = Section("50 % & more", ("name", "a|b"), (("x_1", "± 2"),), ("a note",))
+    report = Report("demo", "Demo", ("How to read.",), (section,))
+    assert "| x_1  |  ± 2 |" in markdown(report) and "a\\|b" in markdown(report) and "- a note" in markdown(report)
+    assert list(csv.reader(io.StringIO(comma_separated(report)))) == [
+        ["table", "name", "a|b", "notes"],
+        ["50 % & more", "x_1", "± 2", "a note"],
     ]
-    assert r"50 \% | more & 1.0 $\pm$ 0.1 \\" in latex(report) and r"a \& b" in latex(report)
+    assert r"x\_1 & $\pm$ 2 \\" in latex(report) and r"50 \% \& more" in latex(report)
 
 
-def test_intervals_are_students() -> None:
-    found = estimate([1.0, 2.0, 3.0])
-    assert (found.mean, found.count) == (2.0, 3)
-    assert found.high == pytest.approx(2.0 + 4.303 / 3**0.5, rel=1e-6)
-    assert found.above(-1.0) and not found.above(0.0) and found.below(5.0)
-    alone = estimate([1.0])
-    assert (alone.low, alone.high) == (None, None) and not alone.above(0.0) and not alone.below(9.0)
-
-
-def test_an_unfinished_speed_record_is_named(speed_record: Make) -> None:
-    record = speed_record("adaptive", 0.3, 2.2)
-    del record["baseline"]
-    with pytest.raises(DataError, match=r"speed record of 2026-05-05.*lacks baseline"):
-        cost_report([record])
+def test_sections_of_one_report_share_a_header() -> None:
+    sections = (Section("a", ("x",), ()), Section("b", ("y",), ()))
+    with pytest.raises(ValueError, match="share one header"):
+        Report("demo", "Demo", (), sections)

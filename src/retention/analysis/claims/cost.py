@@ -77,7 +77,8 @@ def _overhead(evidence: Evidence) -> Iterator[Finding]:
             seen.add(case)
             measured = f"{100 * cost['median']:+.1f} % ({100 * cost['low']:+.1f} to {100 * cost['high']:+.1f})"
             left = Estimate(-cost["median"], -cost["high"], -cost["low"], 0)
-            yield _finding(setting, record, at_least(left, -OVERHEAD), measured)
+            where = setting.conditions()  # nothing is removed while scoring is timed
+            yield Finding(at_least(left, -OVERHEAD), measured, where, (record,))
 
 
 def _leaner(evidence: Evidence, *, rho: float) -> Iterator[Finding]:
@@ -87,6 +88,8 @@ def _leaner(evidence: Evidence, *, rho: float) -> Iterator[Finding]:
             continue
         verdict = Verdict.REPRODUCED if -change >= SAVED[0] else Verdict.NOT_REPRODUCED
         rest = "" if without is None else f"; {100 * without:+.1f} % of what comes on top of weights and libraries"
+        saved = (record.get("activations") or {}).get("share")
+        rest += "" if saved is None else f"; {100 * (saved - 1):+.1f} % of the activations kept for the backward pass"
         kind = record.get("memory_kind") or "unnamed measure"
         yield _finding(setting, record, verdict, f"{100 * change:+.1f} % ({kind}){rest}")
 

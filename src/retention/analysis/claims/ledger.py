@@ -18,8 +18,8 @@ _HEADER = ("claim", "paper", "verdict", "measured", "setting", "records")
 _INTRODUCTION = f"""\
 # Claims
 
-What {SOURCE}, claims, and what our records say. Made by `make claims` from the committed records alone: edit neither
-figures nor verdicts by hand.
+What the paper ({SOURCE}) claims, and what our records say.
+Made by `make claims` from the committed records alone; nothing here is written by hand.
 
 - One line per claim and setting. A verdict holds for the setting beside it: encoders, rows and settings are never
   mixed, and where ours are not the paper's it is the relation to our own dense model, or to another policy trained in

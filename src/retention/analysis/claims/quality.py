@@ -82,7 +82,7 @@ def _share_of_dense(evidence: Evidence, *, benchmark: Benchmark, metric: str, rh
         relation = relate(own, base, metric)
         if relation is not None:
             share = relation.share
-            measured = f"{100 * share.mean:.1f} % of dense {interval(share, 100.0, '')}, {_seeds(share)}"
+            measured = f"{100 * share.mean:.1f} % of dense{_range(share, 100.0, '')}, {_seeds(share)}"
             yield _finding(column, row, at_least(share, LEAST_SHARE), share, measured, [*own, *base])
 
 
@@ -100,7 +100,7 @@ def _ahead(
         if relation is not None:
             verdict = at_least(_turned(relation, sign), 0.0)
             difference = relation.difference
-            measured = f"{difference.mean:+.1f} points {interval(difference)}, {_seeds(difference)}"
+            measured = f"{difference.mean:+.1f} points{_range(difference, 1.0, '+')}, {_seeds(difference)}"
             yield _finding(column, row, verdict, difference, measured, [*own, *base])
 
 
@@ -162,6 +162,10 @@ def _table(rho: float) -> int:
 
 def _gap(own: float | None, other: float | None) -> str:
     return "" if own is None or other is None else f" (paper: {own - other:+.1f} points)"
+
+
+def _range(found: Estimate, scale: float, sign: str) -> str:
+    return "" if found.low is None else f" {interval(found, scale, sign)}"
 
 
 def _seeds(found: Estimate) -> str:

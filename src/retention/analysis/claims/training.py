@@ -61,6 +61,12 @@ def theory_claims() -> list[Claim]:
         ),
         Claim(
             _THEORY,
+            "Proposition 3: attention among M kept tokens stores M x M scores instead of T x T",
+            "appendix I",
+            not_testable("holds by construction: removed tokens leave the tensors (tests/equivalence)"),
+        ),
+        Claim(
+            _THEORY,
             "Theorem 1: the Rademacher complexity shrinks by M / T under a random mask",
             "appendix H",
             not_testable("the complexity of a trained encoder's class cannot be computed"),
