@@ -18,7 +18,7 @@ from retention.checkpoints import checkpoint_config, encoder_folder, read_checkp
 from retention.checks import Builder
 from retention.core.flops import EncoderShape
 from retention.data.base import RetentionData
-from retention.engine.retainer import DROPPED, check_layers, check_place
+from retention.engine.retainer import DROPPED, check_layers
 from retention.errors import Checks, ConfigError, Problem
 from retention.modules import TrainingSettings
 from retention.modules.backbone import Backbone
@@ -193,7 +193,7 @@ def build_parts(config: DictConfig) -> Parts:
             builder.checks.gather(lambda: backbone.check_length(data.settings.max_length))
         if writes(module_type):
             builder.checks.gather(backbone.check_decoder)
-        builder.checks.gather(lambda: check_place(str(config.place), backbone.places(), backbone.name))
+        builder.checks.gather(lambda: backbone.check_place(str(config.place)))
         if policy is not None:
             builder.checks.gather(partial(backbone.show, policy.observes), "backbone")
     known = config.dropped in DROPPED

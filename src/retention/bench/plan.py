@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from retention.core.flops import EncoderShape
 from retention.data.base import RetentionData
 from retention.engine.adapters import Adapter, adapter_for
 from retention.engine.observer import check_observed
-from retention.engine.retainer import check_place
 from retention.errors import Checks, ConfigError, Problem
 from retention.modules.backbone import Backbone
 from retention.policies import RetentionPolicy
@@ -189,7 +188,7 @@ def _check_fit(settings: Settings, backbone: Backbone, contenders: list[Contende
     checks = Checks()
     shape = backbone.shape()
     for place in settings.places:
-        checks.gather(lambda place=place: check_place(place, backbone.places(), backbone.name))  # type: ignore[misc]
+        checks.gather(partial(backbone.check_place, place))
     for contender in contenders:
         if contender is not None:
             policy = contender.policy

@@ -20,7 +20,7 @@ from transformers import (
 from retention.core.flops import EncoderShape
 from retention.engine.adapters import adapter_for
 from retention.engine.observer import check_observed
-from retention.engine.retainer import check_engine
+from retention.engine.retainer import check_engine, check_place
 from retention.errors import Checks, ConfigError, Problem
 from retention.modules.encoders import bare, build_encoder
 from retention.modules.positions import extend, extended_config
@@ -113,9 +113,15 @@ class Backbone:
         checks.require(max_length <= room, "task.data.max_length", message)
         checks.finish()
 
-    def places(self) -> tuple[str, ...]:
-        """Where tokens can leave a layer of this family, see ``Retainer``."""
-        return adapter_for(self.config().model_type).places
+    def check_place(self, place: str) -> None:
+        """Raise ``ConfigError`` where tokens cannot leave the layers at this place.
+
+        Recomputed layers run again in the backward pass, when no gate inside them is listening any more.
+        """
+        places, name = adapter_for(self.config().model_type).places, self.name
+        if self.gradient_checkpointing:
+            places, name = places[:1], f"{name} whose layers are recomputed (gradient_checkpointing=true)"
+        check_place(place, places, name)
 
     def show(self, observes: Sequence[str]) -> None:
         """Make sure that a policy can observe this of the layers; decides ``attn_implementation`` where that is open.

@@ -41,3 +41,11 @@ def test_recomputing_layers_keeps_less() -> None:
 def test_a_family_that_cannot_recompute_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"backbone\.gradient_checkpointing: mpnet cannot recompute"):
         encoder("mpnet", gradient_checkpointing=True)
+
+
+def test_recomputed_layers_hold_no_gate() -> None:
+    backbone = Scratch(name="small", model_type="bert", fields=SMALL, gradient_checkpointing=True)
+    backbone.check_place("after_layer")
+    with pytest.raises(ConfigError, match=r"place: must be one of after_layer with small whose layers are recomputed"):
+        backbone.check_place("after_attention")
+    Scratch(name="small", model_type="bert", fields=SMALL).check_place("after_attention")
