@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,36 @@ def write_rows() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def make_articles(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Callable[..., Any]:
+    """``make_articles(kind, articles, **settings)``: a data module of that kind, its test file holding the articles.
+
+    ``articles`` are pairs of an article and its abstract.
+    """
+
+    def make(kind: Callable[..., Any], articles: Sequence[tuple[str, str]], **overrides: Any) -> Any:
+        lines = [json.dumps({"article": article, "abstract": abstract}) for article, abstract in articles]
+        (tmp_path / "test.jsonl").write_text("\n".join(lines))
+        settings: dict[str, Any] = {
+            "name": "articles",
+            "source_note": "made-up articles",
+            "hub": None,
+            "dir": str(tmp_path),
+            "article_column": "article",
+            "abstract_column": "abstract",
+            "max_length": 64,
+            "splits": {"train": "train", "val": None, "test": "test"},
+            "train_size": None,
+            "val_size": 1,
+            "test_size": None,
+            "batch_size": 4,
+            "eval_batch_size": 4,
+            "seed": 0,
+        }
+        data = kind(**{**settings, **overrides})
+        data.attach(tokenizer)
+        return data
+
+    return make

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,30 +22,9 @@ ARTICLES = [
 
 
 @pytest.fixture
-def make(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> MakeData:
+def make(make_articles: Callable[..., AbstractiveData]) -> MakeData:
     def build(*articles: tuple[str, str], **overrides: Any) -> AbstractiveData:
-        lines = [json.dumps({"article": article, "abstract": abstract}) for article, abstract in articles or ARTICLES]
-        (tmp_path / "test.jsonl").write_text("\n".join(lines))
-        settings: dict[str, Any] = {
-            "name": "articles",
-            "source_note": "made-up articles",
-            "hub": None,
-            "dir": str(tmp_path),
-            "article_column": "article",
-            "abstract_column": "abstract",
-            "max_length": 64,
-            "max_summary_length": 12,
-            "splits": {"train": "train", "val": None, "test": "test"},
-            "train_size": None,
-            "val_size": 1,
-            "test_size": None,
-            "batch_size": 4,
-            "eval_batch_size": 4,
-            "seed": 0,
-        }
-        data = AbstractiveData(**{**settings, **overrides})
-        data.attach(tokenizer)
-        return data
+        return make_articles(AbstractiveData, articles or ARTICLES, **{"max_summary_length": 12, **overrides})
 
     return build
 
