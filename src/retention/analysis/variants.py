@@ -16,6 +16,7 @@ _ADDED: Mapping[str, Any] = {
     "retention.relaxed": True,
     "distill.states": 0.0,
     "backbone.gradient_checkpointing": False,
+    "backbone.hidden_dropout": None,
     "budgets._target_": "retention.modules.budget_sampling.BudgetSampling",
     "budgets.sampled": 0,
     "budgets.sandwich": False,
