@@ -81,7 +81,8 @@ def test_the_metrics_were_logged(finished: Any) -> None:
 
 def test_the_picture_shows_the_examples(finished: Any) -> None:
     profile = json.loads((finished.folder / "retention_profile.json").read_text())
-    assert [example["index"] for example in profile["examples"]] == list(range(8))
+    indices = [example["index"] for example in profile["examples"]]
+    assert len(set(indices)) == 8 and indices == sorted(indices)
     assert profile["gated_layers"] == [0, 1, 2] and profile["rho"] == 0.25
     page = (finished.folder / "kept_tokens.html").read_text()
     assert profile["examples"][0]["tokens"][5] in page

@@ -29,8 +29,8 @@ class RetentionProfile(Callback):
     policy without gates keeps everything: mean 1.0, no layers.
 
     After testing, ``retention_profile.json`` in ``dirpath`` holds ``mean``, ``by_layer``, ``rho`` (asked),
-    ``gated_layers``, ``label_names`` and ``examples``: the test samples with the lowest row numbers, each with
-    ``index``, ``tokens``, ``label``, ``prediction`` and ``depth`` (number of gated layers each token passed).
+    ``gated_layers``, ``label_names`` and ``examples``: test samples from all over the split, the same in every run,
+    each with ``index``, ``tokens``, ``label``, ``prediction`` and ``depth`` (number of gated layers each token passed).
 
     Holds no state for a resumed run: every validation and test run starts anew.
 

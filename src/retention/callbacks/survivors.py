@@ -37,6 +37,15 @@ def survival_depth(report: ForwardReport, layers: tuple[int, ...], width: int) -
     return depth[:, :width]
 
 
+def scattered(rows: Tensor) -> Tensor:
+    """A number in [0, 2^32) for each row number, long, different for different rows below 2^32: an integer hash."""
+    mixed = rows
+    for factor in (0x9E3779B1, 0x85EBCA77):  # odd, so that nothing is lost; the product may wrap, its low bits are right
+        mixed = (mixed * factor) & 0xFFFFFFFF
+        mixed = mixed ^ (mixed >> 15)
+    return mixed
+
+
 @dataclass(frozen=True)
 class Example:
     """One sample and the fate of its tokens.
@@ -57,10 +66,10 @@ class Example:
 
 
 class ExampleBank:
-    """Collects the samples with the lowest row numbers, without making the host wait for the device.
+    """Collects samples from all over the split, always the same, without making the host wait for the device.
 
-    Test loaders order rows by length, so the rows wanted may come in any batch; which ones they are is decided on the
-    device.
+    A hash of the row number decides: neighbouring rows often come from one document, and test loaders order rows by
+    length, so neither the first rows nor the first batches would show what the split is like.
 
     Args:
         size: number of samples, >= 0.
@@ -89,7 +98,7 @@ class ExampleBank:
             width = max(text.shape[2], self._text.shape[2])
             facts = torch.cat([self._facts, facts])
             text = torch.cat([_widen(self._text, width), _widen(text, width)])
-        rows = torch.topk(facts[:, 0], min(self._size, len(facts)), largest=False).indices
+        rows = torch.topk(scattered(facts[:, 0]), min(self._size, len(facts)), largest=False).indices
         self._facts, self._text = facts[rows], text[rows]
 
     def collect(self, trainer: Trainer) -> list[Example]:
@@ -103,7 +112,9 @@ class ExampleBank:
             index, length, label, prediction = row
             if index != _NO_ROW:
                 found[index] = Example(index, tokens[:length], depth[:length], _known(label), _known(prediction))
-        return [found[index] for index in sorted(found)][: self._size]
+        rows = torch.tensor(list(found), dtype=torch.long)
+        chosen = rows[scattered(rows).argsort()][: self._size]
+        return [found[index] for index in sorted(chosen.tolist())]
 
     def _of_full_size(self, trainer: Trainer) -> tuple[Tensor, Tensor]:
         """The bank padded to one shape on every rank, as gathering asks."""

@@ -65,10 +65,10 @@ def test_shares_are_means_over_samples(
     assert not (tmp_path / "retention_profile.json").exists()
 
 
-def test_writes_the_fate_of_the_first_rows(
+def test_writes_the_fate_of_some_rows(
     trainer_with: Callable[..., Any], toy: Any, loader_of: Any, batches: Any, tmp_path: Path
 ) -> None:
-    profile, module = RetentionProfile(dirpath=str(tmp_path / "run"), examples=2), toy((0, 2), rho=0.4)
+    profile, module = RetentionProfile(dirpath=str(tmp_path / "run"), examples=3), toy((0, 2), rho=0.4)
     trainer = trainer_with(profile)
     trainer.test(module, datamodule=Rows(loader_of(batches), ["cold", "warm"]), verbose=False)
     written = json.loads((tmp_path / "run" / "retention_profile.json").read_text(encoding="utf-8"))
@@ -78,6 +78,7 @@ def test_writes_the_fate_of_the_first_rows(
     assert written["examples"] == [
         {"index": 0, "tokens": ["w0", "w1", "w2", "w3", "w4"], "label": 0, "prediction": 1, "depth": [1, 1, 0, 2, 1]},
         {"index": 1, "tokens": ["w0", "w1", "w2", "w3"], "label": 0, "prediction": 0, "depth": [2, 1, 0, 0]},
+        {"index": 2, "tokens": ["w10", "w11"], "label": 0, "prediction": 1, "depth": [2, 0]},
     ]
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["retention_profile.json"]
 
