@@ -6,6 +6,7 @@ outputs/quality/, and what already has a record is skipped even where those fold
 policies and shares see conf/sweep/dense.yaml.
 
     python scripts/quality.py sst2_small backbone.path=<folder> data.dir=<folder>
+    python scripts/quality.py pubmed_small backbone.path=<folder> data.dir=<folder> --stage1 task.epochs=2
 """
 
 from __future__ import annotations
@@ -46,12 +47,14 @@ def jobs(series: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
             yield Job(policy, float(rho or 1.0), seed)
 
 
-def command(job: Job, experiment: str, folder: Path, record: Path, overrides: Sequence[str]) -> list[str]:
-    """The command line of one run; only stage 2 leaves a record."""
+def command(
+    job: Job, experiment: str, folder: Path, record: Path, overrides: Sequence[str], first: Sequence[str]
+) -> list[str]:
+    """The command line of one run; only stage 1 gets the settings ``first``, and only stage 2 leaves a record."""
     words = [sys.executable, str(ROOT / "run.py"), f"experiment={experiment}", f"retention={job.policy}"]
     words += [f"seed={job.seed}", f"hydra.run.dir={folder / job.name}", *overrides]
     if job.rho is None:
-        return words
+        return [*words, *first]
     teacher = folder / Job("dense", None, job.seed).name / "checkpoints" / "last.ckpt"
     return [*words, f"retention.rho={job.rho}", f"init={teacher}", "distill.weight=0.9", f"record={record}"]
 
@@ -62,6 +65,7 @@ def main() -> int:
     parser.add_argument("experiment", help="name of a recipe in conf/experiment")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--series", nargs="+", default=list(SERIES), help="policy:rho, for example adaptive:0.3")
+    parser.add_argument("--stage1", nargs="+", default=[], help="settings of the dense model of stage 1 alone")
     parser.add_argument("--record", type=Path, help="default: results/quality/<experiment>.jsonl")
     parser.add_argument("overrides", nargs="*", help="passed on to run.py")
     arguments = parser.parse_intermixed_args()
@@ -81,7 +85,9 @@ def main() -> int:
             print(f"{job.name}: skipped, its dense model failed", file=sys.stderr, flush=True)
             continue
         print(f"{job.name} ...", flush=True)
-        status = subprocess.run(command(job, arguments.experiment, folder, record, arguments.overrides)).returncode
+        status = subprocess.run(
+            command(job, arguments.experiment, folder, record, arguments.overrides, arguments.stage1)
+        ).returncode
         if status:
             failed += 1
             if job.rho is None:

@@ -40,7 +40,7 @@ def survival_depth(report: ForwardReport, layers: tuple[int, ...], width: int) -
 def scattered(rows: Tensor) -> Tensor:
     """A number in [0, 2^32) for each row number, long, different for different rows below 2^32: an integer hash."""
     mixed = rows
-    for factor in (0x9E3779B1, 0x85EBCA77):  # odd, so that nothing is lost; the product may wrap, its low bits are right
+    for factor in (0x9E3779B1, 0x85EBCA77):  # odd: nothing is lost; the product may wrap, its low bits are right
         mixed = (mixed * factor) & 0xFFFFFFFF
         mixed = mixed ^ (mixed >> 15)
     return mixed

@@ -17,10 +17,11 @@ from retention.modules.distillation import soft_decision_loss
 from retention.modules.encoded import Batch, Encoded
 
 UNITS = ("tokens", "sentences")
+POOLINGS = ("marker", "mean")
 
 
 class ExtractiveSummarizationModule(RetentionModule):
-    """One score per sentence, from the state of its marker; the best sentences, in their order, are the summary.
+    """One score per sentence, from its pooled state; the best sentences, in their order, are the summary.
 
     Training targets are the sentences of a greedy oracle; binary cross-entropy, mean over the sentences of an article,
     then over articles. Tests also score the first sentences (``lead_*``), the longest ones (``longest_*``, what a model
@@ -29,6 +30,9 @@ class ExtractiveSummarizationModule(RetentionModule):
 
     Args:
         sentences: most sentences in a summary, k >= 1; the first k are the lead.
+        pooling: ``marker`` = state of the marker in front of the sentence (Liu and Lapata 2019); ``mean`` = mean of the
+            states of marker and tokens that are left, weighed by their gates: for encoders that were pretrained to be
+            read like this, whose markers would have to learn from few articles what to gather.
         units: what stays or goes as one in the encoder, ``tokens`` or ``sentences``. The tokens of a sentence then
             share one score, the mean of theirs; the count is still met exactly, so that of the last sentence that
             stays, only its first tokens may fit. Markers stay in any case.
@@ -44,11 +48,17 @@ class ExtractiveSummarizationModule(RetentionModule):
 
     @staticmethod
     def check_settings(
-        *, sentences: int = 7, units: str = "tokens", trigram_blocking: bool = False, dropout: float = 0.1
+        *,
+        sentences: int = 7,
+        pooling: str = "marker",
+        units: str = "tokens",
+        trigram_blocking: bool = False,
+        dropout: float = 0.1,
     ) -> None:
         """Raise ``ConfigError`` with every setting of the head that is out of range."""
         checks = Checks()
         checks.require(sentences >= 1, "sentences", f"must be at least 1, got {sentences}")
+        checks.require(pooling in POOLINGS, "pooling", f"must be one of {', '.join(POOLINGS)}, got {pooling!r}")
         checks.require(units in UNITS, "units", f"must be one of {', '.join(UNITS)}, got {units!r}")
         checks.require(0.0 <= dropout < 1.0, "dropout", f"must be in [0, 1), got {dropout}")
         checks.finish()
@@ -57,13 +67,17 @@ class ExtractiveSummarizationModule(RetentionModule):
         self,
         *,
         sentences: int = 7,
+        pooling: str = "marker",
         units: str = "tokens",
         trigram_blocking: bool = False,
         dropout: float = 0.1,
         **shared: Any,
     ) -> None:
-        self.check_settings(sentences=sentences, units=units, trigram_blocking=trigram_blocking, dropout=dropout)
+        self.check_settings(
+            sentences=sentences, pooling=pooling, units=units, trigram_blocking=trigram_blocking, dropout=dropout
+        )
         super().__init__(**shared)
+        self.pooling = pooling
         self.units = units
         self._check_policy()
         self.sentences = sentences
@@ -87,8 +101,8 @@ class ExtractiveSummarizationModule(RetentionModule):
 
     def logits(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[B, S]; values where there is no sentence do not matter."""
-        states = marker_states(encoded, batch["markers"])
-        logits: Tensor = self.head(states).squeeze(-1)
+        pooled = marker_states if self.pooling == "marker" else mean_states
+        logits: Tensor = self.head(pooled(encoded, batch["markers"], batch["sentence_mask"])).squeeze(-1)
         return logits
 
     def task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -144,8 +158,11 @@ class ExtractiveSummarizationModule(RetentionModule):
         return scores
 
 
-def marker_states(encoded: Encoded, markers: Tensor) -> Tensor:
-    """States of the tokens at original places ``markers`` [B, S], which must all have been kept: [B, S, D]."""
+def marker_states(encoded: Encoded, markers: Tensor, mask: Tensor) -> Tensor:
+    """States of the tokens at original places ``markers`` [B, S], which must all have been kept: [B, S, D].
+
+    Where ``mask`` [B, S] says that there is no sentence, the state is of no meaning.
+    """
     kept = encoded.positions.shape[1]
     nowhere = int(encoded.positions.max()) + 1  # for padding and closed gates
     places = torch.where(encoded.weights > 0, encoded.positions, nowhere)
@@ -153,6 +170,16 @@ def marker_states(encoded: Encoded, markers: Tensor) -> Tensor:
     slots.scatter_(1, places, torch.arange(kept, device=places.device).expand_as(places))
     chosen = slots.gather(1, markers).unsqueeze(-1)
     return encoded.hidden_states.gather(1, chosen.expand(-1, -1, encoded.hidden_states.shape[-1]))
+
+
+def mean_states(encoded: Encoded, markers: Tensor, mask: Tensor) -> Tensor:
+    """Mean state of each sentence, from its marker to the next one, weighed by the gates: [B, S, D], as above."""
+    begun = (markers.unsqueeze(1) <= encoded.positions.unsqueeze(2)) & mask.unsqueeze(1)  # [B, M, S]
+    places = begun.sum(2, keepdim=True) - 1
+    within = (places == torch.arange(markers.shape[1], device=markers.device)) * encoded.weights.unsqueeze(2)
+    within = within.to(encoded.hidden_states.dtype)
+    total: Tensor = within.transpose(1, 2) @ encoded.hidden_states
+    return total / within.sum(1).clamp_min(1e-6).unsqueeze(2)
 
 
 def article_mean(values: Tensor, mask: Tensor) -> Tensor:

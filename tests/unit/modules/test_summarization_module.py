@@ -17,7 +17,7 @@ from retention.modules.distillation import Distillation
 from retention.modules.encoded import Encoded
 from retention.modules.optimization import AdamWSettings
 from retention.modules.phases import Phases
-from retention.modules.summarization import article_mean, marker_states, select_sentences
+from retention.modules.summarization import article_mean, marker_states, mean_states, select_sentences
 from retention.modules.teacher import Teacher
 from retention.policies import Adaptive, Dense, Random, Truncate
 from retention.policies.base import RetentionPolicy
@@ -71,16 +71,47 @@ def test_states_are_found_wherever_the_markers_went() -> None:
     states = torch.arange(2 * 4 * 3.0).reshape(2, 4, 3)
     positions = torch.tensor([[0, 2, 5, 7], [0, 3, 0, 0]])  # the second article has two slots of padding
     weights = torch.tensor([[1.0, 0.0, 1.0, 1.0], [1.0, 1.0, 0.0, 0.0]])
-    found = marker_states(Encoded(states, weights, positions), torch.tensor([[0, 5, 7], [0, 3, 0]]))
+    found = marker_states(Encoded(states, weights, positions), torch.tensor([[0, 5, 7], [0, 3, 0]]), torch.ones(2, 3))
     assert torch.equal(found[0], states[0, [0, 2, 3]])
     assert torch.equal(found[1], states[1, [0, 1, 0]])
+
+
+def test_sentences_are_means_of_what_is_left_of_them() -> None:
+    states = torch.arange(2 * 5 * 2.0).reshape(2, 5, 2)
+    positions = torch.tensor([[0, 2, 5, 7, 9], [0, 1, 3, 4, 0]])
+    weights = torch.tensor([[1.0, 0.5, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0, 0.0]])
+    markers = torch.tensor([[0, 5, 7], [0, 3, 0]])
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    found = mean_states(Encoded(states, weights, positions), markers, mask)
+    torch.testing.assert_close(found[0, 0], (states[0, 0] + 0.5 * states[0, 1]) / 1.5)
+    torch.testing.assert_close(found[0, 1:], states[0, 2:4])  # the last token's gate is closed
+    torch.testing.assert_close(found[1, :2], torch.stack([states[1, :2].mean(0), states[1, 2:4].mean(0)]))
+
+
+@pytest.mark.parametrize("pooling", ["marker", "mean"])
+def test_an_article_is_scored_alike_alone_and_beside_a_longer_one(
+    pooling: str, make: MakeModule, batch: dict[str, Any]
+) -> None:
+    module = make(pooling=pooling, dropped="forward").eval()
+    together = module.logits(module.encode(batch), batch)
+    alone = {key: value[1:] for key, value in batch.items()}
+    for key in ("input_ids", "attention_mask", "protected_mask", "units"):
+        alone[key] = alone[key][:, :9]
+    for key in ("markers", "sentence_mask", "targets"):
+        alone[key] = alone[key][:, :2]
+    torch.testing.assert_close(module.logits(module.encode(alone), alone)[0], together[1, :2], rtol=0, atol=1e-5)
+
+
+def test_unknown_pooling_is_refused(make: MakeModule) -> None:
+    with pytest.raises(ConfigError, match="pooling: must be one of marker, mean, got 'cls'"):
+        make(pooling="cls")
 
 
 @pytest.mark.parametrize("dropped", ["cut", "forward"])
 def test_real_removal_reads_the_same_markers(dropped: str, make: MakeModule, batch: dict[str, Any]) -> None:
     module = make(dropped=dropped).eval()
     encoded = module.encode(batch)
-    states = marker_states(encoded, batch["markers"])
+    states = marker_states(encoded, batch["markers"], batch["sentence_mask"])
     for row, marks in enumerate(([0, 5, 9], [0, 4])):
         for sentence, mark in enumerate(marks):
             slot = (encoded.positions[row] == mark) & (encoded.weights[row] > 0)
@@ -92,7 +123,7 @@ def test_soft_gates_leave_the_markers_open(make: MakeModule, batch: dict[str, An
     module = make().train()
     module.policy.phase = "soft"
     encoded = module.encode(batch)
-    states = marker_states(encoded, batch["markers"])
+    states = marker_states(encoded, batch["markers"], batch["sentence_mask"])
     rows = torch.arange(2).unsqueeze(1)
     assert torch.equal(states, encoded.hidden_states[rows, batch["markers"]])
 
