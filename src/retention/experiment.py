@@ -42,6 +42,13 @@ from retention.records import (
 
 log = logging.getLogger(__name__)
 
+_EXPECTED = (  # warnings of Lightning that tell a user nothing: a run's folder holds its configuration from the start
+    "does not have many workers",
+    "Checkpoint directory.*exists and is not empty",
+    "Experiment logs directory.*exists and is not empty",
+    "isinstance.treespec, LeafSpec.. is deprecated",
+)
+
 
 def run(
     config: DictConfig, overrides: Sequence[str], compose: Compose, argv: Sequence[str] | None = None
@@ -256,5 +263,5 @@ def _finish_wandb() -> None:
 
 def _quiet() -> None:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
+    for expected in _EXPECTED:
+        warnings.filterwarnings("ignore", message=f".*{expected}.*")
