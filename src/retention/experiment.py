@@ -141,7 +141,9 @@ def own_tokenizer(parts: Parts) -> Any:
 
 def build_module(config: DictConfig, parts: Parts, vocab_size: int) -> RetentionModule:
     """The LightningModule with its starting weights and its teacher."""
-    plain = OmegaConf.to_container(config, resolve=False)
+    plain = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=False))
+    if "label_names" in plain["task"]["data"]:  # those in use, which a file of the data may have given
+        plain["task"]["data"]["label_names"] = [str(name) for name in getattr(parts.data, "label_names", ())]
     shared = {"training": parts.training, "dropped": str(config.dropped), "place": str(config.place), "config": plain}
 
     def make(policy: RetentionPolicy) -> RetentionModule:

@@ -19,7 +19,7 @@ from retention.checks import Builder
 from retention.core.flops import EncoderShape
 from retention.data.base import RetentionData
 from retention.engine.retainer import DROPPED, check_layers
-from retention.errors import Checks, ConfigError, Problem
+from retention.errors import CheckpointError, Checks, ConfigError, Problem
 from retention.modules import TrainingSettings
 from retention.modules.backbone import Backbone
 from retention.modules.freezing import FREEZE
@@ -125,14 +125,43 @@ def tested_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     if refused:
         raise ConfigError(refused)
     merged.compare = []
-    merged.trained_backbone = merged.backbone  # for the record: what the model was trained with
-    merged.backbone = {
-        "_target_": "retention.modules.saved.Saved",
-        "name": merged.backbone.name,
-        "path": encoder_folder(config.ckpt),
-        "attn_implementation": merged.backbone.get("attn_implementation"),
-    }
+    _use_saved_encoder(merged, config.ckpt)
     return merged
+
+
+def loaded_config(ckpt: Path, rho: float | None = None) -> DictConfig:
+    """The checkpoint's configuration for a use outside of any run: no data, no callbacks, no logger.
+
+    Args:
+        ckpt: the checkpoint.
+        rho: another budget; None = the one it was trained for.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used.
+    """
+    config = checkpoint_config(read_checkpoint(ckpt))
+    if missing := sorted(_KNOWN_KEYS - {str(key) for key in config}):
+        raise CheckpointError(f"{ckpt}: was made by an earlier version (its configuration lacks {', '.join(missing)})")
+    folder = str(ckpt.resolve().parent.parent)
+    config.mode, config.ckpt, config.compare = "test", str(ckpt), []
+    config.callbacks, config.logger, config.paths = {}, None, {"run_dir": folder}
+    own_files = "hub" in config.task.data and config.task.data.hub is None  # which then need a folder; it is not read
+    config.data.dir = folder if own_files else None
+    if rho is not None:
+        config.retention.rho = rho
+    _use_saved_encoder(config, str(ckpt))
+    return config
+
+
+def _use_saved_encoder(config: DictConfig, ckpt: str) -> None:
+    """Take the encoder from beside the checkpoint, wherever it once came from."""
+    config.trained_backbone = config.backbone  # for the record: what the model was trained with
+    config.backbone = {
+        "_target_": "retention.modules.saved.Saved",
+        "name": config.backbone.name,
+        "path": encoder_folder(ckpt),
+        "attn_implementation": config.backbone.get("attn_implementation"),
+    }
 
 
 def rival_config(config: DictConfig, rival: DictConfig, name: str) -> DictConfig:
@@ -199,7 +228,7 @@ def build_parts(config: DictConfig) -> Parts:
     known = config.dropped in DROPPED
     builder.checks.require(known, "dropped", f"must be one of {', '.join(DROPPED)}, got {config.dropped!r}")
     builder.finish()
-    loggers = [builder.make("logger")]
+    loggers = [] if config.logger is None else [builder.make("logger")]
     builder.finish()
     return Parts(backbone, policy, data, training, module_type, callbacks, loggers)
 

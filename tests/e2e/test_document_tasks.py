@@ -13,6 +13,7 @@ from transformers import BertConfig, BertModel, LEDConfig, LEDForConditionalGene
 from retention.data import KeywordData
 from retention.data.keywords import keyword_document
 from retention.errors import ConfigError
+from retention.trained import load
 
 TEXTS = [keyword_document(random.Random(number)) for number in range(40)]
 
@@ -59,6 +60,8 @@ def test_arxiv(run_task: Any, tmp_path: Path) -> None:
     profile = json.loads((tmp_path / "run" / "retention_profile.json").read_text())
     assert profile["label_names"][0] == "horses"
     assert all(example["label"] == rows[24 + example["index"]]["label"] for example in profile["examples"])
+    (tmp_path / "labels.json").unlink()
+    assert load(tmp_path / "run").label_names[:2] == ("horses", "ships"), "the model knows its classes"
 
 
 def test_the_other_metric_can_be_the_headline(run_task: Any, tmp_path: Path) -> None:
@@ -77,6 +80,10 @@ def test_cuad(run_task: Any, tmp_path: Path) -> None:
     assert record["data"]["contracts"] == {"train": 4, "val": 2, "test": 3}
     assert record["data"]["test"] == 4, "the last contract has no clause"
     assert 0.0 <= record["metrics"]["macro_f1"] <= 1.0
+    model = load(tmp_path / "run")
+    [answer] = model.predict(["horse contract"])
+    likely = {name for name, probability in answer.probabilities.items() if probability > 0.5}
+    assert answer.labels and set(answer.labels) in (likely, {max(answer.probabilities, key=answer.probabilities.get)})
 
 
 def test_pubmed(run_task: Any, start_bare: Any, tmp_path: Path) -> None:
@@ -95,6 +102,8 @@ def test_pubmed(run_task: Any, start_bare: Any, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     [again] = start_bare(tmp_path / "again", "mode=test", f"ckpt={checkpoint}", "trainer.accelerator=cpu")
     assert again["metrics"] == record["metrics"]
+    with pytest.raises(ConfigError, match="predict: only models with classes do, this is a ExtractiveSummarization"):
+        load(tmp_path / "run").predict(["an article"])
 
 
 def _contract(title: str, number: int, *, empty: bool) -> dict[str, Any]:

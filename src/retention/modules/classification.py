@@ -54,6 +54,15 @@ class ClassificationModule(RetentionModule):
         logits: Tensor = self.head(self.pooled(encoded))
         return logits
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probability of each class, [B, C] float32; of a multi-label task, each on its own."""
+        return logits.float().softmax(-1)
+
+    def chosen(self, logits: Tensor) -> Tensor:
+        """The classes that are answered, [B, C] bool."""
+        best = logits.argmax(-1, keepdim=True)
+        return torch.zeros_like(logits, dtype=torch.bool).scatter(-1, best, value=True)
+
     def task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         return F.cross_entropy(logits.float(), batch["labels"])
 

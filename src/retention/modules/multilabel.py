@@ -31,6 +31,12 @@ class MultiLabelModule(ClassificationModule):
         nn.init.constant_(cast(nn.Linear, self.head[1]).bias, -math.log(max(num_labels - 1, 1)))
         self.metrics = (LabelSetF1(),)
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.float().sigmoid()
+
+    def chosen(self, logits: Tensor) -> Tensor:
+        return chosen_classes(logits)
+
     def task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Summed over classes, mean over texts."""
         return F.binary_cross_entropy_with_logits(logits.float(), batch["labels"], reduction="sum") / len(logits)
@@ -39,10 +45,10 @@ class MultiLabelModule(ClassificationModule):
         return soft_decision_loss(logits, teacher, self.settings.distill.temperature).sum(-1).mean()
 
     def answer_score(self, logits: Tensor, batch: Batch) -> Tensor:
-        return F.logsigmoid(logits.float()).masked_fill(~chosen_classes(logits), 0.0).sum()
+        return F.logsigmoid(logits.float()).masked_fill(~self.chosen(logits), 0.0).sum()
 
     def collect(self, logits: Tensor, batch: Batch) -> dict[str, list[Any]]:
-        self.last_predictions = chosen_classes(logits)
+        self.last_predictions = self.chosen(logits)
         return {
             "index": batch["index"].tolist(),
             "prediction": [row.nonzero().flatten().tolist() for row in self.last_predictions],
