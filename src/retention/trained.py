@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from retention.analysis.picture import picture
 from retention.callbacks.survivors import survival_depth
 from retention.checkpoints import load_weights, read_checkpoint
 from retention.data.batching import SortedBatches, pad_inputs
@@ -22,6 +24,7 @@ from retention.modules import RetentionModule
 from retention.modules.classification import ClassificationModule
 from retention.plan import build_parts, loaded_config
 from retention.policies.base import RetentionPolicy
+from retention.records import write_atomic
 
 _CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
@@ -112,6 +115,44 @@ class Trained:
             answers = self._batch(self.module, [rows[place] for place in places])
             found.update(zip(places, answers, strict=True))
         return [found[place] for place in range(len(rows))]
+
+    def show(self, texts: Sequence[str], path: str | Path, *, title: str = "What was remembered") -> list[Prediction]:
+        """Classify texts and write a page that shows, for each, which tokens came how far.
+
+        Args:
+            texts: at least one.
+            path: the HTML file, as in a run folder.
+            title: its heading.
+
+        Raises:
+            ConfigError, DataError: see ``predict``; there is no text.
+        """
+        answers = self.predict(texts)
+        if not answers:
+            raise DataError("there is no text to show; pass at least one")
+        layers = self.module.gated_layers
+        by_layer = {
+            str(layer): fmean(sum(depth > gate for depth in answer.depth) / len(answer.depth) for answer in answers)
+            for gate, layer in enumerate(layers)
+        }
+        examples = [
+            {
+                "tokens": answer.tokens,
+                "depth": answer.depth,
+                "prediction": [self.label_names.index(label) for label in answer.labels],
+            }
+            for answer in answers
+        ]
+        profile = {
+            "mean": fmean(answer.kept_share for answer in answers),
+            "by_layer": by_layer,
+            "rho": self.policy.rho,
+            "gated_layers": list(layers),
+            "label_names": list(self.label_names),
+            "examples": examples,
+        }
+        write_atomic(Path(path), picture(profile, title))
+        return answers
 
     def _batch(self, module: ClassificationModule, rows: list[dict[str, Any]]) -> Iterator[Prediction]:
         batch = pad_inputs(rows, cast(int, self.tokenizer.pad_token_id))

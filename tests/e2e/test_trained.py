@@ -74,6 +74,21 @@ def test_a_dense_model_keeps_everything(dense: Any, examples: list[dict[str, Any
     assert (answer.kept_share, answer.gates, set(answer.depth)) == (1.0, 0, {0})
 
 
+def test_a_page_shows_what_was_kept_of_texts(
+    model: Trained, finished: Any, examples: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    [answer] = model.show(texts_of(examples[:1]), tmp_path / "page.html", title="My text")
+    page, own = (tmp_path / "page.html").read_text(), (finished.folder / "kept_tokens.html").read_text()
+    assert "<h1>My text</h1>" in page and f"predicted <strong>{answer.labels[0]}</strong>" in page
+    shown = own[own.index('<p class="text">') : own.index("</section>")]
+    assert shown in page, "the same tokens in the same ink as in the run's own page"
+    share = sum(depth > 0 for depth in answer.depth) / len(answer.depth)
+    assert f"Kept share: layer 0 {100 * share:.1f} %" in page
+    with pytest.raises(DataError, match="there is no text to show"):
+        model.show([], tmp_path / "none.html")
+    assert not (tmp_path / "none.html").exists()
+
+
 def test_encoder_and_policy_serve_a_loop_of_ones_own(model: Trained, examples: list[dict[str, Any]]) -> None:
     tokenizer: PreTrainedTokenizerBase = model.tokenizer
     batch = tokenizer(texts_of(examples[:1]), return_tensors="pt")

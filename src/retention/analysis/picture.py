@@ -142,14 +142,18 @@ def _fate(depth: int, layers: Sequence[int]) -> str:
 
 def _outcome(example: Mapping[str, Any], names: Sequence[str] | None) -> str:
     label, prediction = example.get("label"), example.get("prediction")
+    guess = None if prediction is None else f"predicted <strong>{_class_names(prediction, names)}</strong>"
     if label is None:
-        return ""
-    told = f"<strong>{_class_name(label, names)}</strong>"
-    if prediction is None:
+        return "" if guess is None else f"{guess} · "
+    told = f"<strong>{_class_names(label, names)}</strong>"
+    if guess is None:
         return f"{told} · "
-    if prediction == label:
-        return f"{told}, predicted right · "
-    return f"{told}, predicted <strong>{_class_name(prediction, names)}</strong>: wrong · "
+    return f"{told}, predicted right · " if prediction == label else f"{told}, {guess}: wrong · "
+
+
+def _class_names(numbers: int | Sequence[int], names: Sequence[str] | None) -> str:
+    """One class, or those of a multi-label task."""
+    return ", ".join(_class_name(number, names) for number in ([numbers] if isinstance(numbers, int) else numbers))
 
 
 def _class_name(number: int, names: Sequence[str] | None) -> str:

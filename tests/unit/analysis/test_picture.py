@@ -134,9 +134,11 @@ def test_bars_are_as_long_as_the_shares() -> None:
         (0, None, "<strong>poor</strong> · "),
         (7, 7, "<strong>class 7</strong>, predicted right · "),
         (None, None, ""),
+        (None, 0, "predicted <strong>poor</strong> · "),
+        (None, [1, 0], "predicted <strong>good &amp; bright, poor</strong> · "),
     ],
 )
-def test_the_outcome_is_told_in_words(label: int | None, prediction: int | None, said: str) -> None:
+def test_the_outcome_is_told_in_words(label: int | None, prediction: int | list[int] | None, said: str) -> None:
     example = profile()["examples"][0] | {"label": label, "prediction": prediction}
     text = picture(profile(examples=[example]), "Demo")
     assert f'<p class="facts">{said}2 of 6 tokens kept to the end</p>' in text
