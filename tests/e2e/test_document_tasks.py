@@ -82,6 +82,8 @@ def test_cuad(run_task: Any, tmp_path: Path) -> None:
     assert 0.0 <= record["metrics"]["macro_f1"] <= 1.0
     model = load(tmp_path / "run")
     [answer] = model.predict(["horse contract"])
+    said = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
+    assert len(said) == 4 and all(row["prediction"] and row["label"] for row in said)
     likely = {name for name, probability in answer.probabilities.items() if probability > 0.5}
     assert answer.labels and set(answer.labels) in (likely, {max(answer.probabilities, key=answer.probabilities.get)})
 
@@ -99,6 +101,9 @@ def test_pubmed(run_task: Any, start_bare: Any, tmp_path: Path) -> None:
     names = ("rouge1", "rouge2", "rougeLsum")
     assert set(record["metrics"]) == {f"{who}{name}" for who in ("", "lead_", "longest_", "oracle_") for name in names}
     assert record["metrics"]["oracle_rouge1"] >= record["metrics"]["rouge1"] > 0.0
+    said = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
+    assert sorted(row["index"] for row in said) == list(range(6)) and set(said[0]) == {"index", "chosen", "oracle"}
+    assert all(len(row["chosen"]) <= 2 for row in said)
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     [again] = start_bare(tmp_path / "again", "mode=test", f"ckpt={checkpoint}", "trainer.accelerator=cpu")
     assert again["metrics"] == record["metrics"]

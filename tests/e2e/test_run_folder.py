@@ -24,6 +24,7 @@ def test_the_run_folder(finished: Any) -> None:
     files = {path.relative_to(finished.folder).as_posix() for path in finished.folder.rglob("*") if path.is_file()}
     assert {
         *("config.yaml", "record.json", "metrics.csv", "retention_profile.json", "kept_tokens.html"),
+        "predictions.jsonl",
         *("checkpoints/last.ckpt", "encoder/config.json", "encoder/tokenizer.json"),
     } <= files
     assert [path.name for path in (finished.folder / "checkpoints").iterdir()] == ["last.ckpt"]
@@ -77,6 +78,13 @@ def test_the_metrics_were_logged(finished: Any) -> None:
     assert len(values["train/loss"]) == 4, "one per step"
     assert values["test/accuracy"] == [finished.record["metrics"]["accuracy"]]
     assert values["retention/target_share"][-1] == 0.25, "trained down to the full budget"
+
+
+def test_the_predictions_are_those_that_were_scored(finished: Any) -> None:
+    rows = [json.loads(line) for line in (finished.folder / "predictions.jsonl").read_text().splitlines()]
+    assert sorted(row["index"] for row in rows) == list(range(32))
+    right = sum(row["prediction"] == row["label"] for row in rows)
+    assert right / 32 == pytest.approx(finished.record["metrics"]["accuracy"])
 
 
 def test_the_picture_shows_the_examples(finished: Any) -> None:

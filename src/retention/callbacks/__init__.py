@@ -1,9 +1,10 @@
 """Callbacks that watch cost and retention while a run goes on."""
 
 from retention.callbacks.memory import Memory
+from retention.callbacks.predictions import Predictions
 from retention.callbacks.profile import RetentionProfile
 from retention.callbacks.progress import progress_bar
 from retention.callbacks.slack import Slack
 from retention.callbacks.throughput import Throughput
 
-__all__ = ["Memory", "RetentionProfile", "Slack", "Throughput", "progress_bar"]
+__all__ = ["Memory", "Predictions", "RetentionProfile", "Slack", "Throughput", "progress_bar"]

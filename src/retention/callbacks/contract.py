@@ -31,6 +31,10 @@ class Watched(Protocol):
         """Account of the latest forward pass."""
 
     @property
+    def last_answers(self) -> list[dict[str, Any]]:
+        """What the latest test said of each row."""
+
+    @property
     def policy(self) -> Priced:
         """The retention policy in use."""
 

@@ -102,6 +102,12 @@ class CuadSpanData(QuestionAnsweringData):
             raise DataError(f"{self.name}: {split} has no question{wanted}; check data.dir and task.data.categories")
         return passage_rows(passages)
 
+    def answer(
+        self, passage: Passage, tokens: TokenizedText, question: Question, found: Found | None
+    ) -> dict[str, Any]:
+        """``id`` of the question, ``texts`` of the spans from the likeliest on, and their ``scores``."""
+        return {"id": question.id, **_prediction(passage, tokens, found)}
+
     def _questions(self, part: Paragraph) -> list[Question]:
         """The questions of the categories asked for; one that the file asks once per answer is one question."""
         spans: dict[str, list[Range]] = {}

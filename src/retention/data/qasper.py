@@ -82,6 +82,17 @@ class QasperData(QuestionAnsweringData):
         scores: dict[str, float] = self._metric.compute(predictions=predictions, references=references)
         return scores | {"oracle_f1": sum(ceilings) / len(ceilings), "fixed_f1": _best_fixed(references)}
 
+    def answer(
+        self, passage: Passage, tokens: TokenizedText, question: Question, found: Found | None
+    ) -> dict[str, Any]:
+        """``question_id``, ``predicted_answer`` and ``predicted_evidence``, as the official evaluator reads them."""
+        said = _prediction(passage, tokens, found)
+        return {
+            "question_id": question.id,
+            "predicted_answer": said["answer"],
+            "predicted_evidence": said["evidence"],
+        }
+
     def load(self, split: str) -> Dataset:
         papers, place = self._papers(split)
         if self._distractor_tokens is not None and split == self.plan.names["train"]:

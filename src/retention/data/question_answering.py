@@ -122,6 +122,19 @@ class QuestionAnsweringData(BenchmarkData):
         return found
 
     @abstractmethod
+    def answer(
+        self, passage: Passage, tokens: TokenizedText, question: Question, found: Found | None
+    ) -> dict[str, Any]:
+        """What the head says to a question, in words, as the benchmark's evaluator reads it (values that JSON knows).
+
+        Args:
+            passage: what the question is about.
+            tokens: of the passage.
+            question: the question.
+            found: what the head says; None = nothing, no row asked this question.
+        """
+
+    @abstractmethod
     def grade(self, passages: Sequence[Passage], found: Mapping[tuple[int, int], Found]) -> dict[str, float]:
         """The benchmark's metrics.
 
@@ -131,7 +144,7 @@ class QuestionAnsweringData(BenchmarkData):
         """
 
     def head(self) -> dict[str, Any]:
-        return {"num_types": len(ANSWER_TYPES), "judge": self.judge}
+        return {"num_types": len(ANSWER_TYPES), "judge": self.judge, "speller": self.spell}
 
     def count_cut(self, encoded: EncodedSplit) -> tuple[int, int]:
         cut: dict[int, bool] = {}
@@ -183,9 +196,16 @@ class QuestionAnsweringData(BenchmarkData):
             rows: ``question`` (two numbers, see the batch), ``types`` (log-probabilities of the answer types) and
                 ``spans`` (lists of first token, last token, log-probability given the type) of each row.
         """
-        if stage not in self._passages:
-            self._passages[stage] = passages_of(self._documents[stage])
-        return self.grade(self._passages[stage], merge_windows(rows))
+        return self.grade(self._passages_of(stage), merge_windows(rows))
+
+    def spell(self, stage: Split, rows: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+        """What is said to each question of a split, see ``answer``; arguments as for ``judge``."""
+        found, said = merge_windows(rows), []
+        for number, passage in enumerate(self._passages_of(stage)):
+            tokens = self.tokens_of(passage)
+            for place, question in enumerate(passage.questions):
+                said.append(self.answer(passage, tokens, question, found.get((number, place))))
+        return said
 
     def example(self, index: int) -> str:
         """Question and text of the test row with this number."""
@@ -212,6 +232,11 @@ class QuestionAnsweringData(BenchmarkData):
     def tokens_of(self, passage: Passage) -> TokenizedText:
         """The tokens that the places of found spans count."""
         return tokenize_text(self.tokenizer, passage.text)
+
+    def _passages_of(self, split: Split) -> list[Passage]:
+        if split not in self._passages:
+            self._passages[split] = passages_of(self._documents[split])
+        return self._passages[split]
 
     def _rows(self, passage: Passage, tokens: TokenizedText, number: int, place: int) -> list[dict[str, Any]]:
         question = passage.questions[place]

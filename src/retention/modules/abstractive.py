@@ -145,6 +145,10 @@ class AbstractiveSummarizationModule(RetentionModule):
         scores: dict[str, float] = self.rouge.compute(predictions=rows["summary"], references=rows["abstract"])
         return scores | {"token_loss": sum(rows["loss"]) / sum(rows["tokens"])}
 
+    def answers(self, rows: dict[str, list[Any]]) -> list[dict[str, Any]]:
+        """``index`` and the written ``summary`` of each article."""
+        return super().answers({name: rows[name] for name in ("index", "summary")})
+
 
 def _check_places(config: Any, max_summary_length: int) -> None:
     """Raise ``ConfigError`` where the decoder has learned positions, but too few of them."""

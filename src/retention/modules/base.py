@@ -59,6 +59,7 @@ class RetentionModule(pl.LightningModule):
         self.retainer = Retainer(encoder, policy, layers=policy.layers, dropped=dropped, place=place)
         self.last_report: ForwardReport | None = None
         self.last_predictions: Tensor | None = None
+        self.last_answers: list[dict[str, Any]] = []
         self._teacher: Teacher | None = None
         self._slacks: list[Tensor] = []
         self._evaluation = Evaluation()
@@ -102,6 +103,10 @@ class RetentionModule(pl.LightningModule):
     def baselines(self, rows: dict[str, list[Any]]) -> dict[str, float]:
         """What simple rivals without a model reach on the same rows; logged with the test's metrics."""
         return {}
+
+    def answers(self, rows: dict[str, list[Any]]) -> list[dict[str, Any]]:
+        """What was said of each row of a test, as it is written down; values that JSON knows."""
+        return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
 
     # -- what callbacks read -------------------------------------------------------------------------------------------
 
@@ -296,6 +301,7 @@ class RetentionModule(pl.LightningModule):
     def _finish(self, stage: str) -> None:
         rows, flops_share = self._evaluation.finish(self.trainer, self.device)
         scores = self.score(rows) | (self.baselines(rows) if stage == "test" else {})
+        self.last_answers = self.answers(rows) if stage == "test" else []
         for place, (name, value) in enumerate(scores.items()):
             # the same on every rank already; sync_dist only keeps Lightning from warning about it
             self.log(f"{stage}/{name}", value, prog_bar=stage == "val" and place == 0, sync_dist=True)

@@ -17,6 +17,8 @@ from retention.modules.span_search import best_spans, held_spans
 
 # Given the name of the stage (val, test) and all rows, returns the benchmark's metrics, the headline first.
 Judge = Callable[[str, Mapping[str, Sequence[Any]]], dict[str, float]]
+# Given the same, returns what the head says to each question, in words.
+Speller = Callable[[str, Mapping[str, Sequence[Any]]], list[dict[str, Any]]]
 
 _SPAN = 0  # the answer type with a place in the text
 _CLOSED = -1e4  # logit of a place that cannot be chosen; its probability is exactly 0, and float16 can hold it
@@ -38,6 +40,7 @@ class QuestionAnsweringModule(RetentionModule):
     Args:
         num_types: C; type 0 is the span.
         judge: computes the benchmark's metrics from the rows of a stage.
+        speller: puts the answers to the questions of a stage into words; None = they are not written down.
         dropout: before the linear layers, in [0, 1).
         max_answer_length: tokens of a span, >= 1.
         n_best: starts that are tried and spans that are handed to the judge, per row, >= 1.
@@ -61,6 +64,7 @@ class QuestionAnsweringModule(RetentionModule):
         *,
         num_types: int,
         judge: Judge,
+        speller: Speller | None = None,
         dropout: float = 0.1,
         max_answer_length: int = 64,
         n_best: int = 20,
@@ -76,6 +80,7 @@ class QuestionAnsweringModule(RetentionModule):
         self.span_head = nn.Linear(self.shape.hidden_size, 2)
         self.left_early = nn.Parameter(torch.zeros(2))  # offset of starts and ends at tokens that did not survive
         self._judge = judge
+        self._speller = speller
 
     def logits(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[B, T, C + 2] float32."""
@@ -158,6 +163,10 @@ class QuestionAnsweringModule(RetentionModule):
         scores = self._judge("test" if self.trainer.testing else "val", rows)
         gold = sum(rows["gold"])
         return scores | ({"span_survival": sum(rows["survived"]) / gold} if gold else {})
+
+    def answers(self, rows: dict[str, list[Any]]) -> list[dict[str, Any]]:
+        """What is said to each question, in the words and with the keys of the benchmark."""
+        return [] if self._speller is None else self._speller("test", rows)
 
     def _parts(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Types [B, C], starts [B, T] and ends [B, T]."""

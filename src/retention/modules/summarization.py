@@ -130,11 +130,13 @@ class ExtractiveSummarizationModule(RetentionModule):
         }
 
     def score(self, rows: dict[str, list[Any]]) -> dict[str, float]:
-        choices = [
-            select_sentences(scores, sentences, self.sentences, trigram_blocking=self.trigram_blocking)
-            for scores, sentences in zip(rows["scores"], rows["sentences"], strict=True)
-        ]
-        return self._rouge(choices, rows)
+        return self._rouge(self._choices(rows), rows)
+
+    def answers(self, rows: dict[str, list[Any]]) -> list[dict[str, Any]]:
+        """``index``, numbers of the ``chosen`` sentences, and those of the ``oracle``'s, of each article."""
+        choices = self._choices(rows)
+        columns = zip(rows["index"], choices, rows["oracle"], strict=True)
+        return [{"index": index, "chosen": chosen, "oracle": oracle} for index, chosen, oracle in columns]
 
     def baselines(self, rows: dict[str, list[Any]]) -> dict[str, float]:
         """ROUGE of the first k sentences, of the k longest, and of the oracle's choice."""
@@ -150,6 +152,12 @@ class ExtractiveSummarizationModule(RetentionModule):
             for name, choices in (("lead", lead), ("longest", longest), ("oracle", rows["oracle"]))
             for metric, value in self._rouge(choices, rows).items()
         }
+
+    def _choices(self, rows: dict[str, list[Any]]) -> list[list[int]]:
+        return [
+            select_sentences(scores, sentences, self.sentences, trigram_blocking=self.trigram_blocking)
+            for scores, sentences in zip(rows["scores"], rows["sentences"], strict=True)
+        ]
 
     def _rouge(self, choices: Sequence[Sequence[int]], rows: dict[str, list[Any]]) -> dict[str, float]:
         pairs = zip(rows["sentences"], choices, strict=True)

@@ -42,6 +42,7 @@ class Toy(pl.LightningModule):
         self.phase = "soft"
         self.last_report: ForwardReport | None = None
         self.last_predictions: Tensor | None = None
+        self.last_answers: list[dict[str, Any]] = []
         self.during: Callable[[str], None] = lambda stage: None
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
