@@ -124,8 +124,34 @@ class Limits:
     limits: Sequence[Mapping[str, Any]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """What one run scores more than another, row by row of the same test.
+
+    Attributes:
+        task: name of the benchmark.
+        data: what the rows are and how many.
+        first: the run compared: ``policy``, ``rho``, ``seed``, ``backbone``, ``commit``, and its mean ``score``.
+        second: the run it is compared with, likewise.
+        rows: number of test rows.
+        difference: ``mean`` of score(first) - score(second), and its 95 % interval ``low`` .. ``high``.
+        better, worse, equal: rows on which the first run scores more, less, the same.
+    """
+
+    kind: ClassVar[str] = "paired"
+    task: str
+    data: Mapping[str, Any]
+    first: Mapping[str, Any]
+    second: Mapping[str, Any]
+    rows: int
+    difference: Mapping[str, Any]
+    better: int
+    worse: int
+    equal: int
+
+
 def build_record(
-    result: Quality | Speed | Limits,
+    result: Quality | Speed | Limits | Paired,
     *,
     config: Mapping[str, Any],
     seed: int,
@@ -216,6 +242,20 @@ def read_records(paths: Iterable[str | Path]) -> list[Record]:
 
 def read_numbered(path: str | Path) -> list[tuple[int, Record]]:
     """The records of one file, each with the number of its line, from 1; see ``read_records``."""
+    found = read_objects(path)
+    for number, record in found:
+        if "kind" not in record:
+            where = path if Path(path).suffix == ".json" else f"{path}:{number}"
+            raise DataError(f"{where}: not a result record; expected a JSON object with a 'kind'")
+    return found
+
+
+def read_objects(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
+    """The objects of a JSON Lines file (of a ``.json``: its one), each with the number of its line, from 1.
+
+    Raises:
+        DataError: the file cannot be read, or a line of it is no JSON object; the message names file and line.
+    """
     source = Path(path)
     text = _read(source)
     if source.suffix == ".json":
@@ -261,12 +301,12 @@ def _read(path: Path) -> str:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
 
-def _parse(text: str, where: str) -> Record:
+def _parse(text: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         remedy = "remove the line if its writer was cut off"
         raise DataError(f"{where}: not valid JSON ({error.msg} at column {error.colno}); {remedy}") from error
-    if not isinstance(value, dict) or "kind" not in value:
-        raise DataError(f"{where}: not a result record; expected a JSON object with a 'kind'")
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: not a JSON object")
     return value

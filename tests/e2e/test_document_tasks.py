@@ -102,7 +102,13 @@ def test_pubmed(run_task: Any, start_bare: Any, tmp_path: Path) -> None:
     assert set(record["metrics"]) == {f"{who}{name}" for who in ("", "lead_", "longest_", "oracle_") for name in names}
     assert record["metrics"]["oracle_rouge1"] >= record["metrics"]["rouge1"] > 0.0
     said = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
-    assert sorted(row["index"] for row in said) == list(range(6)) and set(said[0]) == {"index", "chosen", "oracle"}
+    assert sorted(row["index"] for row in said) == list(range(6)) and set(said[0]) == {
+        "index",
+        "chosen",
+        "oracle",
+        "score",
+    }
+    assert sum(row["score"] for row in said) / 6 == pytest.approx(record["metrics"]["rouge1"])
     assert all(len(row["chosen"]) <= 2 for row in said)
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     [again] = start_bare(tmp_path / "again", "mode=test", f"ckpt={checkpoint}", "trainer.accelerator=cpu")

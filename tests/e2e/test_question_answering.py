@@ -129,10 +129,11 @@ def test_both_tasks(encoder: Path, files: Path, start_bare: Any, tmp_path: Path,
     assert 0.0 < papers["flops_share"] < 1.0
     assert "f1_boolean (6)" in capsys.readouterr().out, "by type, on the console"
     said = [json.loads(line) for line in (tmp_path / "qasper" / "predictions.jsonl").read_text().splitlines()]
-    assert [row["question_id"] for row in said] == 6 * ["0", "1", "2"] and len(said[0]) == 3
+    assert [row["question_id"] for row in said] == 6 * ["0", "1", "2"] and len(said[0]) == 4
     gold = 6 * ["red wine corpus", "Yes", "Unanswerable"]
     scores = [token_f1(row["predicted_answer"], text) for row, text in zip(said, gold, strict=True)]
     assert sum(scores) / 18 == pytest.approx(metrics["answer_f1"])
+    assert [row["score"] for row in said] == scores
     spans = [json.loads(line) for line in (tmp_path / "cuad" / "predictions.jsonl").read_text().splitlines()]
     assert [set(row) for row in spans] == 8 * [{"id", "texts", "scores"}]
     [again] = start_bare(tmp_path / "again", "mode=test", f"ckpt={tmp_path}/qasper/checkpoints/last.ckpt")

@@ -85,6 +85,7 @@ def test_the_predictions_are_those_that_were_scored(finished: Any) -> None:
     assert sorted(row["index"] for row in rows) == list(range(32))
     right = sum(row["prediction"] == row["label"] for row in rows)
     assert right / 32 == pytest.approx(finished.record["metrics"]["accuracy"])
+    assert sum(row["score"] for row in rows) == right
 
 
 def test_the_picture_shows_the_examples(finished: Any) -> None:

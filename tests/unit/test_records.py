@@ -259,7 +259,7 @@ def _nothing(path: Path) -> None:
     [
         ("gone.jsonl", _nothing, r"gone\.jsonl: cannot be read"),
         ("bytes.jsonl", lambda path: path.write_bytes(b'{"kind"\xff'), r"bytes\.jsonl: is not UTF-8 at byte 7"),
-        ("list.jsonl", lambda path: path.write_text('\n\n["kind"]\n'), r"list\.jsonl:3: not a result record"),
+        ("list.jsonl", lambda path: path.write_text('\n\n["kind"]\n'), r"list\.jsonl:3: not a JSON object"),
         ("kindless.json", lambda path: path.write_text('{"a": 1}'), r"kindless\.json: not a result record"),
         ("broken.json", lambda path: path.write_text("{"), r"broken\.json: not valid JSON"),
     ],

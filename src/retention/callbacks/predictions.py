@@ -19,7 +19,8 @@ class Predictions(Callback):
 
     Classification: ``index`` (row number), ``prediction`` and ``label`` (0-based class, or a list of them).
     Summarization: ``index`` and ``chosen`` sentences beside the ``oracle``'s, or the written ``summary``. Question
-    answering: one object per question with the keys of the benchmark's own evaluator.
+    answering: one object per question with the keys of the benchmark's own evaluator. A ``score`` in [0, 1] says how
+    right a row is: accuracy, F1 of label sets, ROUGE-1, token F1 (none for CUAD's spans, which are ranked together).
 
     Args:
         dirpath: the run folder.

@@ -20,6 +20,7 @@ from retention.data.windows import TokenizedText, question_frame
 from retention.errors import Checks, DataError
 from retention.metrics import QasperScore
 from retention.metrics.answer_text import token_f1
+from retention.metrics.qasper import answer_f1
 
 # The files call dev what the hub calls validation.
 _HUB_NAMES = {"dev": "validation"}
@@ -85,12 +86,16 @@ class QasperData(QuestionAnsweringData):
     def answer(
         self, passage: Passage, tokens: TokenizedText, question: Question, found: Found | None
     ) -> dict[str, Any]:
-        """``question_id``, ``predicted_answer`` and ``predicted_evidence``, as the official evaluator reads them."""
+        """``question_id``, ``predicted_answer``, ``predicted_evidence``, as the official evaluator reads them.
+
+        And ``score``, the token F1 of the answer, the best over the annotators.
+        """
         said = _prediction(passage, tokens, found)
         return {
             "question_id": question.id,
             "predicted_answer": said["answer"],
             "predicted_evidence": said["evidence"],
+            "score": answer_f1(said, question.references),
         }
 
     def load(self, split: str) -> Dataset:

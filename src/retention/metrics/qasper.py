@@ -65,12 +65,12 @@ class QasperScore(evaluate.Metric):
         self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]], **_: Any
     ) -> dict[str, float]:
         pairs: list[Pair] = [(guess, truth["answers"]) for guess, truth in zip(predictions, references, strict=True)]
-        scores = {"answer_f1": _mean(_answer_f1(guess, answers) for guess, answers in pairs)}
+        scores = {"answer_f1": _mean(answer_f1(guess, answers) for guess, answers in pairs)}
         scores |= _by_kind(pairs)
         extractive = [(guess, [a for a in answers if a["kind"] == "extractive"]) for guess, answers in pairs]
         extractive = [(guess, answers) for guess, answers in extractive if answers]
         if extractive:
-            scores["extractive_f1"] = _mean(_answer_f1(guess, answers) for guess, answers in extractive)
+            scores["extractive_f1"] = _mean(answer_f1(guess, answers) for guess, answers in extractive)
             scores["extractive_em"] = _mean(_exact(guess, answers) for guess, answers in extractive)
         known = [(guess, [a for a in answers if a["evidence_known"]]) for guess, answers in pairs]
         known = [(guess, answers) for guess, answers in known if answers]
@@ -114,7 +114,8 @@ def leading_kind(kinds: Sequence[str]) -> str:
     return Counter(kinds).most_common(1)[0][0]
 
 
-def _answer_f1(guess: Mapping[str, Any], answers: Sequence[Answer]) -> float:
+def answer_f1(guess: Mapping[str, Any], answers: Sequence[Answer]) -> float:
+    """Token F1 of a prediction, the best over the annotators; 0 where nothing was answered."""
     return max(token_f1(guess["answer"], a["text"]) for a in answers) if guess["answered"] else 0.0
 
 
@@ -135,7 +136,7 @@ def _is_text(paragraph: str) -> bool:
 def _by_kind(pairs: Sequence[Pair]) -> dict[str, float]:
     found: dict[str, list[float]] = defaultdict(list)
     for guess, answers in pairs:
-        found[leading_kind([a["kind"] for a in answers])].append(_answer_f1(guess, answers))
+        found[leading_kind([a["kind"] for a in answers])].append(answer_f1(guess, answers))
     counts = {f"count_{kind}": float(len(found[kind])) for kind in KINDS}
     return counts | {f"f1_{kind}": _mean(found[kind]) for kind in KINDS if found[kind]}
 

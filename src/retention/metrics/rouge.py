@@ -39,6 +39,14 @@ class _StemmingTokenizer(Tokenizer):
         return rouge_tokens(text)
 
 
+def rouge_scores(predictions: Sequence[str], references: Sequence[str]) -> list[dict[str, float]]:
+    """F-measure of each row for each of ``ROUGE_TYPES``, in [0, 1]; see ``Rouge``."""
+    scorer = RougeScorer(list(ROUGE_TYPES), tokenizer=_StemmingTokenizer())
+    pairs = zip(references, predictions, strict=True)
+    found = [scorer.score(reference, prediction) for reference, prediction in pairs]
+    return [{name: float(score[name].fmeasure) for name in ROUGE_TYPES} for score in found]
+
+
 class Rouge(evaluate.Metric):
     """F-measures ``rouge1``, ``rouge2`` and ``rougeLsum`` with stemming, mean over rows, in [0, 1].
 
@@ -55,7 +63,5 @@ class Rouge(evaluate.Metric):
         )
 
     def _compute(self, predictions: Sequence[str], references: Sequence[str], **_: Any) -> dict[str, float]:
-        scorer = RougeScorer(list(ROUGE_TYPES), tokenizer=_StemmingTokenizer())
-        pairs = zip(references, predictions, strict=True)
-        scores = [scorer.score(reference, prediction) for reference, prediction in pairs]
-        return {name: fmean(float(score[name].fmeasure) for score in scores) for name in ROUGE_TYPES}
+        scores = rouge_scores(predictions, references)
+        return {name: fmean(score[name] for score in scores) for name in ROUGE_TYPES}

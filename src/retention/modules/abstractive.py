@@ -15,6 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from retention.engine import encoder_of
 from retention.errors import Checks
 from retention.metrics import Rouge
+from retention.metrics.rouge import rouge_scores
 from retention.modules.base import RetentionModule
 from retention.modules.distillation import soft_target_losses
 from retention.modules.encoded import Batch, Encoded
@@ -146,8 +147,10 @@ class AbstractiveSummarizationModule(RetentionModule):
         return scores | {"token_loss": sum(rows["loss"]) / sum(rows["tokens"])}
 
     def answers(self, rows: dict[str, list[Any]]) -> list[dict[str, Any]]:
-        """``index`` and the written ``summary`` of each article."""
-        return super().answers({name: rows[name] for name in ("index", "summary")})
+        """``index``, the written ``summary`` and its ROUGE-1 as the ``score``, of each article."""
+        scores = rouge_scores(rows["summary"], rows["abstract"])
+        said = super().answers({name: rows[name] for name in ("index", "summary")})
+        return [{**answer, "score": score["rouge1"]} for answer, score in zip(said, scores, strict=True)]
 
 
 def _check_places(config: Any, max_summary_length: int) -> None:

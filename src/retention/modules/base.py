@@ -105,7 +105,10 @@ class RetentionModule(pl.LightningModule):
         return {}
 
     def answers(self, rows: dict[str, list[Any]]) -> list[dict[str, Any]]:
-        """What was said of each row of a test, as it is written down; values that JSON knows."""
+        """What was said of each row of a test, as it is written down; values that JSON knows.
+
+        Where there is a ``score`` in [0, 1], it says how right that was; runs are compared by it row by row.
+        """
         return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
 
     # -- what callbacks read -------------------------------------------------------------------------------------------

@@ -77,6 +77,17 @@ class ClassificationModule(RetentionModule):
         rows = {"index": batch["index"], "prediction": self.last_predictions, "label": batch["labels"]}
         return {name: values.tolist() for name, values in rows.items()}
 
+    def answers(self, rows: dict[str, list[Any]]) -> list[dict[str, Any]]:
+        """``index``, ``prediction``, ``label`` and ``score`` (see ``row_score``) of each text."""
+        return [
+            {**answer, "score": self.row_score(answer["prediction"], answer["label"])}
+            for answer in super().answers(rows)
+        ]
+
+    def row_score(self, prediction: Any, label: Any) -> float:
+        """1 where the class is right, 0 where it is not."""
+        return float(prediction == label)
+
     def score(self, rows: dict[str, list[Any]]) -> dict[str, float]:
         guesses, labels = rows["prediction"], rows["label"]
         parts = [metric.compute(predictions=guesses, references=labels) for metric in self.metrics]

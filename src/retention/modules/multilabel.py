@@ -47,6 +47,10 @@ class MultiLabelModule(ClassificationModule):
     def answer_score(self, logits: Tensor, batch: Batch) -> Tensor:
         return F.logsigmoid(logits.float()).masked_fill(~self.chosen(logits), 0.0).sum()
 
+    def row_score(self, prediction: Any, label: Any) -> float:
+        """F1 of the two sets of classes."""
+        return 2.0 * len(set(prediction) & set(label)) / (len(prediction) + len(label))
+
     def collect(self, logits: Tensor, batch: Batch) -> dict[str, list[Any]]:
         self.last_predictions = self.chosen(logits)
         return {

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from retention.errors import Checks
 from retention.metrics import Rouge
-from retention.metrics.rouge import rouge_tokens
+from retention.metrics.rouge import rouge_scores, rouge_tokens
 from retention.modules.base import RetentionModule
 from retention.modules.distillation import soft_decision_loss
 from retention.modules.encoded import Batch, Encoded
@@ -133,10 +133,14 @@ class ExtractiveSummarizationModule(RetentionModule):
         return self._rouge(self._choices(rows), rows)
 
     def answers(self, rows: dict[str, list[Any]]) -> list[dict[str, Any]]:
-        """``index``, numbers of the ``chosen`` sentences, and those of the ``oracle``'s, of each article."""
+        """``index``, numbers of the ``chosen`` sentences and the ``oracle``'s, and ROUGE-1 as the ``score``."""
         choices = self._choices(rows)
-        columns = zip(rows["index"], choices, rows["oracle"], strict=True)
-        return [{"index": index, "chosen": chosen, "oracle": oracle} for index, chosen, oracle in columns]
+        scores = rouge_scores(self._summaries(choices, rows), rows["abstract"])
+        columns = zip(rows["index"], choices, rows["oracle"], scores, strict=True)
+        return [
+            {"index": index, "chosen": chosen, "oracle": oracle, "score": score["rouge1"]}
+            for index, chosen, oracle, score in columns
+        ]
 
     def baselines(self, rows: dict[str, list[Any]]) -> dict[str, float]:
         """ROUGE of the first k sentences, of the k longest, and of the oracle's choice."""
@@ -160,10 +164,15 @@ class ExtractiveSummarizationModule(RetentionModule):
         ]
 
     def _rouge(self, choices: Sequence[Sequence[int]], rows: dict[str, list[Any]]) -> dict[str, float]:
-        pairs = zip(rows["sentences"], choices, strict=True)
-        summaries = ["\n".join(sentences[place] for place in chosen) for sentences, chosen in pairs]
+        summaries = self._summaries(choices, rows)
         scores: dict[str, float] = self.rouge.compute(predictions=summaries, references=rows["abstract"])
         return scores
+
+    @staticmethod
+    def _summaries(choices: Sequence[Sequence[int]], rows: dict[str, list[Any]]) -> list[str]:
+        """One sentence per line."""
+        pairs = zip(rows["sentences"], choices, strict=True)
+        return ["\n".join(sentences[place] for place in chosen) for sentences, chosen in pairs]
 
 
 def marker_states(encoded: Encoded, markers: Tensor, mask: Tensor) -> Tensor:

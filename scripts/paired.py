@@ -1,0 +1,51 @@
+"""Compare runs on the same test rows: the mean difference of their rows' scores and its 95 % interval.
+
+A run folder holds the score of every test row (predictions.jsonl). Pairing takes out what makes some rows harder than
+others for every model, so small test sets can tell runs apart that their two means cannot.
+
+    python scripts/paired.py outputs/quality/arxiv_small/adaptive-0.3-seed0 outputs/quality/arxiv_small/random-0.3-seed0
+    python scripts/paired.py <run> <run> <run> --record results/paired/arxiv.jsonl   # the first with each of the others
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from retention.analysis.paired import paired, paired_line
+from retention.errors import RetentionError
+from retention.records import append_record, build_record
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print one line for each pair; returns the exit status."""
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("run", type=Path, help="run folder")
+    words.add_argument("others", type=Path, nargs="+", help="run folders that it is compared with")
+    words.add_argument("--record", type=Path, help="JSON Lines file that the results are appended to")
+    typed = list(sys.argv[1:] if argv is None else argv)
+    chosen = words.parse_args(typed)
+    try:
+        for other in chosen.others:
+            started = time.perf_counter()
+            result = paired(chosen.run, other)
+            print(paired_line(result))
+            if chosen.record is not None:
+                config = {"run": chosen.run.name, "other": other.name}
+                wall = time.perf_counter() - started
+                argv_told = ["scripts/paired.py", *typed]
+                record = build_record(
+                    result, config=config, seed=int(result.first["seed"]), wall_s=wall, argv=argv_told
+                )
+                append_record(chosen.record, record)
+    except RetentionError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

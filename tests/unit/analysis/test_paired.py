@@ -1,0 +1,100 @@
+"""Two runs compared row by row."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from collections.abc import Mapping
+from math import sqrt
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import pytest
+
+from retention.analysis.paired import paired, paired_line, row_scores
+from retention.errors import DataError
+from retention.records import read_records
+
+ROOT = Path(__file__).parents[3]
+RECORD = {
+    "kind": "quality",
+    "task": "arxiv",
+    "data": {"source": "papers", "test": 4},
+    "backbone": "minilm",
+    "seed": 0,
+    "commit": "abc",
+}
+
+
+def run(folder: Path, scores: Mapping[str, float | None], **fields: Any) -> Path:
+    folder.mkdir()
+    (folder / "record.json").write_text(json.dumps({**RECORD, "policy": folder.name, "rho": 0.3, **fields}))
+    rows = [{"question_id": name} | ({} if score is None else {"score": score}) for name, score in scores.items()]
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_differences_are_taken_row_by_row(tmp_path: Path) -> None:
+    first = run(tmp_path / "adaptive", {"a": 1.0, "b": 0.5, "c": 0.0, "d": 1.0})
+    second = run(tmp_path / "random", {"d": 1.0, "c": 0.25, "b": 0.0, "a": 0.0})  # another order
+    result = paired(first, second)
+    differences = [1.0, 0.5, -0.25, 0.0]
+    margin = 3.182 * stdev(differences) / sqrt(4)
+    mean = fmean(differences)
+    assert result.difference == pytest.approx({"mean": mean, "low": mean - margin, "high": mean + margin})
+    assert (result.rows, result.better, result.worse, result.equal) == (4, 2, 1, 1)
+    assert (result.first["policy"], result.first["score"], result.second["score"]) == ("adaptive", 0.625, 0.3125)
+    line = paired_line(result)
+    assert line.startswith("arxiv: adaptive 0.3 (seed 0) 62.5, random 0.3 (seed 0) 31.2: +31.2 [") and "4 rows" in line
+    back = paired(second, first)
+    assert back.difference["mean"] == -mean and back.difference["low"] == pytest.approx(-result.difference["high"])
+
+
+def test_runs_on_other_rows_are_not_compared(tmp_path: Path) -> None:
+    first = run(tmp_path / "a", {"a": 1.0, "b": 0.0})
+    for other in (
+        run(tmp_path / "fewer", {"a": 1.0}),
+        run(tmp_path / "others", {"a": 1.0, "c": 0.0}),
+        run(tmp_path / "elsewhere", {"a": 1.0, "b": 0.0}, data={"source": "reviews"}),
+    ):
+        with pytest.raises(DataError, match="were tested on different rows"):
+            paired(first, other)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (['{"index": 0, "score": 1}', '{"index": 0, "score": 0}'], r":2: names row 0 a second time"),
+        (['{"id": "x", "texts": []}'], ":1: has no score, this task is not scored row by row"),
+        (['{"score": 1.0}'], ":1: has none of index, question_id, id"),
+        ([], "is empty; test the model again"),
+    ],
+)
+def test_files_that_cannot_be_compared(lines: list[str], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    path.write_text("".join(line + "\n" for line in lines))
+    with pytest.raises(DataError, match=said):
+        row_scores(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        row_scores(tmp_path / "nothing.jsonl")
+
+
+def script(*words: object, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["paired.py", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "scripts" / "paired.py"), run_name="__main__")
+    return int(ended.value.code or 0)
+
+
+def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [run(tmp_path / name, {"a": score, "b": 0.5}) for name, score in (("x", 1.0), ("y", 0.5), ("z", 0.0))]
+    records = tmp_path / "paired.jsonl"
+    assert script(*folders, "--record", records, monkeypatch=monkeypatch) == 0
+    assert [line.split(": ")[1].split(" (")[0] for line in capsys.readouterr().out.splitlines()] == ["x 0.3", "x 0.3"]
+    found = read_records([records])
+    assert [record["second"]["policy"] for record in found] == ["y", "z"]
+    assert {record["kind"] for record in found} == {"paired"} and found[0]["difference"]["mean"] == 0.25
+    assert script(folders[0], tmp_path, monkeypatch=monkeypatch) == 2
+    assert "holds no record.json" in capsys.readouterr().err
