@@ -13,7 +13,6 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from retention.analysis.picture import picture
-from retention.callbacks.survivors import survival_depth
 from retention.checkpoints import load_weights, read_checkpoint
 from retention.data.batching import SortedBatches, pad_inputs
 from retention.data.encoding import encode_texts
@@ -160,7 +159,7 @@ class Trained:
             logits = module({name: values.to(module.device) for name, values in batch.items()})
             probabilities, chosen = module.probabilities(logits).tolist(), module.chosen(logits).tolist()
             report = cast(ForwardReport, module.last_report)
-            depths = survival_depth(report, module.gated_layers, batch["input_ids"].shape[1]).tolist()
+            depths = report.depth(module.gated_layers, batch["input_ids"].shape[1]).tolist()
         for row, shares, answered, depth in zip(rows, probabilities, chosen, depths, strict=True):
             by_name = dict(zip(self.label_names, shares, strict=True))
             labels = [name for name, answer in zip(self.label_names, answered, strict=True) if answer]

@@ -124,6 +124,7 @@ def test_both_tasks(encoder: Path, files: Path, start_bare: Any, tmp_path: Path,
     metrics = papers["metrics"]
     assert next(iter(metrics)) in metrics and papers["monitor"] == "answer_f1"
     assert metrics["oracle_f1"] == 1.0 and 0.0 <= metrics["span_survival"] < 1.0
+    assert metrics["span_survival"] <= metrics["span_kept_share"] < 1.0
     assert [metrics[f"count_{kind}"] for kind in ("extractive", "boolean", "unanswerable")] == [6, 6, 6]
     assert (papers["data"]["test"], papers["data"]["questions"]["test"]) == (6, 18)
     assert 0.0 < papers["flops_share"] < 1.0

@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from retention.callbacks.contract import Batch, watched
-from retention.callbacks.survivors import Example, ExampleBank, survival_depth
+from retention.callbacks.survivors import Example, ExampleBank
 from retention.callbacks.totals import Totals, log_epoch
 from retention.engine.report import ForwardReport
 from retention.errors import Checks, ConfigError, Problem
@@ -134,7 +134,7 @@ class RetentionProfile(Callback):
             index=batch["index"],
             token_ids=token_ids,
             lengths=report.lengths,
-            depth=survival_depth(report, watched(module).gated_layers, token_ids.shape[1]),
+            depth=report.depth(watched(module).gated_layers, token_ids.shape[1]),
             labels=_per_sample(batch.get("labels"), len(token_ids)),
             predictions=_per_sample(getattr(module, "last_predictions", None), len(token_ids)),
         )

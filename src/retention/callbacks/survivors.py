@@ -1,4 +1,4 @@
-"""Which tokens of a batch came how far."""
+"""Test samples and how far their tokens came."""
 
 from __future__ import annotations
 
@@ -8,33 +8,9 @@ import torch
 from pytorch_lightning import Trainer
 from torch import Tensor
 
-from retention.engine.report import ForwardReport
-
 _NO_ROW = torch.iinfo(torch.long).max  # sorts behind every real row
 _UNKNOWN = -1
 _FACTS = ("index", "length", "label", "prediction")
-
-
-def survival_depth(report: ForwardReport, layers: tuple[int, ...], width: int) -> Tensor:
-    """Number of gated layers that each token passed, [B, width] long; of no meaning on padding.
-
-    A gated layer that the report does not mention removed nothing.
-
-    Args:
-        report: account of a forward pass with real removal.
-        layers: the gated layers, ascending.
-        width: N, length of the batch before any removal.
-    """
-    rows = len(report.lengths)
-    alive = torch.ones(rows, width + 1, dtype=torch.bool, device=report.lengths.device)
-    depth = torch.zeros(rows, width + 1, dtype=torch.long, device=report.lengths.device)
-    for layer in layers:
-        if layer in report.keep_indices:
-            kept = report.keep_indices[layer]
-            spare = torch.where(kept < 0, width, kept).clamp(max=width)  # unused slots go to one extra column
-            alive = torch.zeros_like(alive).scatter(1, spare, torch.ones_like(spare, dtype=torch.bool))
-        depth = depth + alive
-    return depth[:, :width]
 
 
 def scattered(rows: Tensor) -> Tensor:

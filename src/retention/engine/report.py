@@ -66,6 +66,26 @@ class ForwardReport:
         scorers = scorer_flops(scorer_macs, lengths, self.kept, num_layers=shape.num_layers)
         return dense.sum(1).tolist(), (spent + scorers).sum(1).tolist()
 
+    def depth(self, layers: tuple[int, ...], width: int) -> Tensor:
+        """Number of gated layers that each token passed, [B, width] long; of no meaning on padding or with soft gates.
+
+        A gated layer that the report does not mention removed nothing.
+
+        Args:
+            layers: the gated layers, ascending.
+            width: T, length of the batch before any removal.
+        """
+        shape, device = (len(self.lengths), width + 1), self.lengths.device
+        alive, depth = (
+            torch.ones(shape, dtype=torch.bool, device=device),
+            torch.zeros(shape, dtype=torch.long, device=device),
+        )
+        for layer in layers:
+            if layer in self.keep_indices:
+                alive = _present(self.keep_indices[layer], width)
+            depth = depth + alive
+        return depth[:, :width]
+
     def survived(self, width: int) -> Tensor:
         """Tokens that every hard gate kept, [B, width] bool; padding counts as kept until a gate has acted.
 
@@ -75,7 +95,12 @@ class ForwardReport:
         rows = len(self.lengths)
         if not self.keep_indices:
             return torch.ones(rows, width, dtype=torch.bool, device=self.lengths.device)
-        kept = self.keep_indices[max(self.keep_indices)]  # gates come one after the other: the last keeps the fewest
-        alive = torch.zeros(rows, width + 1, dtype=torch.bool, device=kept.device)
-        spare = torch.where(kept < 0, width, kept)  # unused slots go to one extra column
-        return alive.scatter(1, spare, torch.ones_like(spare, dtype=torch.bool))[:, :width]
+        last = max(self.keep_indices)  # gates come one after the other: the last keeps the fewest
+        return _present(self.keep_indices[last], width)[:, :width]
+
+
+def _present(kept: Tensor, width: int) -> Tensor:
+    """Whether a place is among ``kept`` [B, M], -1 = unused: [B, width + 1] bool, the last column of no meaning."""
+    alive = torch.zeros(len(kept), width + 1, dtype=torch.bool, device=kept.device)
+    spare = torch.where(kept < 0, width, kept)  # unused slots go to the extra column
+    return alive.scatter(1, spare, torch.ones_like(spare, dtype=torch.bool))

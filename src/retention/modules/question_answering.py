@@ -13,7 +13,7 @@ from retention.errors import Checks
 from retention.modules.base import RetentionModule
 from retention.modules.distillation import soft_target_losses
 from retention.modules.encoded import Batch, Encoded
-from retention.modules.span_search import best_spans, held_spans
+from retention.modules.span_search import best_spans, held_spans, span_means
 
 # Given the name of the stage (val, test) and all rows, returns the benchmark's metrics, the headline first.
 Judge = Callable[[str, Mapping[str, Sequence[Any]]], dict[str, float]]
@@ -34,8 +34,9 @@ class QuestionAnsweringModule(RetentionModule):
     and no span is lost silently. With ``dropped=cut`` a token that was removed is closed, while gates are soft its
     logits get log z.
 
-    Metrics are those of ``judge`` and ``span_survival``: the share of gold spans, counted per row, of which the last
-    gate kept every token; 1 for a dense model.
+    Metrics are those of ``judge`` and, over the gold spans of all rows, ``span_survival``: the share of those of which
+    the last gate kept every token; and ``span_kept_share``: the share of gates that their tokens passed. A policy that
+    does not care for answers passes as much of them as of everything. Both are 1 for a dense model.
 
     Args:
         num_types: C; type 0 is the span.
@@ -156,13 +157,17 @@ class QuestionAnsweringModule(RetentionModule):
             "types": F.log_softmax(types, -1).tolist(),
             "spans": spans,
             "gold": (batch["spans"][..., 0] >= 0).sum(1).tolist(),
+            "passed": span_means(batch["spans"], self._passed(batch)).sum(1).tolist(),
             "survived": held_spans(batch["spans"], self._survived(batch)).sum(1).tolist(),
         }
 
     def score(self, rows: dict[str, list[Any]]) -> dict[str, float]:
         scores = self._judge("test" if self.trainer.testing else "val", rows)
         gold = sum(rows["gold"])
-        return scores | ({"span_survival": sum(rows["survived"]) / gold} if gold else {})
+        if gold:
+            survival = {"span_survival": sum(rows["survived"]) / gold, "span_kept_share": sum(rows["passed"]) / gold}
+            scores = scores | survival
+        return scores
 
     def answers(self, rows: dict[str, list[Any]]) -> list[dict[str, Any]]:
         """What is said to each question, in the words and with the keys of the benchmark."""
@@ -171,6 +176,12 @@ class QuestionAnsweringModule(RetentionModule):
     def _parts(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Types [B, C], starts [B, T] and ends [B, T]."""
         return logits[:, 0, : self.num_types], logits[..., -2], logits[..., -1]
+
+    def _passed(self, batch: Batch) -> Tensor:
+        """Share of the gates that each token passed, [B, T]."""
+        if self.last_report is None or not self.gated_layers:
+            return torch.ones_like(batch["input_ids"], dtype=torch.float32)
+        return self.last_report.depth(self.gated_layers, batch["input_ids"].shape[1]) / len(self.gated_layers)
 
     def _survived(self, batch: Batch) -> Tensor:
         """Tokens that the last gate kept, [B, T] bool; all of them where nothing was removed."""

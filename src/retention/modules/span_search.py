@@ -29,6 +29,19 @@ def best_spans(starts: Tensor, ends: Tensor, count: int, max_length: int) -> tup
     return places, best
 
 
+def span_means(spans: Tensor, values: Tensor) -> Tensor:
+    """Mean of ``values`` [B, T] over the tokens of each span, [B, K]; 0 for no span.
+
+    Args:
+        spans: [B, K, 2] long, first and last token; -1 = no span.
+        values: one number per token.
+    """
+    sums = torch.nn.functional.pad(values.double().cumsum(1), (1, 0))  # [B, T + 1]
+    first, last = spans.clamp(min=0).unbind(-1)
+    means = (sums.gather(1, last + 1) - sums.gather(1, first)) / (last + 1 - first)
+    return means.masked_fill(spans[..., 0] < 0, 0.0)
+
+
 def held_spans(spans: Tensor, present: Tensor) -> Tensor:
     """Whether all tokens of a span are present, [B, K] bool; False for no span.
 

@@ -1,4 +1,4 @@
-"""Which tokens came how far."""
+"""Test samples of a split: which, and from all ranks."""
 
 from __future__ import annotations
 
@@ -8,28 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from retention.callbacks.survivors import Example, ExampleBank, scattered, survival_depth
-from retention.engine.report import ForwardReport
-
-
-def report(**keep_indices: list[list[int]]) -> ForwardReport:
-    kept = {int(name.removeprefix("layer")): torch.tensor(rows) for name, rows in keep_indices.items()}
-    rows = len(next(iter(kept.values()))) if kept else 2
-    return ForwardReport(lengths=torch.full((rows,), 5), keep_indices=kept)
-
-
-def test_depth_counts_the_gates_passed() -> None:
-    depth = survival_depth(report(layer0=[[0, 2, 4, -1], [0, 1, 2, 3]], layer3=[[0, 4], [3, -1]]), (0, 3), 5)
-    assert depth.tolist() == [[2, 0, 1, 0, 2], [1, 1, 1, 2, 0]]
-
-
-def test_a_gate_that_is_not_reported_removed_nothing() -> None:
-    depth = survival_depth(report(layer1=[[0, 2, 3]]), (0, 1, 2), 4)
-    assert depth.tolist() == [[3, 1, 3, 3]]
-
-
-def test_without_gates_every_depth_is_zero() -> None:
-    assert survival_depth(report(), (), 3).tolist() == [[0, 0, 0], [0, 0, 0]]
+from retention.callbacks.survivors import Example, ExampleBank, scattered
 
 
 def offer(bank: ExampleBank, index: list[int], lengths: list[int], with_classes: bool = True) -> None:

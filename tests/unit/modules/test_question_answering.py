@@ -17,7 +17,7 @@ from retention.modules import QuestionAnsweringModule, TrainingSettings
 from retention.modules.distillation import Distillation
 from retention.modules.optimization import AdamWSettings
 from retention.modules.phases import Phases
-from retention.modules.span_search import best_spans, held_spans
+from retention.modules.span_search import best_spans, held_spans, span_means
 from retention.policies import Dense, Truncate
 from retention.policies.base import RetentionPolicy
 
@@ -79,6 +79,11 @@ def test_held_spans_by_hand() -> None:
     assert held_spans(spans, torch.tensor([[True, True, False, True]])).tolist() == [[True, False, True, False]]
 
 
+def test_span_means_by_hand() -> None:
+    spans = torch.tensor([[[0, 1], [1, 2], [3, 3], [-1, -1]]])
+    assert span_means(spans, torch.tensor([[1.0, 0.5, 0.0, 0.25]])).tolist() == [[0.75, 0.25, 0.25, 0.0]]
+
+
 def test_only_the_text_can_be_chosen(head_of: ModuleOf, questions: Batch) -> None:
     rows = head_of().eval().collect(head_of().eval()(questions), questions)
     for spans, (first, behind), shift in zip(rows["spans"], [(4, 9), (4, 6)], [10, 0], strict=True):
@@ -124,6 +129,8 @@ def test_what_becomes_of_dropped_tokens(head_of: ModuleOf, questions: Batch, dro
     assert open_places.tolist() == [4 <= place < last for place in range(10)]
     rows = module.collect(logits, questions)
     assert (rows["gold"], rows["survived"]) == ([2, 0], [0, 0])
+    passed = [float(kept[0, first : last + 1].float().mean()) for first, last in questions["spans"][0].tolist()]
+    assert rows["passed"] == pytest.approx([sum(passed), 0.0]), "every gate keeps the same of a flat schedule"
     assert torch.isfinite(module.task_loss(logits, questions))
     if dropped == "forward":
         with torch.no_grad():
@@ -135,13 +142,13 @@ def test_what_becomes_of_dropped_tokens(head_of: ModuleOf, questions: Batch, dro
 def test_a_dense_model_keeps_every_gold_span(head_of: ModuleOf, questions: Batch) -> None:
     module = head_of().eval()
     rows = module.collect(module(questions), questions)
-    assert rows["survived"] == rows["gold"] == [2, 0]
+    assert rows["survived"] == rows["passed"] == rows["gold"] == [2, 0]
 
 
 def test_metrics_are_the_judges_and_the_survival(head_of: ModuleOf, trainer_with: Any, questions: Batch) -> None:
     module = head_of()
     found = trainer_with().test(module, DataLoader([questions], batch_size=None), verbose=False)[0]  # type: ignore[arg-type]
-    assert (found["test/test"], found["test/span_survival"]) == (2.0, 1.0)
+    assert (found["test/test"], found["test/span_survival"], found["test/span_kept_share"]) == (2.0, 1.0, 1.0)
 
 
 def test_rows_without_text_and_all_heads_learn(head_of: ModuleOf, questions: Batch) -> None:
