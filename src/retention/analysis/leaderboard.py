@@ -57,8 +57,10 @@ def _section(cells: Cells, column: Column, speeds: Sequence[Record]) -> Section:
             (row for row in rows_of(cells, column, rho=rho) if row.policy != DENSE),
             key=lambda row: (-_mean(cells[row, column]), row.order()),
         )
-        for rank, row in enumerate(ranked, start=1):
-            body.append(_line(row, str(rank), cells[row, column], base, column, speeds))
+        means = [_mean(cells[row, column]) for row in ranked]
+        for row, mean in zip(ranked, means, strict=True):
+            rank = str(means.index(mean) + 1)  # equals share a rank
+            body.append(_line(row, rank, cells[row, column], base, column, speeds))
     caption = f"{column.task}, {column.monitor}, {column.backbone}"
     return Section(caption, _HEADER, tuple(body), (rows_note(column),))
 

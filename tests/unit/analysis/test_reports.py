@@ -146,6 +146,15 @@ def test_the_leaderboard_is_sorted_within_a_budget_and_joins_speed(quality: Make
     ]
 
 
+def test_equals_share_a_rank(quality: Make) -> None:
+    values = {"random": 0.7, "truncate": 0.8, "adaptive": 0.8, "h2o": 0.9}
+    records = tuple(quality(policy, 0.3, value) for policy, value in values.items())
+    section = leaderboard(Evidence(records).runs, []).sections[0]
+    rows = [dict(zip(section.header, row, strict=True)) for row in section.rows]
+    ranks = {row["policy"]: row["rank"] for row in rows}
+    assert ranks == {"h2o": "1", "adaptive": "2", "truncate": "2", "random": "4"}
+
+
 def test_one_report_reads_the_same_in_three_formats() -> None:
     section = Section("50 % & more", ("name", "a|b"), (("x_1", "± 2"),), ("a note",))
     report = Report("demo", "Demo", ("How to read.",), (section,))
