@@ -129,17 +129,18 @@ def tested_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return merged
 
 
-def loaded_config(ckpt: Path, rho: float | None = None) -> DictConfig:
+def loaded_config(content: dict[str, Any], ckpt: Path, rho: float | None = None) -> DictConfig:
     """The checkpoint's configuration for a use outside of any run: no data, no callbacks, no logger.
 
     Args:
-        ckpt: the checkpoint.
+        content: of ``read_checkpoint``.
+        ckpt: where it lies.
         rho: another budget; None = the one it was trained for.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
     """
-    config = checkpoint_config(read_checkpoint(ckpt))
+    config = checkpoint_config(content)
     if missing := sorted(_KNOWN_KEYS - {str(key) for key in config}):
         raise CheckpointError(f"{ckpt}: was made by an earlier version (its configuration lacks {', '.join(missing)})")
     folder = str(ckpt.resolve().parent.parent)

@@ -194,7 +194,7 @@ def load(path: str | Path, *, rho: float | None = None, device: str | torch.devi
     if given.is_dir() and not checkpoint.is_file():
         raise CheckpointError(f"{given}: holds no {_CHECKPOINT}; pass the folder of a finished run, or a checkpoint")
     content = read_checkpoint(checkpoint)
-    config = loaded_config(checkpoint, rho)
+    config = loaded_config(content, checkpoint, rho)
     parts = build_parts(config)
     tokenizer = own_tokenizer(parts)
     parts.data.attach(tokenizer)

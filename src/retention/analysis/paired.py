@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from retention.analysis.intervals import estimate
 from retention.errors import DataError
-from retention.records import Paired, Record, read_objects, read_records
+from retention.records import Paired, Quality, Record, read_objects, read_records
 
 _NAMES = ("index", "question_id", "id")  # what the benchmarks call a row
 _SHOWN = ("policy", "rho", "seed", "backbone", "commit")
@@ -89,8 +87,6 @@ def _record(folder: Path) -> Record:
     if not (folder / "record.json").exists():
         raise DataError(f"{folder}: holds no record.json; pass the folders of two finished runs")
     [record] = read_records([folder / "record.json"])
-    missing = [key for key in ("task", "data", "policy", "rho", "seed") if key not in record]
-    if missing or not isinstance(record["data"], Mapping):
+    if record["kind"] != Quality.kind:
         raise DataError(f"{folder / 'record.json'}: is no record of a training or test run")
-    plain: dict[str, Any] = record
-    return plain
+    return record

@@ -39,12 +39,14 @@ class _StemmingTokenizer(Tokenizer):
         return rouge_tokens(text)
 
 
-def rouge_scores(predictions: Sequence[str], references: Sequence[str]) -> list[dict[str, float]]:
-    """F-measure of each row for each of ``ROUGE_TYPES``, in [0, 1]; see ``Rouge``."""
-    scorer = RougeScorer(list(ROUGE_TYPES), tokenizer=_StemmingTokenizer())
+def rouge_scores(
+    predictions: Sequence[str], references: Sequence[str], types: Sequence[str] = ROUGE_TYPES
+) -> list[dict[str, float]]:
+    """F-measure of each row for each of ``types``, in [0, 1]; see ``Rouge``. rougeLsum takes most of the time."""
+    scorer = RougeScorer(list(types), tokenizer=_StemmingTokenizer())
     pairs = zip(references, predictions, strict=True)
     found = [scorer.score(reference, prediction) for reference, prediction in pairs]
-    return [{name: float(score[name].fmeasure) for name in ROUGE_TYPES} for score in found]
+    return [{name: float(score[name].fmeasure) for name in types} for score in found]
 
 
 class Rouge(evaluate.Metric):

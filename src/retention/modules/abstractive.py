@@ -148,7 +148,7 @@ class AbstractiveSummarizationModule(RetentionModule):
 
     def answers(self, rows: dict[str, list[Any]]) -> list[dict[str, Any]]:
         """``index``, the written ``summary`` and its ROUGE-1 as the ``score``, of each article."""
-        scores = rouge_scores(rows["summary"], rows["abstract"])
+        scores = rouge_scores(rows["summary"], rows["abstract"], ("rouge1",))
         said = super().answers({name: rows[name] for name in ("index", "summary")})
         return [{**answer, "score": score["rouge1"]} for answer, score in zip(said, scores, strict=True)]
 

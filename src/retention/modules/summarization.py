@@ -135,7 +135,7 @@ class ExtractiveSummarizationModule(RetentionModule):
     def answers(self, rows: dict[str, list[Any]]) -> list[dict[str, Any]]:
         """``index``, numbers of the ``chosen`` sentences and the ``oracle``'s, and ROUGE-1 as the ``score``."""
         choices = self._choices(rows)
-        scores = rouge_scores(self._summaries(choices, rows), rows["abstract"])
+        scores = rouge_scores(self._summaries(choices, rows), rows["abstract"], ("rouge1",))
         columns = zip(rows["index"], choices, rows["oracle"], scores, strict=True)
         return [
             {"index": index, "chosen": chosen, "oracle": oracle, "score": score["rouge1"]}
