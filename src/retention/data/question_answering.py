@@ -101,6 +101,7 @@ class QuestionAnsweringData(BenchmarkData):
         super().__init__(max_length=max_length, **settings)
         self.label_names = ANSWER_TYPES
         self._passages: dict[Split, list[Passage]] = {}
+        self._tokens: dict[str, TokenizedText] = {}  # of the texts that were judged, which each evaluation asks for
 
     def check(self, checks: Checks) -> None:
         super().check(checks)
@@ -165,7 +166,7 @@ class QuestionAnsweringData(BenchmarkData):
 
     def attach(self, tokenizer: Any) -> None:
         super().attach(tokenizer)
-        self._passages = {}
+        self._passages, self._tokens = {}, {}
 
     def setup(self, stage: str) -> None:
         """See ``RetentionData.setup``; warns where questions were cut."""
@@ -231,7 +232,9 @@ class QuestionAnsweringData(BenchmarkData):
 
     def tokens_of(self, passage: Passage) -> TokenizedText:
         """The tokens that the places of found spans count."""
-        return tokenize_text(self.tokenizer, passage.text)
+        if passage.text not in self._tokens:
+            self._tokens[passage.text] = tokenize_text(self.tokenizer, passage.text)
+        return self._tokens[passage.text]
 
     def _passages_of(self, split: Split) -> list[Passage]:
         if split not in self._passages:
