@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
 from collections.abc import Mapping
 from math import sqrt
 from pathlib import Path
@@ -17,7 +15,6 @@ from retention.analysis.paired import paired, paired_line, row_scores
 from retention.errors import DataError
 from retention.records import read_records
 
-ROOT = Path(__file__).parents[3]
 RECORD = {
     "kind": "quality",
     "task": "arxiv",
@@ -81,20 +78,14 @@ def test_files_that_cannot_be_compared(lines: list[str], said: str, tmp_path: Pa
         row_scores(tmp_path / "nothing.jsonl")
 
 
-def script(*words: object, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["paired.py", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(ROOT / "scripts" / "paired.py"), run_name="__main__")
-    return int(ended.value.code or 0)
-
-
-def test_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_script(main_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main = main_of("paired")
     folders = [run(tmp_path / name, {"a": score, "b": 0.5}) for name, score in (("x", 1.0), ("y", 0.5), ("z", 0.0))]
     records = tmp_path / "paired.jsonl"
-    assert script(*folders, "--record", records, monkeypatch=monkeypatch) == 0
+    assert main([*map(str, folders), "--record", str(records)]) == 0
     assert [line.split(": ")[1].split(" (")[0] for line in capsys.readouterr().out.splitlines()] == ["x 0.3", "x 0.3"]
     found = read_records([records])
     assert [record["second"]["policy"] for record in found] == ["y", "z"]
     assert {record["kind"] for record in found} == {"paired"} and found[0]["difference"]["mean"] == 0.25
-    assert script(folders[0], tmp_path, monkeypatch=monkeypatch) == 2
+    assert main([str(folders[0]), str(tmp_path)]) == 2
     assert "holds no record.json" in capsys.readouterr().err

@@ -2,53 +2,47 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from retention.records import append_record
 
-SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "report.py"
+Main = Callable[[list[str]], int]
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("report", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def report(main_of: Callable[[str], Main]) -> Main:
+    return main_of("report")
 
 
-def test_every_table_is_written_three_times(script: ModuleType, tmp_path: Path) -> None:
-    assert script.main(["tables", "--out", str(tmp_path)]) == 0
+def test_every_table_is_written_three_times(report: Main, tmp_path: Path) -> None:
+    assert report(["tables", "--out", str(tmp_path)]) == 0
     names = [f"table{number}" for number in range(1, 7)] + ["leaderboard"]
     expected = {f"{name}{suffix}" for name in names for suffix in (".md", ".csv", ".tex")}
     assert {path.name for path in tmp_path.iterdir()} == expected
 
 
 def test_local_records_stand_beside_the_committed(
-    script: ModuleType, tmp_path: Path, quality: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+    report: Main, tmp_path: Path, quality: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     append_record(tmp_path / "own.jsonl", quality("adaptive", 0.3, 0.8, backbone="mine"))
-    assert script.main(["leaderboard", "--records", str(tmp_path / "own.jsonl"), "--out", str(tmp_path)]) == 0
+    assert report(["leaderboard", "--records", str(tmp_path / "own.jsonl"), "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "sst2, accuracy, mine" in shown and "sst2, accuracy, minilm" in shown
 
 
 def test_the_committed_ledger_takes_no_local_records(
-    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    report: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "own.jsonl").write_text("")
-    assert script.main(["claims", "--records", str(tmp_path / "own.jsonl")]) == 2
+    assert report(["claims", "--records", str(tmp_path / "own.jsonl")]) == 2
     assert "committed records alone; give --out" in capsys.readouterr().err
 
 
-def test_a_broken_line_is_named(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_line_is_named(report: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "own.jsonl").write_text("{}\n")
-    assert script.main(["table1", "--records", str(tmp_path / "own.jsonl"), "--out", str(tmp_path)]) == 2
+    assert report(["table1", "--records", str(tmp_path / "own.jsonl"), "--out", str(tmp_path)]) == 2
     assert "own.jsonl:1: not a result record" in capsys.readouterr().err

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,18 +14,12 @@ from retention.bench.settings import Settings
 from retention.bench.variants import specs
 from retention.records import read_records
 
-SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "bench.py"
 Main = Callable[[list[str]], int]
 
 
 @pytest.fixture(scope="module")
-def main() -> Main:
-    spec = importlib.util.spec_from_file_location("bench_script", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    command: Main = module.main
-    return command
+def main(main_of: Callable[[str], Main]) -> Main:
+    return main_of("bench")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,6 @@ import torch
 from retention.bench.limits import Limit, measure_limits
 from retention.core.flops import EncoderShape
 from retention.records import read_records
-
-SCRIPT = Path(__file__).parents[3] / "scripts" / "limits.py"
-
-
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("limits_script", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_intensity_is_products_per_byte_moved() -> None:
@@ -39,9 +28,9 @@ def test_the_nearer_limit_is_named() -> None:
     assert Limit(8, gflops=90.0, intensity=1.0, traffic_gflops=80.0).bound == "memory traffic"
 
 
-def test_the_command_leaves_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_leaves_a_record(main_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "limits.jsonl"
-    assert script().main(["--tokens", "8", "16", "--record", str(target)]) == 0
+    assert main_of("limits")(["--tokens", "8", "16", "--record", str(target)]) == 0
     [record] = read_records([target])
     assert (record["kind"], record["backbone"]) == ("limits", "minilm-random")
     assert [row["tokens"] for row in record["limits"]] == [8, 16]

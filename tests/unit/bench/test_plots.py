@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -137,13 +136,8 @@ def test_the_published_records_can_be_read() -> None:
 
 
 @pytest.fixture(scope="module")
-def main() -> Callable[[list[str]], int]:
-    spec = importlib.util.spec_from_file_location("bench_plots_script", ROOT / "scripts" / "bench_plots.py")
-    assert spec is not None and spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    command: Callable[[list[str]], int] = module.main
-    return command
+def main(main_of: Callable[[str], Callable[[list[str]], int]]) -> Callable[[list[str]], int]:
+    return main_of("bench_plots")
 
 
 def test_the_command(main: Callable[[list[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
