@@ -1,0 +1,31 @@
+"""Result records: what was run, on what, and what came out; one JSON object each."""
+
+from retention.records.files import (
+    append_missing_record,
+    append_record,
+    read_numbered,
+    read_objects,
+    read_records,
+    write_atomic,
+    write_record,
+    write_records,
+)
+from retention.records.kinds import Limits, Paired, Quality, Speed, build_record
+from retention.records.plain import Record
+
+__all__ = [
+    "Limits",
+    "Paired",
+    "Quality",
+    "Record",
+    "Speed",
+    "append_missing_record",
+    "append_record",
+    "build_record",
+    "read_numbered",
+    "read_objects",
+    "read_records",
+    "write_atomic",
+    "write_record",
+    "write_records",
+]
