@@ -14,6 +14,10 @@ _TOLD = frozenset({"retention.rho"})  # a column of its own; a dense model was a
 _ADDED: Mapping[str, Any] = {
     "place": "after_layer",
     "retention.relaxed": True,
+    "retention.both_ways": False,
+    "retention.beta_end": None,
+    "retention.acts_on": "attention",
+    "retention.carry": False,
     "distill.states": 0.0,
     "backbone.gradient_checkpointing": False,
     "backbone.hidden_dropout": None,

@@ -39,17 +39,27 @@ class GatedScorer(Scorer):
         inner: width of the tanh layer.
         decay: g of eq. 3, in [0, 1].
         keep_bias: initial b; positive values start near "keep all".
+        both_ways: add a summary of the tokens that follow, through a matrix of its own.
 
     Raises:
         ConfigError: ``inner`` or ``decay`` out of range.
     """
 
-    def __init__(self, hidden_size: int, *, inner: int = 32, decay: float = 0.9, keep_bias: float = 0.0) -> None:
+    def __init__(
+        self,
+        hidden_size: int,
+        *,
+        inner: int = 32,
+        decay: float = 0.9,
+        keep_bias: float = 0.0,
+        both_ways: bool = False,
+    ) -> None:
         check_scorer(inner=inner, decay=decay)
         super().__init__()
         self.decay = decay
         self.state = nn.Linear(hidden_size, inner, bias=False)
         self.summary = nn.Linear(hidden_size, inner, bias=False)
+        self.ahead = nn.Linear(hidden_size, inner, bias=False) if both_ways else None
         self.out = nn.Linear(inner, 1)
         nn.init.normal_(self.out.weight, std=0.02)
         nn.init.constant_(self.out.bias, keep_bias)
@@ -57,6 +67,9 @@ class GatedScorer(Scorer):
     def forward(self, hidden_states: Tensor, weights: Tensor | None = None) -> Tensor:
         normed = self._normalise(hidden_states)
         context = previous_summary(self.summary(normed), self.decay, weights)
+        if self.ahead is not None:
+            reversed_weights = None if weights is None else weights.flip(1)
+            context = context + previous_summary(self.ahead(normed).flip(1), self.decay, reversed_weights).flip(1)
         scores: Tensor = self.out(torch.tanh(self.state(normed) + context))
         return scores.squeeze(-1)
 
@@ -103,24 +116,28 @@ class LinearScorer(Scorer):
 SCORERS = ("gated", "mlp", "linear")
 
 
-def check_scorer(*, kind: str = "gated", inner: int = 32, decay: float = 0.9) -> None:
+def check_scorer(*, kind: str = "gated", inner: int = 32, decay: float = 0.9, both_ways: bool = False) -> None:
     """Raise ``ConfigError`` with every scorer setting that is out of range."""
     checks = Checks()
     checks.require(kind in SCORERS, "scorer", f"must be one of {', '.join(SCORERS)}, got {kind!r}")
     checks.require(inner >= 1, "inner", f"the scorer width must be >= 1, got {inner}")
     checks.require(0.0 <= decay <= 1.0, "decay", f"the summary decay must be in [0, 1], got {decay}")
+    message = f"only the gated scorer has a summary, this is {kind}; set it to false"
+    checks.require(kind == "gated" or not both_ways, "both_ways", message)
     checks.finish()
 
 
-def build_scorer(kind: str, hidden_size: int, *, inner: int, decay: float, keep_bias: float) -> Scorer:
+def build_scorer(
+    kind: str, hidden_size: int, *, inner: int, decay: float, keep_bias: float, both_ways: bool = False
+) -> Scorer:
     """A scorer by name.
 
     Raises:
         ConfigError: the name is unknown or a setting is out of range.
     """
-    check_scorer(kind=kind, inner=inner, decay=decay)
+    check_scorer(kind=kind, inner=inner, decay=decay, both_ways=both_ways)
     if kind == "gated":
-        return GatedScorer(hidden_size, inner=inner, decay=decay, keep_bias=keep_bias)
+        return GatedScorer(hidden_size, inner=inner, decay=decay, keep_bias=keep_bias, both_ways=both_ways)
     if kind == "mlp":
         return MLPScorer(hidden_size, keep_bias=keep_bias)
     return LinearScorer(hidden_size, keep_bias=keep_bias)

@@ -17,6 +17,9 @@ from retention.engine.gate import Decision, LayerView
 from retention.engine.report import ForwardReport
 from retention.errors import Checks
 from retention.policies.base import RetentionPolicy, check_policy
+from retention.policies.carrier import carry
+
+ACTS_ON = ("attention", "states")
 
 
 @dataclass
@@ -48,11 +51,18 @@ class Adaptive(RetentionPolicy):
         beta, gamma, zeta: of the Hard-Concrete gates (eq. 6).
         scorer: ``gated`` (eq. 3), ``mlp`` (Fig. 1) or ``linear``.
         inner: width of the gated scorer.
-        decay: of the running summary (eq. 3), in [0, 1].
+        decay: of the running summary (eq. 3), in [0, 1]; 1 = no summary.
+        both_ways: whether the gated scorer also sums up the tokens that follow.
         keep_bias: initial score; positive starts near "keep all" (matters with ``dual=ascent`` only).
         explore: scale of logistic noise on the ranking in the removal phase of training, >= 0; 0 = the ranking itself.
         relaxed: whether soft gates are drawn from the Hard-Concrete; False = the keep probability itself is the gate,
             without noise or stretch, so that beta, gamma and zeta do not matter (Table 3, no variational relaxation).
+        beta_end: temperature at the full budget, > 0; it moves from ``beta`` geometrically while the budget is
+            annealed. None = it stays.
+        acts_on: ``attention``, or ``states``: gates multiply the states, as the paper writes it. A token of state 0
+            keeps its share of attention until it is removed for real.
+        carry: whether the kept token of lowest score stands for those that leave, see ``carrier.carry``; only real
+            removal has it, soft gates do not.
         name: see ``RetentionPolicy``.
 
     Raises:
@@ -78,16 +88,24 @@ class Adaptive(RetentionPolicy):
         keep_bias: float = 3.0,
         explore: float = 0.0,
         relaxed: bool = True,
+        both_ways: bool = False,
+        beta_end: float | None = None,
+        acts_on: str = "attention",
+        carry: bool = False,
         name: str | None = None,
     ) -> None:
         checks = Checks()
-        checks.gather(lambda: check_scorer(kind=scorer, inner=inner, decay=decay))
+        checks.gather(lambda: check_scorer(kind=scorer, inner=inner, decay=decay, both_ways=both_ways))
         checks.gather(lambda: HardConcrete(beta=beta, gamma=gamma, zeta=zeta))
         checks.gather(lambda: check_policy(rho, schedule, slope, layers))
         checks.require(explore >= 0, "explore", f"the noise scale must be >= 0, got {explore}")
+        message = f"the temperature must be > 0, or null to stay at beta, got {beta_end}"
+        checks.require(beta_end is None or beta_end > 0, "beta_end", message)
+        checks.require(acts_on in ACTS_ON, "acts_on", f"must be one of {', '.join(ACTS_ON)}, got {acts_on!r}")
         checks.finish()
         super().__init__(rho=rho, schedule=schedule, slope=slope, layers=layers, name=name)
-        self.gate = HardConcrete(beta=beta, gamma=gamma, zeta=zeta)
+        self.beta, self.beta_end = beta, beta if beta_end is None else beta_end
+        self.gamma, self.zeta = gamma, zeta
         self.dual = dual
         self.scorer = scorer
         self.inner = inner
@@ -95,6 +113,9 @@ class Adaptive(RetentionPolicy):
         self.keep_bias = keep_bias
         self.explore = explore
         self.relaxed = relaxed
+        self.both_ways = both_ways
+        self.acts_on = acts_on
+        self.carry = carry
         self._saliency: dict[int, Tensor] = {}
         self._pass = _Pass()
 
@@ -115,13 +136,25 @@ class Adaptive(RetentionPolicy):
         self.scorers = nn.ModuleDict(
             {
                 str(layer): build_scorer(
-                    self.scorer, shape.hidden_size, inner=self.inner, decay=self.decay, keep_bias=self.keep_bias
+                    self.scorer,
+                    shape.hidden_size,
+                    inner=self.inner,
+                    decay=self.decay,
+                    keep_bias=self.keep_bias,
+                    both_ways=self.both_ways,
                 )
                 for layer in scored
             }
         )
         self.scored = tuple(scored)
+        self.hidden_size = shape.hidden_size
         self.dual.setup(len(self.layers))
+
+    @property
+    def gate(self) -> HardConcrete:
+        """The distribution of the gates at the temperature in force."""
+        beta = self.beta * (self.beta_end / self.beta) ** self.current_anneal
+        return HardConcrete(beta=beta, gamma=self.gamma, zeta=self.zeta)
 
     def begin(self, report: ForwardReport) -> None:
         super().begin(report)
@@ -132,7 +165,8 @@ class Adaptive(RetentionPolicy):
 
     def score(self, view: LayerView) -> Tensor:
         scorer: Scorer = self.scorers[str(view.layer_idx)]  # type: ignore[assignment]
-        scores: Tensor = scorer(view.hidden_states, view.weights).float()
+        # a token that stands for others counts as one in the summary, whose recurrence holds for weights up to 1
+        scores: Tensor = scorer(view.hidden_states, view.weights.clamp_max(1.0)).float()
         if self.training and view.layer_idx in self._saliency:
             saliency = self._saliency[view.layer_idx].gather(1, view.positions)
             self._pass.ranking.append(ranking_loss(scores, saliency, view.valid & ~view.protected))
@@ -156,17 +190,25 @@ class Adaptive(RetentionPolicy):
         self._account(gate, survival.sum(1), view)
         self.report.keep_mass[view.layer_idx] = survival.detach().sum(1)
         self.report.targets[view.layer_idx] = self._target(gate, view)
+        if self.acts_on == "states":
+            gates = torch.where(view.valid, gates, 1.0)
+            return Decision(hidden_states=scaled(view.hidden_states, gates), survival=survival)
         return Decision(log_gates=torch.where(view.valid, log_gate(gates), 0.0), survival=survival)
 
     def remove(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
-        if not self.training:
-            return Decision(keep_mask=self.select(gate, scores, view))
+        decision = self._removed(gate, scores, view) if self.training else super().remove(gate, scores, view)
+        return carry(decision, scores, view) if self.carry else decision
+
+    def _removed(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
         real = view.valid.float()
         _, keep_probs = self._probabilities(gate, scores, real, view)
         self._account(gate, (real * keep_probs).sum(1), view)
         keep_mask = self.select(gate, self._explored(scores, view), view)
-        # the forward value is log 1 = 0; the gradient is that of the keep probability
-        return Decision(keep_mask=keep_mask, log_gates=keep_probs - keep_probs.detach())
+        # the forward value is log 1 = 0, or a factor of 1; the gradient is that of the keep probability
+        open_gates = keep_probs - keep_probs.detach()
+        if self.acts_on == "states":
+            return Decision(keep_mask=keep_mask, hidden_states=scaled(view.hidden_states, 1.0 + open_gates))
+        return Decision(keep_mask=keep_mask, log_gates=open_gates)
 
     @property
     def constrained(self) -> bool:
@@ -193,7 +235,8 @@ class Adaptive(RetentionPolicy):
 
     def scorer_macs(self) -> dict[int, int]:
         at_work = [str(layer) for layer, active in zip(self.layers, self.active, strict=True) if active]
-        return {int(layer): self.scorers[layer].macs_per_token() for layer in at_work}  # type: ignore[operator]
+        mean = self.hidden_size if self.carry else 0
+        return {int(layer): self.scorers[layer].macs_per_token() + mean for layer in at_work}  # type: ignore[operator]
 
     def _probabilities(self, gate: int, scores: Tensor, survival: Tensor, view: LayerView) -> tuple[Tensor, Tensor]:
         logits = self.dual.gate_logits(scores, self._target(gate, view), survival, view.protected, self.gate)
@@ -212,6 +255,11 @@ class Adaptive(RetentionPolicy):
         if self.explore == 0.0:
             return scores
         return scores + self.explore * view.by_unit(torch.logit(torch.rand_like(scores), eps=1e-6))
+
+
+def scaled(hidden_states: Tensor, gates: Tensor) -> Tensor:
+    """States [B, N, D] times gates [B, N]."""
+    return hidden_states * gates.to(hidden_states.dtype).unsqueeze(-1)
 
 
 def ranking_loss(scores: Tensor, importance: Tensor, candidates: Tensor) -> Tensor:

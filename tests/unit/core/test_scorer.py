@@ -81,3 +81,24 @@ def test_all_errors_at_once() -> None:
 def test_gated_scorer_checks_itself() -> None:
     with pytest.raises(ConfigError, match="decay"):
         GatedScorer(16, decay=-0.1)
+
+
+def test_both_ways_reads_what_follows_as_the_past_of_the_reversed_text() -> None:
+    torch.manual_seed(0)
+    scorer = GatedScorer(8, inner=4, both_ways=True)
+    states, real = torch.randn(2, 6, 8), torch.tensor([[1.0] * 6, [1.0] * 4 + [0.0] * 2])
+    changed = states.clone()
+    changed[:, 3] = torch.randn(2, 8)
+    moved = (scorer(changed, real) - scorer(states, real)).abs() > 1e-6
+    assert moved[:, :4].all()  # a token before it has seen the change as well
+    changed = torch.where(real.bool().unsqueeze(-1), states, -states)
+    assert torch.equal(scorer(changed, real)[1, :4], scorer(states, real)[1, :4])  # padding leaves no trace
+    with torch.no_grad():
+        scorer.summary.weight.copy_(scorer.ahead.weight)
+    torch.testing.assert_close(scorer(states.flip(1)), scorer(states).flip(1))
+    assert scorer.macs_per_token() == 3 * 8 * 4 + 4
+
+
+def test_only_the_gated_scorer_looks_both_ways() -> None:
+    with pytest.raises(ConfigError, match="both_ways"):
+        build_scorer("linear", 8, inner=4, decay=0.9, keep_bias=0.0, both_ways=True)

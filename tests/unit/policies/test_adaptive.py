@@ -164,3 +164,38 @@ def test_state_dict_round_trip_with_the_dual(built: Any, make_view: Any, ask: An
     view = make_view()
     assert torch.equal(ask(policy.eval(), view).keep_mask, ask(other.eval(), view).keep_mask)
     assert torch.equal(policy.budget.shares(), other.budget.shares())
+
+
+def test_the_temperature_moves_with_the_budget(built: Any, make_view: Any, ask: Any) -> None:
+    policy = adaptive(built, "soft", beta=0.8, beta_end=0.2)
+    policy.anneal = 0.5
+    assert policy.gate.beta == pytest.approx(0.4)
+    warm = spread(policy, make_view(), ask)
+    policy.anneal = 1.0
+    assert policy.gate.beta == pytest.approx(0.2) and spread(policy, make_view(), ask) > warm
+    assert policy.eval().gate.beta == pytest.approx(0.2)
+    assert adaptive(built, "soft", beta=0.8).gate.beta == pytest.approx(0.8)
+
+
+def spread(policy: Any, view: Any, ask: Any) -> float:
+    """Share of the free gates that are closer to 0 or 1 than to the middle, at one and the same noise."""
+    torch.manual_seed(0)
+    gates = ask(policy, view).log_gates.exp()[view.valid & ~view.protected]
+    return ((gates - 0.5).abs() > 0.25).float().mean().item()
+
+
+def test_gates_on_the_states_multiply_them_and_leave_attention_alone(built: Any, make_view: Any, ask: Any) -> None:
+    view = make_view((20, 13))
+    drawn = []
+    for acts_on in ("attention", "states"):
+        torch.manual_seed(0)
+        drawn.append(ask(adaptive(built, "soft", acts_on=acts_on), view))
+    weights = drawn[0].log_gates.exp().unsqueeze(-1)
+    assert drawn[1].log_gates is None
+    torch.testing.assert_close(drawn[1].hidden_states, view.hidden_states * weights)
+    torch.testing.assert_close(drawn[1].survival, drawn[0].survival)
+    policy = adaptive(built, "removal", acts_on="states")
+    removed = ask(policy, view)
+    assert torch.equal(removed.hidden_states, view.hidden_states) and removed.log_gates is None
+    removed.hidden_states.sum().backward()
+    assert policy.scorers["0"].out.weight.grad.abs().sum() > 0

@@ -124,8 +124,10 @@ def problem_keys(caught: pytest.ExceptionInfo[ConfigError]) -> list[str]:
 
 def test_all_problems_of_a_policy_come_in_one_error() -> None:
     with pytest.raises(ConfigError) as caught:
-        Adaptive(dual=ExactDual(), rho=1.7, beta=0.0, scorer="oracle", layers=[-1], explore=-1.0)
-    assert problem_keys(caught) == ["scorer", "beta", "rho", "layers", "explore"]
+        Adaptive(
+            dual=ExactDual(), rho=1.7, beta=0.0, scorer="oracle", layers=[-1], explore=-1, beta_end=0, acts_on="keys"
+        )
+    assert problem_keys(caught) == ["scorer", "beta", "rho", "layers", "explore", "beta_end", "acts_on"]
     assert "must be in (0, 1], got 1.7" in str(caught.value)
 
 
