@@ -113,8 +113,17 @@ def test_pubmed(run_task: Any, start_bare: Any, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     [again] = start_bare(tmp_path / "again", "mode=test", f"ckpt={checkpoint}", "trainer.accelerator=cpu")
     assert again["metrics"] == record["metrics"]
-    with pytest.raises(ConfigError, match="predict: only models with classes do, this is a ExtractiveSummarization"):
-        load(tmp_path / "run").predict(["an article"])
+    model = load(tmp_path / "run")
+    summaries = model.summarize([article["article"] for article in articles[:6]], batch_size=4)
+    by_index = {row["index"]: row["chosen"] for row in said}
+    for place, summary in enumerate(summaries):
+        assert list(summary.chosen or ()) == by_index[place], "as its test said"
+        assert len(summary.sentences) == len(summary.chosen or ()) and summary.scores
+        assert all(sentence in " ".join(articles[place]["article"].split()) for sentence in summary.sentences)
+    assert summaries[5].truncated and not summaries[0].truncated and summaries[0].sentences == ("one sentence it is.",)
+    assert model.summarize([]) == []
+    with pytest.raises(ConfigError, match=r"predict: .* its head is a ExtractiveSummarizationModule; use summarize"):
+        model.predict(["an article"])
 
 
 def _contract(title: str, number: int, *, empty: bool) -> dict[str, Any]:
@@ -167,6 +176,11 @@ def test_pubmed_abstractive(dropped: str, run_task: Any, writer: Path, start_bar
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     [again] = start_bare(tmp_path / "again", "mode=test", f"ckpt={checkpoint}", "trainer.accelerator=cpu")
     assert again["metrics"] == record["metrics"]
+    said = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
+    summaries = load(tmp_path / "run").summarize([article["article"] for article in articles[:5]], batch_size=2)
+    written = {row["index"]: tuple(row["summary"].splitlines()) for row in said}
+    assert [summary.sentences for summary in summaries] == [written[place] for place in range(5)]
+    assert all(summary.chosen is None and summary.scores is None for summary in summaries)
 
 
 def test_texts_must_fit_the_positions(run_task: Any) -> None:

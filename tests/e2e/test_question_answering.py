@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from retention.errors import CheckpointError
+from retention.data.qasper_papers import paper_passage, read_paper
+from retention.errors import CheckpointError, ConfigError, DataError
 from retention.metrics.answer_text import token_f1
+from retention.trained import Answer, load
 
 WORDS = [
     "what",
@@ -139,6 +142,28 @@ def test_both_tasks(encoder: Path, files: Path, start_bare: Any, tmp_path: Path,
     assert [set(row) for row in spans] == 8 * [{"id", "texts", "scores"}]
     [again] = start_bare(tmp_path / "again", "mode=test", f"ckpt={tmp_path}/qasper/checkpoints/last.ckpt")
     assert again["metrics"] == metrics
+    model = load(tmp_path / "qasper")
+    for number in range(6):
+        text = paper_passage(read_paper("", paper(number), ""), silver_f1=0.5, place="").text
+        answers = model.ask(["what is used", "which law is it"], text, batch_size=3)
+        assert spelled(answers[0]) == said[3 * number]["predicted_answer"], "as its test said"
+        for answer in answers:
+            assert 0.0 < answer.probability <= 1.0 and not answer.truncated
+            assert 0.4 < answer.kept_share < 0.8, "0.5, and the questions, which are protected"
+    with torch.no_grad():
+        model.module.type_head.bias[0] += 50.0  # now every answer is a span
+    [answer] = model.ask(["what is used"], text)
+    assert answer.kind == "span" and answer.characters is not None and answer.text
+    assert text[slice(*answer.characters)] == answer.text and 0.0 < answer.probability < 1.0
+    assert model.ask([], "the model") == []
+    with pytest.raises(DataError, match="question 1 is empty; leave it out"):
+        model.ask(["what", " "], "the model")
+    with pytest.raises(ConfigError, match=r"predict: .* its head is a QuestionAnsweringModule; use ask"):
+        model.predict(["the model"])
+
+
+def spelled(answer: Answer) -> str:
+    return {"span": answer.text, "yes": "Yes", "no": "No", "none": "Unanswerable"}[answer.kind]
 
 
 def test_a_head_of_another_kind_cannot_be_the_start(

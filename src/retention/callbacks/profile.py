@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,8 @@ class RetentionProfile(Callback):
     counted: a forward pass with soft gates is left out. A gate that the report does not mention removed nothing. A
     policy without gates keeps everything: mean 1.0, no layers.
 
-    After testing, ``retention_profile.json`` in ``dirpath`` holds ``mean``, ``by_layer``, ``rho`` (asked),
-    ``gated_layers``, ``label_names`` and ``examples``: test samples from all over the split, the same in every run,
-    each with ``index``, ``tokens``, ``label``, ``prediction`` and ``depth`` (number of gated layers each token passed).
+    After testing, ``retention_profile.json`` in ``dirpath`` holds what ``profile_of`` says; its examples are test
+    samples from all over the split, the same in every run, each with its ``index`` as well.
 
     Holds no state for a resumed run: every validation and test run starts anew.
 
@@ -142,15 +142,45 @@ class RetentionProfile(Callback):
     def _write(self, trainer: Trainer, module: LightningModule, examples: list[Example]) -> None:
         watch = watched(module)
         names = getattr(getattr(trainer, "datamodule", None), "label_names", None)
-        profile = {
-            "mean": self._summary["mean"],
-            "by_layer": self._summary["by_layer"],
-            "rho": watch.policy.rho,
-            "gated_layers": list(watch.gated_layers),
-            "label_names": None if names is None else [str(name) for name in names],
-            "examples": [_described(example, trainer) for example in examples],
-        }
+        profile = profile_of(
+            mean=self._summary["mean"],
+            by_layer=self._summary["by_layer"],
+            rho=watch.policy.rho,
+            gated_layers=watch.gated_layers,
+            label_names=names,
+            examples=[_described(example, trainer) for example in examples],
+        )
         write_atomic(self.dirpath / FILE_NAME, json.dumps(profile, ensure_ascii=False) + "\n")
+
+
+def profile_of(
+    *,
+    mean: float | None,
+    by_layer: Mapping[int, float],
+    rho: float,
+    gated_layers: Sequence[int],
+    label_names: Sequence[Any] | None,
+    examples: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """A retention profile, as it is written down and as ``retention.analysis.picture`` draws it.
+
+    Args:
+        mean: kept share, mean over samples and gated layers, in [0, 1]; None if nothing was counted.
+        by_layer: layer_idx -> kept share after that layer.
+        rho: the share asked for.
+        gated_layers: 0-based.
+        label_names: classes by number; None for tasks without classes.
+        examples: each with ``tokens``, ``depth`` (gated layers that each token passed), and where there are classes
+            ``prediction`` and ``label`` (a number, or several of a multi-label task).
+    """
+    return {
+        "mean": mean,
+        "by_layer": {str(layer): share for layer, share in by_layer.items()},
+        "rho": rho,
+        "gated_layers": list(gated_layers),
+        "label_names": None if label_names is None else [str(name) for name in label_names],
+        "examples": [dict(example) for example in examples],
+    }
 
 
 def _share_sums(report: ForwardReport, layers: tuple[int, ...]) -> Tensor:

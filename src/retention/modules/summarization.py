@@ -130,11 +130,11 @@ class ExtractiveSummarizationModule(RetentionModule):
         }
 
     def score(self, rows: dict[str, list[Any]]) -> dict[str, float]:
-        return self._rouge(self._choices(rows), rows)
+        return self._rouge(self.choices(rows), rows)
 
     def answers(self, rows: dict[str, list[Any]]) -> list[dict[str, Any]]:
         """``index``, numbers of the ``chosen`` sentences and the ``oracle``'s, and ROUGE-1 as the ``score``."""
-        choices = self._choices(rows)
+        choices = self.choices(rows)
         scores = rouge_scores(self._summaries(choices, rows), rows["abstract"], ("rouge1",))
         columns = zip(rows["index"], choices, rows["oracle"], scores, strict=True)
         return [
@@ -157,7 +157,8 @@ class ExtractiveSummarizationModule(RetentionModule):
             for metric, value in self._rouge(choices, rows).items()
         }
 
-    def _choices(self, rows: dict[str, list[Any]]) -> list[list[int]]:
+    def choices(self, rows: dict[str, list[Any]]) -> list[list[int]]:
+        """The chosen sentences of each collected row, as ascending positions."""
         return [
             select_sentences(scores, sentences, self.sentences, trigram_blocking=self.trigram_blocking)
             for scores, sentences in zip(rows["scores"], rows["sentences"], strict=True)
