@@ -199,6 +199,7 @@ class Retainer:
         if decision is not None:
             remember = self.dropped == "forward"
             hidden_states = state.apply(layer_idx, hidden_states, decision, remember=remember)
+        state.note_gate()
         if self.place == "after_attention":
             self._remember(hidden_states, state)
         return with_states(output, hidden_states)

@@ -26,11 +26,14 @@ class ForwardState:
         units: [B, T] long or None, see ``LayerView``.
 
     Attributes:
+        width: T.
         positions: [B, N] long, original positions of the current tokens.
         valid: [B, N] bool.
         log_gates: [B, N] float, or None while every gate is exactly 1.
         shortened: whether any token has been removed.
         padded: whether any current slot is not a real token.
+        passed: [B, T] float, sum over the gates so far of ``weights`` behind each; kept up to date while no token has
+            been removed, None before the first gate.
         entering: [B, N, D], states before the part of a layer that runs now; None while nothing has to be blended.
         received, accumulated, key_norms: see ``LayerView``; None where nothing observes the attention.
     """
@@ -43,10 +46,11 @@ class ForwardState:
         self.input_ids = input_ids
         self.units = units
         self.lengths = self.valid.sum(1)
-        batch, length = self.valid.shape
-        self.positions = torch.arange(length, device=self.valid.device).expand(batch, length)
+        batch, self.width = self.valid.shape
+        self.positions = torch.arange(self.width, device=self.valid.device).expand(batch, self.width)
         self.log_gates: Tensor | None = None
         self.survival: Tensor | None = None
+        self.passed: Tensor | None = None
         self.entering: Tensor | None = None
         self.received: Tensor | None = None
         self.accumulated: Tensor | None = None
@@ -121,6 +125,11 @@ class ForwardState:
         if decision.keep_mask is None:
             return hidden_states
         return self._remove(layer_idx, hidden_states, decision.keep_mask & self.valid, remember)
+
+    def note_gate(self) -> None:
+        """A gate has decided; see ``passed``."""
+        if not self.shortened:
+            self.passed = self.weights if self.passed is None else self.passed + self.weights
 
     def blended(self, hidden_states: Tensor) -> Tensor:
         """What soft gates let through of a layer's work, [B, N, D].

@@ -14,7 +14,7 @@ from retention.modules.base import RetentionModule
 from retention.modules.distillation import soft_target_loss
 from retention.modules.encoded import Batch, Encoded
 
-POOLINGS = ("cls", "mean", "attention")
+POOLINGS = ("cls", "mean", "attention", "depth")
 
 
 class ClassificationModule(RetentionModule):
@@ -23,7 +23,9 @@ class ClassificationModule(RetentionModule):
     Args:
         num_labels: C.
         pooling: ``cls`` = state of the first token; ``mean`` = mean of the tokens left, weighed by their gates;
-            ``attention`` = the same mean, weighed by a learned score of each state as well (it starts as ``mean``).
+            ``attention`` = the same mean, weighed by a learned score of each state as well (it starts as ``mean``);
+            ``depth`` = the same mean, weighed by how much of the encoder each token went through, so that the many
+            states that left early do not drown the few that were worked on. Of a dense model it is ``mean``.
         dropout: before the linear layer, in [0, 1).
         others: see ``RetentionModule``.
 
@@ -102,4 +104,6 @@ class ClassificationModule(RetentionModule):
         if self.focus is not None:
             scores = self.focus(states).float().masked_fill(weights == 0, -torch.inf)
             weights = weights * (scores - scores.amax(1, keepdim=True)).exp()
+        if self.pooling == "depth":
+            weights = weights * self.depth_share(encoded).unsqueeze(-1)
         return (weights.to(states.dtype) * states).sum(1) / weights.sum(1).clamp_min(1e-6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,9 +17,6 @@ from retention.callbacks.profile import profile_of
 from retention.data.base import RetentionData
 from retention.data.batching import Batch, pad_inputs
 from retention.data.encoding import encode_texts
-from retention.data.found_answers import merge_windows
-from retention.data.passages import ANSWER_TYPES, NONE, SPAN, Passage, Question
-from retention.data.windows import tokenize_text
 from retention.errors import ConfigError, DataError, Problem
 from retention.modules import RetentionModule
 from retention.modules.abstractive import AbstractiveSummarizationModule
@@ -30,6 +26,7 @@ from retention.modules.summarization import ExtractiveSummarizationModule
 from retention.policies.base import RetentionPolicy
 from retention.records import write_atomic
 from retention.trained.batches import RowResult, as_columns, as_rows, run_rows
+from retention.trained.questions import answers_of, question_rows
 from retention.trained.results import Answer, Prediction, Summary
 
 _FOR: tuple[tuple[str, tuple[type[RetentionModule], ...]], ...] = (
@@ -131,37 +128,8 @@ class Trained:
         _check_texts(questions, "question")
         if not questions:
             return []
-        asked = [
-            Question(id=str(place), text=question, answer_type=NONE, spans=(), places=(), references=None)
-            for place, question in enumerate(questions)
-        ]
-        passage = Passage(id="", text=text, paragraphs=(), questions=asked).row()
-        rows = as_rows(self.data.encode({name: [value] for name, value in passage.items()}, [0]))
-        rows = [{**row, "index": index} for index, row in enumerate(rows)]
-        results = self._collected(rows, batch_size)
-        found = merge_windows(as_columns([result.said for result in results]))
-        tokens = tokenize_text(self.tokenizer, text)
-        answers = []
-        for place in range(len(questions)):
-            own = [number for number, row in enumerate(rows) if row["question"][1] == place]
-            merged = found[0, place]
-            kind, said, characters = merged.answer_type, "", None
-            probability = merged.types[kind]
-            if kind == SPAN:
-                [((first, last), probability)] = merged.best_spans(1)
-                characters = tokens.characters((first, last + 1))
-                said = text[slice(*characters)]
-            answers.append(
-                Answer(
-                    kind=ANSWER_TYPES[kind],
-                    text=said,
-                    characters=characters,
-                    probability=math.exp(min(probability, 0.0)),
-                    truncated=any(rows[number]["truncated"] for number in own),
-                    kept_share=fmean(results[number].kept_share for number in own),
-                )
-            )
-        return answers
+        rows = question_rows(self.data, questions, text)
+        return answers_of(self.data, text, rows, self._collected(rows, batch_size))
 
     def summarize(self, articles: Sequence[str], *, batch_size: int = 8) -> list[Summary]:
         """Summarize articles, by their best sentences or, where the model has a decoder, in new words.

@@ -16,7 +16,7 @@ from retention.errors import ConfigError
 from retention.metrics import Accuracy
 from retention.modules import ClassificationModule
 from retention.modules.encoded import Encoded
-from retention.policies import Adaptive, Truncate
+from retention.policies import Adaptive, Dense, Truncate
 from retention.policies.base import RetentionPolicy
 
 ModuleOf = Callable[..., ClassificationModule]
@@ -55,6 +55,40 @@ def test_attention_pooling_weighs_by_scores_and_gates(module_of: ModuleOf) -> No
     first, second = given.hidden_states[1, :2]
     a, b = scores[1, 0].exp(), 0.25 * scores[1, 1].exp()
     torch.testing.assert_close(module.pooled(given)[1], (a * first + b * second) / (a + b))
+
+
+@pytest.mark.parametrize("dropped", ["cut", "forward"])
+def test_depth_pooling_weighs_by_how_far_each_token_came(dropped: str, module_of: ModuleOf, batch_of: Any) -> None:
+    policy = Truncate(rho=0.5, schedule=[0.6, 0.4], layers=[0, 1])
+    module, batch = module_of(policy, pooling="depth", dropped=dropped).eval(), batch_of(10, 5)
+    found = module.encode(batch)
+    pooled = module.pooled(found)
+    # of ten the protected first and last and the next four pass gate 0, and two less gate 1; of five 3 and 2
+    passed = torch.tensor([[2.0, 2, 2, 1, 1, 0, 0, 0, 0, 2], [2, 1, 0, 0, 2, 0, 0, 0, 0, 0]])
+    share = ((1 + passed) / 3 * batch["attention_mask"]).gather(1, found.positions) * found.weights
+    expected = (share.unsqueeze(-1) * found.hidden_states).sum(1) / share.sum(1, keepdim=True)
+    torch.testing.assert_close(pooled, expected)
+
+
+def test_depth_pooling_of_soft_gates_counts_them_as_far_as_they_are_open(module_of: ModuleOf, batch_of: Any) -> None:
+    module, batch = module_of(pooling="depth", dropped="forward").train(), batch_of(10, 6)
+    module.policy.phase = "soft"
+    found = module.encode(batch)
+    drawn = module.depth_share(found)
+    assert drawn[0, 0] == 1.0 and (drawn[0, 1:9] < 1.0).any() and (drawn[0] >= 1 / 3).all()
+    drawn[0].sum().backward()
+    assert module.policy.scorers["0"].out.weight.grad.abs().sum() > 0, "a gate that opens makes its token count more"
+
+
+def test_depth_pooling_of_everything_is_the_mean(module_of: ModuleOf, batch_of: Any) -> None:
+    batch = batch_of(10, 6)
+    for policy, phase in ((Dense(), "removal"), (None, "keep_all")):
+        found = []
+        for pooling in ("depth", "mean"):
+            module = module_of(policy, pooling=pooling, dropped="forward").train()
+            module.policy.phase = phase
+            found.append(module.pooled(module.encode(batch)))
+        torch.testing.assert_close(*found)
 
 
 def test_the_head_refuses_bad_settings(module_of: ModuleOf) -> None:
