@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from retention.columns import as_rows
 from retention.data.best_span import TextWords, best_f1
 from retention.data.distractors import lengthen
 from retention.data.found_answers import Found
@@ -121,7 +122,7 @@ class QasperData(QuestionAnsweringData):
                 raise DataError(f"{path}: must be an object of papers by their ids; get or write it again")
             return [read_paper(name, paper, f"{path}, paper {name}") for name, paper in content.items()], str(path)
         table = self.source.read(_HUB_NAMES.get(split, split), {column: column for column in _HUB_COLUMNS})
-        records = [dict(zip(_HUB_COLUMNS, row, strict=True)) for row in zip(*table.columns.values(), strict=True)]
+        records = as_rows(table.columns)
         papers = [read_paper(str(record["id"]), record, table.place(n)) for n, record in enumerate(records)]
         return papers, table.source
 

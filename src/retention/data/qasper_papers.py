@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from retention.columns import as_rows
 from retention.data.best_span import TextWords, closest
 from retention.data.json_files import item, require_whole_characters
 from retention.data.passages import NO, NONE, SPAN, YES, Passage, Question, Range
@@ -90,7 +91,7 @@ def objects(record: Any, key: str, place: str) -> Iterator[Mapping[str, Any]]:
     """The objects of a list, also where ``datasets`` stored them as one object of equally long lists."""
     value = record.get(key) if isinstance(record, Mapping) else None
     if isinstance(value, Mapping):
-        yield from (dict(zip(value, entry, strict=True)) for entry in zip(*value.values(), strict=True))
+        yield from as_rows(value)
         return
     for entry in item(record, key, list, place):
         if not isinstance(entry, Mapping):

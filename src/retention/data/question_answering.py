@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from retention.columns import as_columns
 from retention.data.base import ROLES
 from retention.data.batching import Batch, Row, pad_inputs, whole_numbers
 from retention.data.benchmark import BenchmarkData
@@ -21,7 +22,7 @@ from retention.data.found_answers import Found, merge_windows
 from retention.data.loading import Collate
 from retention.data.passages import ANSWER_TYPES, NONE, SPAN, Passage, Question, passage_rows, passages_of
 from retention.data.splits import Split
-from retention.data.windows import TokenizedText, Windowing, columns, frame_row, question_frame, tokenize_text
+from retention.data.windows import TokenizedText, Windowing, frame_row, question_frame, tokenize_text
 from retention.errors import Checks, DataError
 
 _log = logging.getLogger(__name__)
@@ -187,7 +188,7 @@ class QuestionAnsweringData(BenchmarkData):
             tokens = tokenize_text(self.tokenizer, text)
             own = [row for place in range(len(passage.questions)) for row in self._rows(passage, tokens, number, place)]
             rows += own if passage.negatives is None else _balanced(own, passage)
-        return columns(rows)
+        return as_columns(rows)
 
     def judge(self, stage: Split, rows: Mapping[str, Sequence[Any]]) -> dict[str, float]:
         """Metrics of the evaluated rows of a split.

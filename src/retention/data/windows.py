@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,11 +147,6 @@ def frame_row(frame: Frame, text: TokenizedText, window: Range) -> dict[str, Any
         "context": [before, before + count],
         "shift": first - before,
     }
-
-
-def columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Rows with the same keys as columns."""
-    return {key: [row[key] for row in rows] for key in rows[0]}
 
 
 def _windows(tokens: int, room: int, step: int) -> Iterator[Range]:

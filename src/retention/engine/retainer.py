@@ -96,6 +96,17 @@ class Retainer:
         """What the last forward pass kept."""
         return self.state.report
 
+    def depth_share(self) -> Tensor:
+        """How much of the encoder each token of the last forward pass went through, [B, T] float in [0, 1].
+
+        (1 + gates that it passed) / (1 + gates): 1 = all of it, the least is one part. While gates are soft, each
+        counts as far as it and those before it are open. Of no meaning on padding.
+        """
+        passed = self.state.soft_depth()
+        if passed is None:
+            passed = self.report.depth(self.layers, self.state.width).float()
+        return (1.0 + passed) / (1.0 + len(self.layers))
+
     @contextmanager
     def protect(self, protected_mask: Tensor | None) -> Iterator[None]:
         """Protect these tokens, [B, T] bool, True = never removed, in forward passes inside the block."""

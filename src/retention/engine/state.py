@@ -32,8 +32,6 @@ class ForwardState:
         log_gates: [B, N] float, or None while every gate is exactly 1.
         shortened: whether any token has been removed.
         padded: whether any current slot is not a real token.
-        passed: [B, T] float, sum over the gates so far of ``weights`` behind each; kept up to date while no token has
-            been removed, None before the first gate.
         entering: [B, N, D], states before the part of a layer that runs now; None while nothing has to be blended.
         received, accumulated, key_norms: see ``LayerView``; None where nothing observes the attention.
     """
@@ -50,7 +48,6 @@ class ForwardState:
         self.positions = torch.arange(self.width, device=self.valid.device).expand(batch, self.width)
         self.log_gates: Tensor | None = None
         self.survival: Tensor | None = None
-        self.passed: Tensor | None = None
         self.entering: Tensor | None = None
         self.received: Tensor | None = None
         self.accumulated: Tensor | None = None
@@ -58,6 +55,7 @@ class ForwardState:
         self.shortened = False
         self.padded = not bool(self.valid.all())
         self.report = ForwardReport(lengths=self.lengths)
+        self._openings: tuple[Tensor | None, ...] = ()  # log_gates behind each gate, while nothing has been removed
         self._removed: list[tuple[Tensor, Tensor, Tensor | None]] = []
         self._cache: dict[object, object] = {}
         self._made_once: dict[object, object] = {}
@@ -127,9 +125,16 @@ class ForwardState:
         return self._remove(layer_idx, hidden_states, decision.keep_mask & self.valid, remember)
 
     def note_gate(self) -> None:
-        """A gate has decided; see ``passed``."""
+        """A gate has decided; see ``soft_depth``."""
         if not self.shortened:
-            self.passed = self.weights if self.passed is None else self.passed + self.weights
+            self._openings = (*self._openings, self.log_gates)
+
+    def soft_depth(self) -> Tensor | None:
+        """Sum over the gates so far of the ``weights`` behind each, [B, T] float; None once a token was removed."""
+        if self.shortened:
+            return None
+        real = self.valid.float()
+        return sum((real if gates is None else real * gates.exp() for gates in self._openings), torch.zeros_like(real))
 
     def blended(self, hidden_states: Tensor) -> Tensor:
         """What soft gates let through of a layer's work, [B, N, D].

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from retention.columns import as_rows
 from retention.engine import ForwardReport, Retainer
 from retention.errors import ConfigError, Problem
 from retention.modules.budget_sampling import KEEP_ALL
@@ -109,7 +110,7 @@ class RetentionModule(pl.LightningModule):
 
         Where there is a ``score`` in [0, 1], it says how right that was; runs are compared by it row by row.
         """
-        return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+        return as_rows(rows)
 
     # -- what callbacks read -------------------------------------------------------------------------------------------
 
@@ -147,18 +148,6 @@ class RetentionModule(pl.LightningModule):
             return Encoded(states, state.weights, state.positions)
         everything = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
         return Encoded(states, mask.float(), everything)
-
-    def depth_share(self, encoded: Encoded) -> Tensor:
-        """How much of the encoder each token of the last pass went through, [B, M] float in [0, 1].
-
-        (1 + gates that it passed) / (1 + gates): 1 = all of it, the least is one part. While gates are soft, each
-        counts as far as it and those before it are open.
-        """
-        state, gates = self.retainer.state, len(self.gated_layers)
-        passed = state.passed
-        if state.shortened or passed is None:
-            passed = state.report.depth(self.gated_layers, state.width).to(encoded.weights)
-        return ((1.0 + passed) / (1.0 + gates)).gather(1, encoded.positions)
 
     def forward(self, batch: Batch) -> Tensor:
         return self.answer(batch).logits

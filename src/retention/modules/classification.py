@@ -105,5 +105,5 @@ class ClassificationModule(RetentionModule):
             scores = self.focus(states).float().masked_fill(weights == 0, -torch.inf)
             weights = weights * (scores - scores.amax(1, keepdim=True)).exp()
         if self.pooling == "depth":
-            weights = weights * self.depth_share(encoded).unsqueeze(-1)
+            weights = weights * self.retainer.depth_share().gather(1, encoded.positions).unsqueeze(-1)
         return (weights.to(states.dtype) * states).sum(1) / weights.sum(1).clamp_min(1e-6)

@@ -66,13 +66,3 @@ def run_rows(
             depth = tuple(passed[: rows[place]["length"]])
             found[place] = RowResult(words, depth, kept_share(depth, len(layers)))
     return [found[place] for place in range(len(rows))]
-
-
-def as_rows(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Columns as one mapping per row."""
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
-
-def as_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Rows, at least one, as columns."""
-    return {name: [row[name] for row in rows] for name in rows[0]}

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from retention.analysis.picture import picture
 from retention.callbacks.profile import profile_of
+from retention.columns import as_columns, as_rows
 from retention.data.base import RetentionData
 from retention.data.batching import Batch, pad_inputs
 from retention.data.encoding import encode_texts
@@ -25,7 +26,7 @@ from retention.modules.question_answering import QuestionAnsweringModule
 from retention.modules.summarization import ExtractiveSummarizationModule
 from retention.policies.base import RetentionPolicy
 from retention.records import write_atomic
-from retention.trained.batches import RowResult, as_columns, as_rows, run_rows
+from retention.trained.batches import RowResult, run_rows
 from retention.trained.questions import answers_of, question_rows
 from retention.trained.results import Answer, Prediction, Summary
 

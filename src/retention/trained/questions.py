@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from retention.columns import as_columns, as_rows
 from retention.data.base import RetentionData
 from retention.data.found_answers import Found, merge_windows
 from retention.data.passages import ANSWER_TYPES, NONE, SPAN, Passage, Question
 from retention.data.windows import TokenizedText, tokenize_text
-from retention.trained.batches import RowResult, as_columns, as_rows
+from retention.trained.batches import RowResult
 from retention.trained.results import Answer
 
 

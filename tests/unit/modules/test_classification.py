@@ -73,8 +73,8 @@ def test_depth_pooling_weighs_by_how_far_each_token_came(dropped: str, module_of
 def test_depth_pooling_of_soft_gates_counts_them_as_far_as_they_are_open(module_of: ModuleOf, batch_of: Any) -> None:
     module, batch = module_of(pooling="depth", dropped="forward").train(), batch_of(10, 6)
     module.policy.phase = "soft"
-    found = module.encode(batch)
-    drawn = module.depth_share(found)
+    module.encode(batch)
+    drawn = module.retainer.depth_share()
     assert drawn[0, 0] == 1.0 and (drawn[0, 1:9] < 1.0).any() and (drawn[0] >= 1 / 3).all()
     drawn[0].sum().backward()
     assert module.policy.scorers["0"].out.weight.grad.abs().sum() > 0, "a gate that opens makes its token count more"
