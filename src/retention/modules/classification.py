@@ -100,10 +100,8 @@ class ClassificationModule(RetentionModule):
         states = encoded.hidden_states
         if self.pooling == "cls":
             return states[:, 0]
-        weights = encoded.weights.unsqueeze(-1)
+        weights = (self.by_depth(encoded) if self.pooling == "depth" else encoded).weights.unsqueeze(-1)
         if self.focus is not None:
             scores = self.focus(states).float().masked_fill(weights == 0, -torch.inf)
             weights = weights * (scores - scores.amax(1, keepdim=True)).exp()
-        if self.pooling == "depth":
-            weights = weights * self.retainer.depth_share().gather(1, encoded.positions).unsqueeze(-1)
         return (weights.to(states.dtype) * states).sum(1) / weights.sum(1).clamp_min(1e-6)

@@ -17,7 +17,7 @@ from retention.modules.distillation import soft_decision_loss
 from retention.modules.encoded import Batch, Encoded
 
 UNITS = ("tokens", "sentences")
-POOLINGS = ("marker", "mean")
+POOLINGS = ("marker", "mean", "depth")
 
 
 class ExtractiveSummarizationModule(RetentionModule):
@@ -32,7 +32,8 @@ class ExtractiveSummarizationModule(RetentionModule):
         sentences: most sentences in a summary, k >= 1; the first k are the lead.
         pooling: ``marker`` = state of the marker in front of the sentence (Liu and Lapata 2019); ``mean`` = mean of the
             states of marker and tokens that are left, weighed by their gates: for encoders that were pretrained to be
-            read like this, whose markers would have to learn from few articles what to gather.
+            read like this, whose markers would have to learn from few articles what to gather; ``depth`` = the same
+            mean, weighed by how much of the encoder each token went through as well, see ``by_depth``.
         units: what stays or goes as one in the encoder, ``tokens`` or ``sentences``. The tokens of a sentence then
             share one score, the mean of theirs; the count is still met exactly, so that of the last sentence that
             stays, only its first tokens may fit. Markers stay in any case.
@@ -102,7 +103,8 @@ class ExtractiveSummarizationModule(RetentionModule):
     def logits(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[B, S]; values where there is no sentence do not matter."""
         pooled = marker_states if self.pooling == "marker" else mean_states
-        logits: Tensor = self.head(pooled(encoded, batch["markers"], batch["sentence_mask"])).squeeze(-1)
+        read = self.by_depth(encoded) if self.pooling == "depth" else encoded
+        logits: Tensor = self.head(pooled(read, batch["markers"], batch["sentence_mask"])).squeeze(-1)
         return logits
 
     def task_loss(self, logits: Tensor, batch: Batch) -> Tensor:

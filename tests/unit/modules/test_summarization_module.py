@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -88,7 +89,19 @@ def test_sentences_are_means_of_what_is_left_of_them() -> None:
     torch.testing.assert_close(found[1, :2], torch.stack([states[1, :2].mean(0), states[1, 2:4].mean(0)]))
 
 
-@pytest.mark.parametrize("pooling", ["marker", "mean"])
+def test_depth_pooling_lets_the_tokens_of_a_sentence_count_by_how_far_they_came(
+    make: MakeModule, batch: dict[str, Any]
+) -> None:
+    module = make(pooling="depth", dropped="forward").eval()
+    encoded = module.encode(batch)
+    share = module.retainer.depth_share()
+    assert 0.0 < float(share[0, 1:5].min()) < float(share[0, 1:5].max()), "tokens of the first sentence left at once"
+    counted = replace(encoded, weights=encoded.weights * share)
+    states = mean_states(counted, batch["markers"], batch["sentence_mask"])
+    torch.testing.assert_close(module.logits(encoded, batch), module.head(states).squeeze(-1))
+
+
+@pytest.mark.parametrize("pooling", ["marker", "mean", "depth"])
 def test_an_article_is_scored_alike_alone_and_beside_a_longer_one(
     pooling: str, make: MakeModule, batch: dict[str, Any]
 ) -> None:
@@ -103,7 +116,7 @@ def test_an_article_is_scored_alike_alone_and_beside_a_longer_one(
 
 
 def test_unknown_pooling_is_refused(make: MakeModule) -> None:
-    with pytest.raises(ConfigError, match="pooling: must be one of marker, mean, got 'cls'"):
+    with pytest.raises(ConfigError, match="pooling: must be one of marker, mean, depth, got 'cls'"):
         make(pooling="cls")
 
 
