@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -18,7 +20,7 @@ from retention.analysis.runs import NOT_RUN, Column
 # Inches of a panel, and of its margins; the one to the right holds labels. Fixed, so that all panels are the same size.
 _WIDTH, _HEIGHT = 3.7, 2.6
 _LEFT, _RIGHT, _BELOW, _ABOVE = 0.75, 1.75, 0.6, 0.55
-_LINE = 0.07  # least distance of two lines of labels, as a share of the panel's height
+_LINE = 0.07  # height of a line of labels, as a share of the panel's
 _LETTERS = 26  # of a label's line
 
 
@@ -70,8 +72,8 @@ def label_at_side(axes: Axes, labels: Sequence[Label]) -> None:
     low, high = axes.get_ylim()
     ordered = sorted(labels, key=lambda label: label.y)
     texts = [textwrap.fill(label.text, _LETTERS) for label in ordered]
-    most = max((text.count("\n") + 1 for text in texts), default=1)
-    heights = spread_out([(label.y - low) / (high - low) for label in ordered], _LINE * most)
+    tall = [_LINE * (text.count("\n") + 1) for text in texts]
+    heights = spread_out([(label.y - low) / (high - low) for label in ordered], tall)
     for label, text, height in zip(ordered, texts, heights, strict=True):
         axes.annotate(
             text,
@@ -95,31 +97,54 @@ def label_at_side(axes: Axes, labels: Sequence[Label]) -> None:
         )
 
 
-def spread_out(heights: Sequence[float], least: float = _LINE) -> list[float]:
-    """Ascending heights moved apart to ``least``, as little as goes, within [0, 1] where they fit."""
-    groups: list[list[float]] = []  # wanted heights of labels that touch
-    for height in heights:
-        groups.append([height])
-        while len(groups) > 1 and _bottom(groups[-1], least) < _top(groups[-2], least) + least:
-            last = groups.pop()
-            groups[-1] += last
-    return [_bottom(group, least) + place * least for group in groups for place in range(len(group))]
+def spread_out(heights: Sequence[float], tall: Sequence[float]) -> list[float]:
+    """Ascending heights moved apart by what their labels need, as little as goes, within [0, 1] where they fit.
+
+    Args:
+        heights: wanted middles of the labels.
+        tall: height of each label.
+    """
+    groups: list[_Touching] = []
+    for wanted, size in zip(heights, tall, strict=True):
+        groups.append(_Touching([wanted], [size]))
+        while len(groups) > 1 and groups[-1].low < groups[-2].high:
+            last, before = groups.pop(), groups.pop()
+            groups.append(_Touching(before.wanted + last.wanted, before.tall + last.tall))
+    return [middle for group in groups for middle in group.middles()]
+
+
+@dataclass(frozen=True)
+class _Touching:
+    """Labels on top of each other, as a block: its middles are as near as can be to what they want."""
+
+    wanted: list[float]
+    tall: list[float]
+
+    def offsets(self) -> list[float]:
+        """From the middle of the first label to that of each."""
+        steps = [(under + over) / 2 for under, over in itertools.pairwise(self.tall)]
+        return list(itertools.accumulate(steps, initial=0.0))
+
+    def middles(self) -> list[float]:
+        """Inside the panel, where the block is not taller than that."""
+        offsets = self.offsets()
+        first = fmean(want - offset for want, offset in zip(self.wanted, offsets, strict=True))
+        first = max(0.0, min(first, 1.0 - offsets[-1]))
+        return [first + offset for offset in offsets]
+
+    @property
+    def low(self) -> float:
+        return self.middles()[0] - self.tall[0] / 2
+
+    @property
+    def high(self) -> float:
+        return self.middles()[-1] + self.tall[-1] / 2
 
 
 def column_title(column: Column) -> str:
     """Task and encoder, and a warning where the rows are not all of the benchmark's."""
     mark = {Rows.WHOLE: "", Rows.PART: ", part of the rows", Rows.OTHER: ", STAND-IN"}[kind_of_rows(column)]
     return f"{column.task}, {column.backbone}{mark}"
-
-
-def _bottom(group: Sequence[float], least: float) -> float:
-    """Where a block of touching labels starts: centred on what they want, inside the panel."""
-    length = (len(group) - 1) * least
-    return max(0.0, min(sum(group) / len(group) - length / 2, 1.0 - length))
-
-
-def _top(group: Sequence[float], least: float) -> float:
-    return _bottom(group, least) + (len(group) - 1) * least
 
 
 def _leave_empty(axes: Axes) -> None:
