@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from retention.analysis.claims.claim import Claim, Finding, Verdict
 from retention.analysis.claims.cost import cost_claims
@@ -38,16 +38,16 @@ def all_claims() -> list[Claim]:
 
 
 def ledger(evidence: Evidence) -> str:
-    """The page: the count of verdicts, one table per topic, and what is no target.
+    """The page: verdicts counted by topic, one table per topic, and what is no target.
 
     The same records give the same text.
     """
     found = [(claim, list(claim.check(evidence)) or [Finding(Verdict.NOT_RUN)]) for claim in all_claims()]
-    topics = list(dict.fromkeys(claim.topic for claim, _ in found))
-    blocks = [_INTRODUCTION, _counts([findings for _, findings in found])]
-    for topic in topics:
-        rows = [row for claim, findings in found if claim.topic == topic for row in _rows(claim, findings)]
-        blocks.append(f"## {topic}\n\n" + "\n".join(_table(_HEADER, rows)) + "\n")
+    topics: dict[str, list[tuple[Claim, list[Finding]]]] = {}
+    for claim, findings in found:
+        topics.setdefault(claim.topic, []).append((claim, findings))
+    blocks = [_INTRODUCTION, _counts(topics)]
+    blocks += [f"## {topic}\n\n{_section(entries)}" for topic, entries in topics.items()]
     blocks.append(
         "## Not targets\n\nWhat the paper states but contradicts itself, or published results speak against.\n\n"
         + "\n".join(_table(("statement", "why it is no target"), FACTS))
@@ -56,14 +56,35 @@ def ledger(evidence: Evidence) -> str:
     return "\n".join(blocks)
 
 
-def _counts(findings: Sequence[Sequence[Finding]]) -> str:
-    tally = Counter(finding.verdict for group in findings for finding in group)
-    rows = [(verdict.value, str(tally[verdict])) for verdict in Verdict]
-    return "\n".join(aligned([("verdict", "lines"), *rows])) + "\n"
+def _counts(topics: Mapping[str, Sequence[tuple[Claim, Sequence[Finding]]]]) -> str:
+    rows = [("claims and settings", *(verdict.value for verdict in Verdict))]
+    totals: Counter[Verdict] = Counter()
+    for topic, entries in topics.items():
+        tally = Counter(finding.verdict for _, findings in entries for finding in findings)
+        totals += tally
+        rows.append((topic, *(str(tally[verdict]) for verdict in Verdict)))
+    rows.append(("all", *(str(totals[verdict]) for verdict in Verdict)))
+    return "\n".join(aligned(rows)) + "\n"
+
+
+def _section(entries: Sequence[tuple[Claim, Sequence[Finding]]]) -> str:
+    """A line for every claim and setting of which there is a record; claims without any are folded away below."""
+    rows = [row for claim, findings in entries for row in _rows(claim, findings)]
+    untouched = [f"{claim.text} ({claim.source})" for claim, findings in entries if not any(map(_told, findings))]
+    blocks = ["\n".join(_table(_HEADER, rows)) + "\n"] if rows else []
+    if untouched:
+        listed = "\n".join(f"- {claim}" for claim in untouched)
+        summary = f"<summary>Not yet run: {len(untouched)}</summary>"
+        blocks.append(f"<details>{summary}\n\n{listed}\n\n</details>\n")
+    return "\n".join(blocks)
+
+
+def _told(finding: Finding) -> bool:
+    return finding.verdict is not Verdict.NOT_RUN or bool(finding.records)
 
 
 def _rows(claim: Claim, findings: Sequence[Finding]) -> Iterator[tuple[str, ...]]:
-    for finding in findings:
+    for finding in filter(_told, findings):
         verdict = f"**{finding.verdict.value}**" if finding.verdict is not Verdict.NOT_RUN else finding.verdict.value
         yield claim.text, claim.source, verdict, finding.measured, finding.setting, cite(finding.records)
 
