@@ -74,7 +74,7 @@ def problems(start: Start, *typed: str) -> dict[str, str]:
         ("data.train_size=0", "task.data.train_size", "must be a whole number of at least 1 or null, got 0"),
         ("data.dir=somewhere", "task.data.dir", "must be null, keyword documents are generated; got 'somewhere'"),
         ("+task.module.pooling=max", "task.module.pooling", "must be one of cls, mean, attention, depth, got 'max'"),
-        ("+task.module.num_labels=7", "task.module.num_labels", "unknown key; known keys: dropout, pooling"),
+        ("+task.module.num_labels=7", "task.module.num_labels", "unknown key; known keys: dropout, pooling, protect"),
         ("backbone.attn_implementation=flash", "backbone.attn_implementation", "must be one of sdpa, eager, got"),
         ("backbone.model_type=brt", "backbone.model_type", "must be a family that transformers knows"),
         ("+backbone.fields.hiden_size=8", "backbone.fields.hiden_size", "modernbert has no such configuration field"),

@@ -135,7 +135,7 @@ def test_a_class_for_later_is_checked_now() -> None:
 def test_what_the_run_decides_is_no_setting_of_a_class_for_later() -> None:
     made = builder(module={"_target_": "retention.modules.ClassificationModule", "num_labels": 7})
     made.make_later("module")
-    assert found(made) == {"module.num_labels": "unknown key; known keys: dropout, pooling"}
+    assert found(made) == {"module.num_labels": "unknown key; known keys: dropout, pooling, protect"}
 
 
 def test_a_class_for_later_keeps_its_settings() -> None:

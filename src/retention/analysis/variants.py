@@ -13,6 +13,7 @@ _TOLD = frozenset({"retention.rho"})  # a column of its own; a dense model was a
 # Settings that came after the first records, and what runs before them did: such runs are not set apart.
 _ADDED: Mapping[str, Any] = {
     "place": "after_layer",
+    "task.module.protect": "special",
     "retention.relaxed": True,
     "retention.both_ways": False,
     "retention.beta_end": None,

@@ -82,6 +82,11 @@ class RetentionModule(pl.LightningModule):
         """Whether this head has a ``pooled`` state."""
         return type(self).pooled is not RetentionModule.pooled
 
+    def protected(self, batch: Batch) -> Tensor:
+        """The tokens that are never removed, [B, T] bool: those that the benchmark marks, unless a head needs less."""
+        marked: Tensor = batch["protected_mask"]
+        return marked
+
     @abstractmethod
     def task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Scalar loss of the task."""
@@ -140,7 +145,7 @@ class RetentionModule(pl.LightningModule):
     def encode(self, batch: Batch) -> Encoded:
         """Run the encoder with retention."""
         mask = batch["attention_mask"]
-        with self.retainer, self.retainer.protect(batch["protected_mask"]):
+        with self.retainer, self.retainer.protect(self.protected(batch)):
             output = self.encoder(**self.retainer.adapter.inputs(batch))
         states = output.last_hidden_state
         state = self.retainer.state

@@ -91,10 +91,29 @@ def test_depth_pooling_of_everything_is_the_mean(module_of: ModuleOf, batch_of: 
         torch.testing.assert_close(*found)
 
 
+@pytest.mark.parametrize("dropped", ["cut", "forward"])
+def test_special_tokens_compete_where_nothing_is_protected(dropped: str, module_of: ModuleOf, batch_of: Any) -> None:
+    policy = Truncate(rho=0.5, schedule=[0.6, 0.4], layers=[0, 1])
+    module, batch = module_of(policy, pooling="mean", protect="nothing", dropped=dropped).eval(), batch_of(10, 5)
+    module.encode(batch)
+    report = module.retainer.report
+    assert [report.kept[layer].tolist() for layer in (0, 1)] == [[6, 3], [4, 2]]
+    passed = report.depth((0, 1), 10)[0].tolist()
+    assert passed == [2, 2, 2, 2, 1, 1, 0, 0, 0, 0], "the last token, which is special, goes like any other"
+    guarded = module_of(policy, pooling="mean", dropped=dropped).eval()
+    guarded.encode(batch)
+    assert int(guarded.retainer.report.depth((0, 1), 10)[0, -1]) == 2
+
+
+def test_a_head_that_reads_a_special_token_needs_it(module_of: ModuleOf) -> None:
+    with pytest.raises(ConfigError, match="protect: must be special with pooling=cls"):
+        module_of(pooling="cls", protect="nothing")
+
+
 def test_the_head_refuses_bad_settings(module_of: ModuleOf) -> None:
     with pytest.raises(ConfigError) as caught:
-        module_of(pooling="max", dropout=1.0)
-    assert [problem.key for problem in caught.value.problems] == ["pooling", "dropout"]
+        module_of(pooling="max", dropout=1.0, protect="all")
+    assert [problem.key for problem in caught.value.problems] == ["protect", "pooling", "dropout"]
 
 
 def test_cut_returns_the_kept_tokens_alone(module_of: ModuleOf, batch_of: Any) -> None:
