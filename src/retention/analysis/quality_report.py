@@ -19,7 +19,7 @@ from retention.analysis.paper import (
     reported,
 )
 from retention.analysis.relation import interval, relate, signed
-from retention.analysis.rows import Rows, backbone_note, kind_of_rows, rows_note
+from retention.analysis.rows import backbone_note, rows_mark, rows_note
 from retention.analysis.runs import (
     DENSE,
     NOT_RUN,
@@ -119,11 +119,7 @@ def _section(
     notes = [rows_note(column), backbone_note(column, benchmark)]
     if benchmark.metrics[metric] != column.monitor:
         notes.append(f"In records: {benchmark.metrics[metric]}")
-    return Section(f"{caption}: {column.backbone}{_mark(column)}", header, tuple(rows), tuple(notes))
-
-
-def _mark(column: Column) -> str:
-    return {Rows.WHOLE: "", Rows.PART: ", part of the rows", Rows.OTHER: ", STAND-IN"}[kind_of_rows(column)]
+    return Section(f"{caption}: {column.backbone}{rows_mark(column)}", header, tuple(rows), tuple(notes))
 
 
 def _found(cells: Cells, column: Column, method: Method, rho: float) -> list[tuple[Column, Row]]:
@@ -215,7 +211,7 @@ def _overview(cells: Cells, rho: float) -> Section:
     places = list(_places(cells))
     header = ["method"]
     for benchmark, metric, column in places:
-        tail = f" [{column.backbone}{_mark(column)}]" if column is not None else ""
+        tail = f" [{column.backbone}{rows_mark(column)}]" if column is not None else ""
         header.append(f"{benchmark.title} {metric}{tail}")
     rows = [
         (method.title, *(_short(cells, method, rho, benchmark, metric, column) for benchmark, metric, column in places))

@@ -28,6 +28,11 @@ def kind_of_rows(column: Column) -> Rows:
     return Rows.WHOLE if whole else Rows.PART
 
 
+def rows_mark(column: Column) -> str:
+    """For titles: a warning where the rows are not all of the benchmark's, else nothing."""
+    return {Rows.WHOLE: "", Rows.PART: ", part of the rows", Rows.OTHER: ", STAND-IN"}[kind_of_rows(column)]
+
+
 def rows_note(column: Column) -> str:
     """One sentence for the notes of a table."""
     benchmark = benchmark_of(column.task)

@@ -42,9 +42,9 @@ def ledger(evidence: Evidence) -> str:
 
     The same records give the same text.
     """
-    found = [(claim, list(claim.check(evidence)) or [Finding(Verdict.NOT_RUN)]) for claim in all_claims()]
     topics: dict[str, list[tuple[Claim, list[Finding]]]] = {}
-    for claim, findings in found:
+    for claim in all_claims():
+        findings = list(claim.check(evidence)) or [Finding(Verdict.NOT_RUN)]
         topics.setdefault(claim.topic, []).append((claim, findings))
     blocks = [_INTRODUCTION, _counts(topics)]
     blocks += [f"## {topic}\n\n{_section(entries)}" for topic, entries in topics.items()]

@@ -7,14 +7,13 @@ import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from retention.analysis.drawing import GREY, RULE, STYLE
-from retention.analysis.rows import Rows, kind_of_rows
+from retention.analysis.rows import rows_mark
 from retention.analysis.runs import NOT_RUN, Column
 
 # Inches of a panel, and of its margins; the one to the right holds labels. Fixed, so that all panels are the same size.
@@ -101,50 +100,25 @@ def spread_out(heights: Sequence[float], tall: Sequence[float]) -> list[float]:
     """Ascending heights moved apart by what their labels need, as little as goes, within [0, 1] where they fit.
 
     Args:
-        heights: wanted middles of the labels.
+        heights: wanted middles of the labels, at least one.
         tall: height of each label.
     """
-    groups: list[_Touching] = []
-    for wanted, size in zip(heights, tall, strict=True):
-        groups.append(_Touching([wanted], [size]))
-        while len(groups) > 1 and groups[-1].low < groups[-2].high:
-            last, before = groups.pop(), groups.pop()
-            groups.append(_Touching(before.wanted + last.wanted, before.tall + last.tall))
-    return [middle for group in groups for middle in group.middles()]
-
-
-@dataclass(frozen=True)
-class _Touching:
-    """Labels on top of each other, as a block: its middles are as near as can be to what they want."""
-
-    wanted: list[float]
-    tall: list[float]
-
-    def offsets(self) -> list[float]:
-        """From the middle of the first label to that of each."""
-        steps = [(under + over) / 2 for under, over in itertools.pairwise(self.tall)]
-        return list(itertools.accumulate(steps, initial=0.0))
-
-    def middles(self) -> list[float]:
-        """Inside the panel, where the block is not taller than that."""
-        offsets = self.offsets()
-        first = fmean(want - offset for want, offset in zip(self.wanted, offsets, strict=True))
-        first = max(0.0, min(first, 1.0 - offsets[-1]))
-        return [first + offset for offset in offsets]
-
-    @property
-    def low(self) -> float:
-        return self.middles()[0] - self.tall[0] / 2
-
-    @property
-    def high(self) -> float:
-        return self.middles()[-1] + self.tall[-1] / 2
+    steps = [(under + over) / 2 for under, over in itertools.pairwise(tall)]
+    offsets = list(itertools.accumulate(steps, initial=0.0))  # of each middle, where all labels are stacked
+    blocks: list[tuple[float, int]] = []  # where the stack would start for labels that touch, and how many they are
+    for wanted, offset in zip(heights, offsets, strict=True):
+        start, count = wanted - offset, 1
+        while blocks and blocks[-1][0] > start:
+            other, more = blocks.pop()
+            start, count = (count * start + more * other) / (count + more), count + more
+        blocks.append((start, count))
+    starts = (max(0.0, min(start, 1.0 - offsets[-1])) for start, count in blocks for _ in range(count))
+    return [start + offset for start, offset in zip(starts, offsets, strict=True)]
 
 
 def column_title(column: Column) -> str:
     """Task and encoder, and a warning where the rows are not all of the benchmark's."""
-    mark = {Rows.WHOLE: "", Rows.PART: ", part of the rows", Rows.OTHER: ", STAND-IN"}[kind_of_rows(column)]
-    return f"{column.task}, {column.backbone}{mark}"
+    return f"{column.task}, {column.backbone}{rows_mark(column)}"
 
 
 def _leave_empty(axes: Axes) -> None:
