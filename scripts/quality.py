@@ -7,14 +7,20 @@ policies and shares see conf/sweep/dense.yaml.
 
     python scripts/quality.py sst2_small backbone.path=<folder> data.dir=<folder>
     python scripts/quality.py pubmed_small backbone.path=<folder> data.dir=<folder> --stage1 task.epochs=2
+    python scripts/quality.py sst2_small backbone.path=<folder> data.dir=<folder> --jobs 2   # on two cores, one each
+
+Small models use one core better than many: side by side, each run has its share of the cores, and what it prints is in
+outputs/quality/<experiment>/<run>.log.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +65,74 @@ def command(
     return [*words, f"retention.rho={job.rho}", f"init={teacher}", "distill.weight=0.9", f"record={record}"]
 
 
-def main() -> int:
+class Series:
+    """Runs jobs, several at once if asked to; stage 2 of a seed waits for its stage 1.
+
+    Args:
+        waiting: what is to be run, in order.
+        words: the command line of a job.
+        logs: folder of what jobs print where several run at once.
+        at_once: number of jobs that run side by side, >= 1; the cores are shared out among them.
+    """
+
+    def __init__(
+        self, waiting: Sequence[Job], *, words: Callable[[Job], list[str]], logs: Path, at_once: int = 1
+    ) -> None:
+        self._waiting = list(waiting)
+        self._words = words
+        self._logs = logs
+        self._at_once = at_once
+        self._running: dict[Job, subprocess.Popen[bytes]] = {}
+        self._untaught: set[int] = {job.seed for job in waiting if job.rho is None}  # seeds still without a dense model
+        self._failed = 0
+
+    def run(self) -> int:
+        """Run everything; returns the number of failed jobs."""
+        while self._waiting or self._running:
+            while len(self._running) < self._at_once and (job := self._ready()) is not None:
+                self._waiting.remove(job)
+                print(f"{job.name} ...", flush=True)
+                self._running[job] = self._start(job)
+            time.sleep(0.1)
+            for job, process in list(self._running.items()):
+                if process.poll() is not None:
+                    del self._running[job]
+                    self._end(job, process.returncode)
+        return self._failed
+
+    def _ready(self) -> Job | None:
+        """The first job whose dense model is there, or that trains one."""
+        return next((job for job in self._waiting if job.rho is None or job.seed not in self._untaught), None)
+
+    def _start(self, job: Job) -> subprocess.Popen[bytes]:
+        if self._at_once == 1:
+            return subprocess.Popen(self._words(job))
+        threads = str(max(1, len(os.sched_getaffinity(0)) // self._at_once))
+        self._logs.mkdir(parents=True, exist_ok=True)
+        with (self._logs / f"{job.name}.log").open("wb") as log:
+            environment = {**os.environ, "OMP_NUM_THREADS": threads}
+            return subprocess.Popen(self._words(job), stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+    def _end(self, job: Job, status: int) -> None:
+        if status:
+            self._failed += 1
+            where = "" if self._at_once == 1 else f"; see {self._logs / f'{job.name}.log'}"
+            print(f"{job.name}: failed with exit status {status}{where}", file=sys.stderr, flush=True)
+        elif self._at_once > 1:
+            print(f"{job.name}: done", flush=True)
+        if job.rho is None:
+            if status:
+                self._drop(job.seed)
+            self._untaught.discard(job.seed)
+
+    def _drop(self, seed: int) -> None:
+        """Give up what starts from a dense model that failed."""
+        for job in [job for job in self._waiting if job.seed == seed]:
+            self._waiting.remove(job)
+            print(f"{job.name}: skipped, its dense model failed", file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the series; returns the number of failed runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", help="name of a recipe in conf/experiment")
@@ -67,10 +140,13 @@ def main() -> int:
     parser.add_argument("--series", nargs="+", default=list(SERIES), help="policy:rho, for example adaptive:0.3")
     parser.add_argument("--stage1", nargs="+", default=[], help="settings of the dense model of stage 1 alone")
     parser.add_argument("--record", type=Path, help="default: results/quality/<experiment>.jsonl")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side (default: 1)")
     parser.add_argument("overrides", nargs="*", help="passed on to run.py")
-    arguments = parser.parse_intermixed_args()
+    arguments = parser.parse_intermixed_args(argv)
     if misplaced := [entry for entry in arguments.series if "=" in entry]:
         parser.error(f"{misplaced[0]}: settings go before --series and --seeds")
+    if arguments.jobs < 1:
+        parser.error(f"--jobs: must be 1 or more, got {arguments.jobs}")
     record = arguments.record or ROOT / "results" / "quality" / f"{arguments.experiment}.jsonl"
     folder = ROOT / "outputs" / "quality" / arguments.experiment
     done = {
@@ -78,22 +154,12 @@ def main() -> int:
     }
     wanted = [job for job in jobs(arguments.series, arguments.seeds) if (job.policy, job.rho, job.seed) not in done]
     needed = {job.seed for job in wanted if job.rho is not None}  # seeds of which something is left to do
-    failed = 0
-    stranded: set[int] = set()  # seeds without a dense model to start from
-    for job in (job for job in wanted if job.seed in needed):
-        if job.seed in stranded:
-            print(f"{job.name}: skipped, its dense model failed", file=sys.stderr, flush=True)
-            continue
-        print(f"{job.name} ...", flush=True)
-        status = subprocess.run(
-            command(job, arguments.experiment, folder, record, arguments.overrides, arguments.stage1)
-        ).returncode
-        if status:
-            failed += 1
-            if job.rho is None:
-                stranded.add(job.seed)
-            print(f"{job.name}: failed with exit status {status}", file=sys.stderr, flush=True)
-    return failed
+
+    def words(job: Job) -> list[str]:
+        return command(job, arguments.experiment, folder, record, arguments.overrides, arguments.stage1)
+
+    waiting = [job for job in wanted if job.seed in needed]
+    return Series(waiting, words=words, logs=folder, at_once=arguments.jobs).run()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 
 # where a run writes, what it runs on and its seed are no part of the method; what its rows are is told by ``data``
 _OUTSIDE = frozenset({"paths", "logger", "callbacks", "hydra", "mode", "trained_backbone"})
-_INCIDENTAL = frozenset({"seed", "dir", "dirpath", "save_dir", "accelerator", "devices", "num_workers"})
+_INCIDENTAL = frozenset({"seed", "dir", "dirpath", "save_dir", "accelerator", "devices", "precision", "num_workers"})
 _ROWS = frozenset({"source", "source_note", "local_note"})
 _TOLD = frozenset({"retention.rho"})  # a column of its own; a dense model was asked for any share and keeps everything
 # Settings that came after the first records, and what runs before them did: such runs are not set apart.

@@ -36,3 +36,8 @@ def test_a_tested_checkpoint_stands_with_the_runs_like_its_training() -> None:
     fitted = {"mode": "fit", "backbone": {"_target_": "Pretrained", "attention_dropout": 0.0}}
     tested = {"mode": "test", "backbone": {"_target_": "Saved"}, "trained_backbone": fitted["backbone"]}
     assert variants(configs(fitted, tested)) == ["", ""]
+
+
+def test_the_machines_precision_is_no_variant() -> None:
+    records = [{"config": {"trainer": {"precision": precision}}} for precision in ("32-true", "bf16-mixed")]
+    assert variants(records) == ["", ""]
