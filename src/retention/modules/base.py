@@ -14,12 +14,10 @@ from torch import Tensor, nn
 
 from retention.columns import as_rows
 from retention.engine import ForwardReport, Retainer
-from retention.errors import ConfigError, Problem
-from retention.modules.budget_sampling import KEEP_ALL
-from retention.modules.distillation import pooled_state_loss
 from retention.modules.encoded import Batch, Encoded
 from retention.modules.evaluation import Evaluation
 from retention.modules.freezing import frozen_parts
+from retention.modules.objective import Objective
 from retention.modules.optimization import restore_rng, rng_state
 from retention.modules.settings import TrainingSettings
 from retention.modules.teacher import Answer, Teacher
@@ -62,8 +60,7 @@ class RetentionModule(pl.LightningModule):
         self.last_report: ForwardReport | None = None
         self.last_predictions: Tensor | None = None
         self.last_answers: list[dict[str, Any]] = []
-        self._teacher: Teacher | None = None
-        self._slacks: list[Tensor] = []
+        self.objective = Objective(self)
         self._evaluation = Evaluation()
         self._rng: dict[str, Any] | None = None
 
@@ -180,10 +177,7 @@ class RetentionModule(pl.LightningModule):
         Raises:
             ConfigError: pooled states are to be learned, and this head has none.
         """
-        if self.settings.distill.states > 0 and not self.pools:
-            message = f"{type(self).__name__} reads every token and has no pooled state to learn; set it to 0"
-            raise ConfigError([Problem("distill.states", message)])
-        self._teacher = teacher
+        self.objective.learn_from(teacher)
 
     def setup(self, stage: str) -> None:
         if stage == "fit":  # before the optimiser is made and the model is wrapped for several ranks
@@ -198,8 +192,8 @@ class RetentionModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         self.train()  # from_pretrained returns models in evaluation mode and Lightning leaves them so
-        if self._teacher is not None:
-            self._teacher.to(self.device)
+        if (teacher := self.objective.teacher) is not None:
+            teacher.to(self.device)
 
     def on_train_start(self) -> None:
         if self._rng is not None:
@@ -209,80 +203,24 @@ class RetentionModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         progress = self.global_step / max(1, int(self.trainer.estimated_stepping_batches))
         self.policy.phase, self.policy.anneal = self.settings.phases.at(progress)
-        taught = self._ask_teacher(batch)
-        task_losses, losses = zip(*self._passes(batch, taught), strict=True)
-        task_loss = torch.stack(task_losses).mean()
-        loss = torch.stack(losses).mean() + self._idle_policy()
+        losses = self.objective.losses(batch, self.global_step)
+        loss = losses.total + self._idle_policy()
         size = len(batch["input_ids"])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
         self.log("retention/target_share", self.target_share, batch_size=size)
-        return {"loss": loss, "task_loss": task_loss.detach()}
-
-    def _passes(self, batch: Batch, taught: Answer | None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Task loss and loss of each pass of a step: one pass, or one for each budget that is drawn."""
-        budgets, answers = self._drawn_budgets(), None
-        if not budgets:
-            yield self._pass(batch, taught)[1:]
-        for rho in budgets:
-            with self.policy.serving(rho):
-                logits, *losses = self._pass(batch, taught, answers)
-            answers = logits.detach() if rho == KEEP_ALL else answers
-            yield losses[0], losses[1]
-
-    def _drawn_budgets(self) -> tuple[float, ...]:
-        """Budgets of this step's passes; empty for a single one: nothing is sampled, or no gate would act."""
-        sampled = self.settings.budgets.active and self.phase != "keep_all" and self.policy.layers
-        return self.settings.budgets.draw(self.global_step) if sampled else ()
-
-    def _pass(
-        self, batch: Batch, taught: Answer | None, in_place: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, task loss and loss of one pass; ``in_place`` are the logits of the step's keep-all pass."""
-        answer = self.answer(batch)
-        task_loss = self.task_loss(answer.logits, batch)
-        if taught is not None:
-            task_loss = self._with_teacher(task_loss, answer, taught, batch)
-        if in_place is not None:
-            near = self.distillation_loss(answer.logits, in_place, batch)
-            task_loss = self.settings.budgets.blend(task_loss, near)
-        return answer.logits, task_loss, task_loss + self._budget_loss(task_loss)
-
-    def _ask_teacher(self, batch: Batch) -> Answer | None:
-        """What the teacher says; guides the policy by the teacher's saliency on the way."""
-        if self._teacher is None:
-            return None
-        if self.settings.distill.saliency == 0.0 or not self.policy.scored:
-            return self._teacher.answer(batch)
-        answer, saliency = self._teacher.explain(batch, self.policy.scored)
-        self.policy.guide(saliency)
-        return answer
-
-    def _with_teacher(self, task_loss: Tensor, answer: Answer, taught: Answer, batch: Batch) -> Tensor:
-        settings = self.settings.distill
-        loss = settings.mix(task_loss, self.distillation_loss(answer.logits, taught.logits, batch))
-        if settings.states > 0:
-            loss = loss + settings.states * pooled_state_loss(cast(Tensor, answer.pooled), cast(Tensor, taught.pooled))
-        return loss + settings.saliency * self.policy.guidance_loss().to(loss)
-
-    def _budget_loss(self, task_loss: Tensor) -> Tensor:
-        if not self.policy.constrained or self.phase == "keep_all":
-            return task_loss.new_zeros(())
-        self._slacks.append(self.policy.budget_slack().detach())
-        return self.policy.budget_loss()
+        return {"loss": loss, "task_loss": losses.task.detach()}
 
     def _idle_policy(self) -> Tensor | float:
         """0, with a zero gradient for what the policy learns: several ranks must agree on the parameters in use."""
         return 0.0 * sum(parameter.sum() for parameter in self.policy.parameters())
 
     def on_train_epoch_end(self) -> None:
-        if self._teacher is not None:
-            self._teacher.save()
+        if (teacher := self.objective.teacher) is not None:
+            teacher.save()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        if self._slacks:  # once per optimiser step, over all micro-batches and ranks
-            slack = torch.stack(self._slacks).mean(0)
-            self._slacks.clear()
+        if (slack := self.objective.take_slack()) is not None:  # once per step, over all micro-batches and ranks
             gathered = cast(Tensor, self.all_gather(slack)).reshape(-1, slack.shape[0])
             self.policy.step_dual(gathered.mean(0))
 
