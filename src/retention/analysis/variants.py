@@ -19,6 +19,7 @@ _ADDED: Mapping[str, Any] = {
     "retention.beta_end": None,
     "retention.acts_on": "attention",
     "retention.carry": False,
+    "retention.calibrate": False,
     "distill.states": 0.0,
     "backbone.gradient_checkpointing": False,
     "backbone.hidden_dropout": None,

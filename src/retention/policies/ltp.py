@@ -20,7 +20,8 @@ class LTP(Pressured):
     """Keeps the tokens whose received attention reaches a threshold learned for each layer.
 
     Training needs: a soft stage, in which a token is gated by sigmoid((attention - threshold) / temperature), then a
-    hard stage with frozen thresholds, which is the removal phase here. The count follows the text.
+    hard stage with frozen thresholds, which is the removal phase here; only their common level moves, to meet the
+    budget. The count follows the text.
 
     Differs from the paper: the weight of the pressure on kept tokens comes from a dual, so that a share can be asked
     for, instead of from a search; attention is summed, not averaged, over the queries, so that 1 is the average token
@@ -30,7 +31,7 @@ class LTP(Pressured):
     Args:
         temperature: of the soft stage, > 0, in units of the average token's attention.
         rate: thresholds learn at rate x ``policy_lr``, > 0.
-        eta, augmented, strict: see ``Pressured``.
+        eta, augmented, strict, calibrate: see ``Pressured``.
         others: see ``RetentionPolicy``.
 
     Raises:
@@ -57,7 +58,7 @@ class LTP(Pressured):
     @property
     def thresholds(self) -> Tensor:
         """[G], in units of the average token's attention."""
-        return self.rate * self.raw_thresholds
+        return self.rate * self.raw_thresholds + self.temperature * self.level
 
     def score(self, view: LayerView) -> Tensor:
         return observed(view.received_attention)

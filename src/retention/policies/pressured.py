@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retention.engine.gate import LayerView
+from retention.engine.gate import Decision, LayerView
 from retention.engine.report import ForwardReport
 from retention.policies.priced import Priced
+
+_GAIN = 0.5  # by how many temperatures the level moves in a step, per unit of slack
 
 
 class Pressured(Priced):
@@ -18,7 +20,12 @@ class Pressured(Priced):
     One multiplier for all gates: the method itself finds out where tokens can be spared. What is kept follows the text,
     so rho is met on average over the training texts, at best.
 
+    Soft gates and draws with noise keep another share than the decisions that come out of them. So that methods can be
+    compared at equal budgets, the ``level`` that decisions are made at follows the share that is really kept, through
+    the removal phase and for all gates alike; it is saved with the weights.
+
     Args:
+        calibrate: whether the level moves; without it the methods decide as their papers do, and spend what they spend.
         strict: whether exactly the budget's count is kept at test time and in the removal phase, by rank, instead of
             what the method decides.
         rho: share that is kept on average over gates and texts.
@@ -30,9 +37,13 @@ class Pressured(Priced):
         ConfigError: a setting is out of range.
     """
 
-    def __init__(self, *, strict: bool = False, **settings: Any) -> None:
+    level: Tensor
+
+    def __init__(self, *, strict: bool = False, calibrate: bool = True, **settings: Any) -> None:
         super().__init__(**settings)
         self.strict = strict
+        self.calibrate = calibrate
+        self.register_buffer("level", torch.zeros(()))  # in units of the method's temperature
         self._shares: dict[int, Tensor] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -46,6 +57,18 @@ class Pressured(Priced):
     def account(self, view: LayerView, kept: Tensor) -> None:
         """Note how many tokens a gate keeps, [B] float, differentiable in what the policy learns."""
         self._shares[view.layer_idx] = (kept / view.lengths).mean()
+
+    def remove(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
+        keep_mask = self.select(gate, scores, view)
+        if self.training:
+            self.account(view, keep_mask.sum(1).float())
+        return Decision(keep_mask=keep_mask)
+
+    def step_dual(self, slack: Tensor) -> None:
+        """Moves the price, and in the removal phase the level too."""
+        super().step_dual(slack)
+        if self.calibrate and not self.strict and self.phase == "removal":
+            self.level += _GAIN * slack[0].to(self.level)
 
     @property
     def exact(self) -> bool:

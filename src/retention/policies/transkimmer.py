@@ -23,13 +23,14 @@ class Transkimmer(Pressured):
     The count follows the text. ``dropped=forward`` hands skimmed states to the head, as the paper does.
 
     Differs from the paper: the weight of the skim loss comes from a dual, so that a share can be asked for; the kept
-    share is one of real tokens, not of the padded length; attention is normalised over the tokens that are left; and
-    noise ends with the soft phase, where the public code draws even at test time.
+    share is one of real tokens, not of the padded length; attention is normalised over the tokens that are left;
+    noise ends with the soft phase, where the public code draws even at test time; and then the level of all decisions
+    is moved until the share is met.
 
     Args:
         temperature: of the Gumbel-softmax, > 0.
         keep_bias: initial logit of keeping; positive starts near "keep all" (10 in the paper, for longer training).
-        eta, augmented, strict: see ``Pressured``.
+        eta, augmented, strict, calibrate: see ``Pressured``.
         others: see ``RetentionPolicy``.
 
     Raises:
@@ -55,7 +56,7 @@ class Transkimmer(Pressured):
 
     def score(self, view: LayerView) -> Tensor:
         scores: Tensor = self.predictors[str(view.layer_idx)](view.hidden_states)
-        return scores.float()
+        return scores.float() - self.temperature * self.level
 
     def remove(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
         if not self.training:

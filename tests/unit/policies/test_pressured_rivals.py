@@ -51,9 +51,11 @@ def test_ltp_keeps_what_reaches_the_threshold(built: Any, make_view: Any, ask: A
 
 
 def test_ltp_freezes_its_thresholds_in_the_hard_stage(built: Any, make_view: Any, ask: Any) -> None:
-    policy = trained(built, LTP(rho=0.4), "removal")
-    assert ask(policy, attended(make_view)).log_gates is None
-    assert policy.budget_slack().tolist() == [0.0] and not policy.budget_loss().requires_grad
+    policy, view = trained(built, LTP(rho=0.4), "removal"), attended(make_view)
+    decision = ask(policy, view)
+    assert decision.log_gates is None and not policy.budget_loss().requires_grad
+    kept = decision.keep_mask.sum(1) / view.lengths
+    torch.testing.assert_close(policy.budget_slack(), (kept.mean() - 0.4).unsqueeze(0))
 
 
 @pytest.mark.parametrize("kind", [LTP, Transkimmer, InforCoef])
@@ -73,6 +75,45 @@ def test_pressure_brings_the_kept_share_to_the_one_asked(kind: Any, built: Any, 
         slacks.append(slack.item())
     assert first > 0.25 and abs(sum(slacks[-20:]) / 20) < 0.08
     assert set(policy.price()) == {0, 1, 2} and policy.price()[0] > 0
+
+
+@pytest.mark.parametrize("kind", [LTP, Transkimmer, InforCoef])
+@pytest.mark.parametrize("start", [-5.0, 5.0])
+def test_the_level_brings_decisions_to_the_share_asked(
+    start: float, kind: Any, built: Any, make_view: Any, ask: Any
+) -> None:
+    policy, view = trained(built, kind(rho=0.4), "removal"), attended(make_view, (40, 30))
+    with torch.no_grad():
+        if kind is LTP:
+            policy.raw_thresholds.fill_(0.2)
+        else:  # tokens that differ, as those of a trained predictor do
+            policy.predictors["0"].out.weight.mul_(20.0)
+    policy.level.fill_(start)  # where nearly all or next to nothing is kept
+    for _ in range(200):
+        ask(policy, view)
+        policy.step_dual(policy.budget_slack().detach())
+    assert abs(policy.budget_slack().item()) < 0.05
+    assert (ask(policy.eval(), view).keep_mask.sum(1) / view.lengths).mean().item() == pytest.approx(0.4, abs=0.05)
+
+
+@pytest.mark.parametrize("kind", [LTP, Transkimmer])
+def test_the_level_stays_where_nothing_asks_for_it(kind: Any, built: Any) -> None:
+    for policy, phase in (
+        (kind(rho=0.4), "soft"),
+        (kind(rho=0.4, calibrate=False), "removal"),
+        (kind(rho=0.4, strict=True), "removal"),
+    ):
+        made = trained(built, policy, phase)
+        made.step_dual(torch.tensor([0.3]))
+        assert made.level == 0
+
+
+def test_the_level_is_saved(built: Any) -> None:
+    policy = trained(built, LTP(rho=0.4), "removal")
+    policy.step_dual(torch.tensor([0.3]))
+    again = built(LTP(rho=0.4))
+    again.load_state_dict(policy.state_dict())
+    assert again.level == policy.level > 0
 
 
 @pytest.mark.parametrize("kind", [LTP, Transkimmer])
