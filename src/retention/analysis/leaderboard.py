@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, median
 
 from retention.analysis.relation import interval, relate, signed
 from retention.analysis.rows import rows_note
@@ -28,6 +28,7 @@ _HEADER = (
     *("policy", "rho", "rank", "quality", "seeds", "kept", "FLOPs", "vs dense", "95 %", "share of dense"),
     "measured speed-up",
 )
+_SPARE = 1.05  # how much more than the median of its budget a policy may spend and still be ranked
 
 
 def leaderboard(cells: Cells, speeds: Sequence[Record]) -> Report:
@@ -39,7 +40,8 @@ def leaderboard(cells: Cells, speeds: Sequence[Record]) -> Report:
         legend=(
             "Headline metric in points: mean ± standard deviation over seeds.",
             "The difference to dense is taken seed by seed, with its 95 % interval where two seeds or more have both;",
-            "dense with several settings is its best.",
+            "dense with several settings is its best. A policy that spends over 5 % more FLOPs than the median of its",
+            "budget is over it, and has no rank.",
             "The speed-up stands where a measurement has the same policy, settings, share, encoder, place of removal",
             "and length.",
         ),
@@ -57,10 +59,14 @@ def _section(cells: Cells, column: Column, speeds: Sequence[Record]) -> Section:
             (row for row in rows_of(cells, column, rho=rho) if row.policy != DENSE),
             key=lambda row: (-_mean(cells[row, column]), row.order()),
         )
-        means = [_mean(cells[row, column]) for row in ranked]
-        for row, mean in zip(ranked, means, strict=True):
-            rank = str(means.index(mean) + 1)  # equals share a rank
-            body.append(_line(row, rank, cells[row, column], base, column, speeds))
+        spent = {row: _flops(cells[row, column]) for row in ranked}
+        limit = _SPARE * median(spent.values())
+        means = [_mean(cells[row, column]) for row in ranked if spent[row] <= limit]
+        for row in ranked:
+            records = cells[row, column]
+            # equals share a rank
+            rank = str(means.index(_mean(records)) + 1) if spent[row] <= limit else "over budget"
+            body.append(_line(row, rank, records, base, column, speeds))
     caption = f"{column.task}, {column.monitor}, {column.backbone}"
     return Section(caption, _HEADER, tuple(body), (rows_note(column),))
 
@@ -95,6 +101,10 @@ def _line(
 
 def _speed(record: Record) -> str:
     return f"{turns(record)} on {record['device']}, batch {record['batch']}"
+
+
+def _flops(records: Sequence[Record]) -> float:
+    return mean_known(record["flops_share"] for record in records) or 0.0
 
 
 def _mean(records: Sequence[Record]) -> float:

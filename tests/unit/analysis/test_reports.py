@@ -155,6 +155,21 @@ def test_equals_share_a_rank(quality: Make) -> None:
     assert ranks == {"h2o": "1", "adaptive": "2", "truncate": "2", "random": "4"}
 
 
+def test_who_spends_more_than_the_others_has_no_rank(quality: Make) -> None:
+    spent = {"ltp": 0.50, "adaptive": 0.423, "random": 0.418, "transkimmer": 0.380}
+    records = tuple(
+        quality(policy, 0.3, 0.9 - place / 10, flops_share=share) for place, (policy, share) in enumerate(spent.items())
+    )
+    section = leaderboard(Evidence(records).runs, []).sections[0]
+    rows = [dict(zip(section.header, row, strict=True)) for row in section.rows]
+    assert [(row["policy"], row["rank"]) for row in rows] == [
+        ("ltp", "over budget"),
+        ("adaptive", "1"),
+        ("random", "2"),
+        ("transkimmer", "3"),
+    ]
+
+
 def test_one_report_reads_the_same_in_three_formats() -> None:
     section = Section("50 % & more", ("name", "a|b"), (("x_1", "± 2"),), ("a note",))
     report = Report("demo", "Demo", ("How to read.",), (section,))
