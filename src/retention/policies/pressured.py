@@ -18,7 +18,8 @@ class Pressured(Priced):
     """Base: a subclass tells ``account`` what share each gate keeps; the mean over gates is pressed towards rho.
 
     One multiplier for all gates: the method itself finds out where tokens can be spared. What is kept follows the text,
-    so rho is met on average over the training texts, at best.
+    so rho is met on average over the training texts, at best. What is asked for on average is what a policy with an
+    exact budget spends on the same texts: protected tokens stay in it too, and of short texts they are a large part.
 
     Soft gates and draws with noise keep another share than the decisions that come out of them. So that methods can be
     compared at equal budgets, the ``level`` that decisions are made at follows the share that is really kept, through
@@ -44,19 +45,21 @@ class Pressured(Priced):
         self.strict = strict
         self.calibrate = calibrate
         self.register_buffer("level", torch.zeros(()))  # in units of the method's temperature
-        self._shares: dict[int, Tensor] = {}
+        self._excess: dict[int, Tensor] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies leave out the last forward pass: tensors of a graph cannot be copied."""
-        return {**self.__dict__, "_shares": {}}
+        return {**self.__dict__, "_excess": {}}
 
     def begin(self, report: ForwardReport) -> None:
         super().begin(report)
-        self._shares = {}
+        self._excess = {}
 
     def account(self, view: LayerView, kept: Tensor) -> None:
         """Note how many tokens a gate keeps, [B] float, differentiable in what the policy learns."""
-        self._shares[view.layer_idx] = (kept / view.lengths).mean()
+        target = self.budget.targets(view.lengths, self.current_anneal)[self.layers.index(view.layer_idx)]
+        asked = torch.maximum(target, view.protected.sum(1))
+        self._excess[view.layer_idx] = ((kept - asked) / view.lengths).mean()
 
     def remove(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
         keep_mask = self.select(gate, scores, view)
@@ -76,7 +79,6 @@ class Pressured(Priced):
 
     def budget_slack(self) -> Tensor:
         """(mean kept share - share asked for now) of the last pass, [1]; 0 where nothing was accounted for."""
-        if not self._shares:
+        if not self._excess:
             return self.pressure.multipliers.new_zeros(1)
-        asked = 1.0 - self.current_anneal * (1.0 - self.rho)
-        return (torch.stack(list(self._shares.values())).mean() - asked).unsqueeze(0)
+        return torch.stack(list(self._excess.values())).mean().unsqueeze(0)

@@ -28,7 +28,7 @@ def trained(built: Any, policy: Any, phase: str) -> Any:
 
 
 def test_ltp_gates_softly_by_the_distance_to_the_threshold(built: Any, make_view: Any, ask: Any) -> None:
-    policy, view = trained(built, LTP(rho=0.4, rate=1.0), "soft"), attended(make_view)
+    policy, view = trained(built, LTP(rho=0.4, rate=1.0, schedule="flat"), "soft"), attended(make_view)
     with torch.no_grad():
         policy.raw_thresholds.fill_(0.9)
     decision = ask(policy, view)
@@ -51,7 +51,7 @@ def test_ltp_keeps_what_reaches_the_threshold(built: Any, make_view: Any, ask: A
 
 
 def test_ltp_freezes_its_thresholds_in_the_hard_stage(built: Any, make_view: Any, ask: Any) -> None:
-    policy, view = trained(built, LTP(rho=0.4), "removal"), attended(make_view)
+    policy, view = trained(built, LTP(rho=0.4, schedule="flat"), "removal"), attended(make_view)
     decision = ask(policy, view)
     assert decision.log_gates is None and not policy.budget_loss().requires_grad
     kept = decision.keep_mask.sum(1) / view.lengths
@@ -61,7 +61,7 @@ def test_ltp_freezes_its_thresholds_in_the_hard_stage(built: Any, make_view: Any
 @pytest.mark.parametrize("kind", [LTP, Transkimmer, InforCoef])
 def test_pressure_brings_the_kept_share_to_the_one_asked(kind: Any, built: Any, make_view: Any, ask: Any) -> None:
     torch.manual_seed(0)
-    policy, view = trained(built, kind(rho=0.4), "soft"), attended(make_view, (40, 30))
+    policy, view = trained(built, kind(rho=0.4, schedule="flat"), "soft"), attended(make_view, (40, 30))
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-2)
     first, slacks = None, []
     for _ in range(150):
@@ -82,7 +82,7 @@ def test_pressure_brings_the_kept_share_to_the_one_asked(kind: Any, built: Any, 
 def test_the_level_brings_decisions_to_the_share_asked(
     start: float, kind: Any, built: Any, make_view: Any, ask: Any
 ) -> None:
-    policy, view = trained(built, kind(rho=0.4), "removal"), attended(make_view, (40, 30))
+    policy, view = trained(built, kind(rho=0.4, schedule="flat"), "removal"), attended(make_view, (40, 30))
     with torch.no_grad():
         if kind is LTP:
             policy.raw_thresholds.fill_(0.2)
@@ -123,7 +123,7 @@ def test_strict_keeps_exactly_the_budget(kind: Any, built: Any, make_view: Any, 
 
 
 def test_transkimmer_draws_in_the_soft_phase_only(built: Any, make_view: Any, ask: Any) -> None:
-    policy, view = trained(built, Transkimmer(rho=0.4, keep_bias=0.0), "soft"), make_view((40, 40))
+    policy, view = trained(built, Transkimmer(rho=0.4, keep_bias=0.0, schedule="flat"), "soft"), make_view((40, 40))
     assert not torch.equal(ask(policy, view).keep_mask, ask(policy, view).keep_mask)
     policy.phase = "removal"
     hard = ask(policy, view)
@@ -142,7 +142,7 @@ def test_transkimmer_starts_near_keeping_everything(built: Any, make_view: Any, 
 def test_transkimmers_gates_are_open_and_carry_the_gradient_of_the_decision(
     phase: str, built: Any, make_view: Any, ask: Any
 ) -> None:
-    policy, view = trained(built, Transkimmer(rho=0.4, keep_bias=0.0), phase), make_view((20, 13))
+    policy, view = trained(built, Transkimmer(rho=0.4, keep_bias=0.0, schedule="flat"), phase), make_view((20, 13))
     decision = ask(policy, view)
     assert (decision.log_gates == 0).all()
     kept = decision.keep_mask.float().sum(1)
@@ -181,3 +181,12 @@ def test_all_bad_settings_at_once() -> None:
     assert [problem.key for problem in caught.value.problems] == ["norm", "temperature", "eta", "rho"]
     with pytest.raises(ConfigError, match="temperature: must be > 0"):
         LTP(rho=0.3, temperature=-1.0)
+
+
+def test_short_texts_are_asked_for_what_an_exact_budget_spends_on_them(built: Any, make_view: Any, ask: Any) -> None:
+    protected = torch.zeros(2, 20, dtype=torch.bool)
+    protected[0, :2] = protected[1, :6] = True  # 6 of 13 tokens cannot go, where 4 are asked for
+    view = attended(make_view, protected=protected)
+    strict = trained(built, LTP(rho=0.3, schedule="flat", strict=True), "removal")
+    assert ask(strict, view).keep_mask.sum(1).tolist() == [6, 6]
+    assert abs(strict.budget_slack().item()) < 0.01
