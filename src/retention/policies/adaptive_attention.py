@@ -39,7 +39,8 @@ class AdaptiveAttention(Adaptive):
 
     def score(self, view: LayerView) -> Tensor:
         received = observed(view.received_attention).detach().float().clamp_min(_LEAST)
-        return super().score(view) + self.attention_weights[str(view.layer_idx)] * received.log()
+        weight: Tensor = self.attention_weights[str(view.layer_idx)]
+        return super().score(view) + weight * received.log()
 
     def scorer_macs(self) -> dict[int, int]:
         return {layer: macs + 1 for layer, macs in super().scorer_macs().items()}
