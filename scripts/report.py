@@ -2,6 +2,7 @@
 
     python scripts/report.py table1 table2 figure2
     python scripts/report.py leaderboard --records outputs/sweeps/leaderboard/records.jsonl
+    python scripts/report.py pareto --task sst2
 
 Reads the committed records of results/quality, results/sweeps and results/speed, and those of --records besides. Tables
 are written as Markdown, CSV and LaTeX, figures as PNG and SVG, the ledger to docs/claims.md; ``quality`` prints the
@@ -56,12 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("wanted", nargs="+", choices=NAMES, metavar="REPORT", help=", ".join(NAMES))
     words.add_argument("--records", nargs="+", type=Path, default=[], help="more files of records, such as local runs")
+    words.add_argument("--task", nargs="+", default=[], help="only the runs of these tasks, for example sst2 imdb")
     words.add_argument("--out", type=Path, help="folder (default: outputs/report; docs for the ledger)")
     chosen = words.parse_args(argv)
     try:
-        if "claims" in chosen.wanted and chosen.records and chosen.out is None:
-            raise DataError("docs/claims.md holds committed records alone; give --out to see other records in a ledger")
+        if "claims" in chosen.wanted and (chosen.records or chosen.task) and chosen.out is None:
+            message = "docs/claims.md holds all committed records and these alone; give --out to see a ledger of others"
+            raise DataError(message)
         evidence = read_evidence([*committed_files(ROOT), *chosen.records], ROOT)
+        if chosen.task:
+            evidence = evidence.of_tasks(chosen.task)
         for name in dict.fromkeys(part for word in chosen.wanted for part in GROUPS.get(word, (word,))):
             for path in _make(name, evidence, chosen.out):
                 print(os.path.relpath(path))

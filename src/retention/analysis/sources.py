@@ -14,6 +14,7 @@ from typing import Any
 
 from retention.analysis.paper import KNOBS
 from retention.analysis.runs import Cells, Record, sort_runs
+from retention.errors import DataError
 from retention.records import read_numbered
 
 FOLDERS = ("quality", "sweeps", "speed")
@@ -34,6 +35,19 @@ class Evidence:
     def speeds(self) -> tuple[Record, ...]:
         """Speed records with the default beta, gamma and zeta."""
         return tuple(record for record in self.records if record["kind"] == "speed" and not _turned(record))
+
+    def of_tasks(self, tasks: Sequence[str]) -> Evidence:
+        """Without the runs of other tasks; measurements of speed belong to none and stay.
+
+        Raises:
+            DataError: there is no run of one of the tasks.
+        """
+        known = {record["task"] for record in self.records if record["kind"] == "quality"}
+        if unknown := sorted(set(tasks) - known):
+            raise DataError(
+                f"--task: no record of {', '.join(unknown)}; there are {', '.join(sorted(known)) or 'none'}"
+            )
+        return Evidence(tuple(record for record in self.records if record.get("task", tasks[0]) in tasks))
 
 
 def committed_files(root: Path) -> list[Path]:

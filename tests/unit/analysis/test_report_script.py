@@ -34,12 +34,21 @@ def test_local_records_stand_beside_the_committed(
     assert "sst2, accuracy, mine" in shown and "sst2, accuracy, minilm" in shown
 
 
-def test_the_committed_ledger_takes_no_local_records(
+def test_the_committed_ledger_takes_no_local_records_and_no_choice(
     report: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "own.jsonl").write_text("")
-    assert report(["claims", "--records", str(tmp_path / "own.jsonl")]) == 2
-    assert "committed records alone; give --out" in capsys.readouterr().err
+    for words in (["--records", str(tmp_path / "own.jsonl")], ["--task", "sst2"]):
+        assert report(["claims", *words]) == 2
+        assert "committed records and these alone; give --out" in capsys.readouterr().err
+
+
+def test_tasks_can_be_chosen(report: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(["leaderboard", "--task", "imdb", "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "imdb, accuracy" in shown and "sst2" not in shown
+    assert report(["leaderboard", "--task", "imbd", "--out", str(tmp_path)]) == 2
+    assert "--task: no record of imbd; there are arxiv" in capsys.readouterr().err
 
 
 def test_a_broken_line_is_named(report: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
