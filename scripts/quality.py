@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from retention.provenance import usable_cores
 from retention.records import read_records
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,7 +108,7 @@ class Series:
     def _start(self, job: Job) -> subprocess.Popen[bytes]:
         if self._at_once == 1:
             return subprocess.Popen(self._words(job))
-        threads = str(max(1, len(os.sched_getaffinity(0)) // self._at_once))
+        threads = str(max(1, usable_cores() // self._at_once))
         self._logs.mkdir(parents=True, exist_ok=True)
         with (self._logs / f"{job.name}.log").open("wb") as log:
             environment = {**os.environ, "OMP_NUM_THREADS": threads}

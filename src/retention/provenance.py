@@ -78,13 +78,17 @@ def versions() -> dict[str, str | None]:
     return found
 
 
+def usable_cores() -> int:
+    """Cores that this process may use, where the system tells; else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine() -> dict[str, Any]:
     """The machine without its name: processor, cores this process may use, memory, GPU (None without one), system."""
     ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": _cpu_model(),
-        "cores": cores,
+        "cores": usable_cores(),
         "ram_gib": round(ram / 2**30, 1),
         "gpu": _gpu_name(),
         "platform": platform.platform(),
