@@ -1,10 +1,11 @@
-"""All policies of a task beside each other, best first within each budget."""
+"""All policies of a task beside each other, best first within each budget; ablations of ours are left to Table 3."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean, median
 
+from retention.analysis.paper import ABLATED
 from retention.analysis.relation import interval, relate, signed
 from retention.analysis.rows import rows_note
 from retention.analysis.runs import (
@@ -41,7 +42,7 @@ def leaderboard(cells: Cells, speeds: Sequence[Record]) -> Report:
             "Headline metric in points: mean ± standard deviation over seeds.",
             "The difference to dense is taken seed by seed, with its 95 % interval where two seeds or more have both;",
             "dense with several settings is its best. A policy that spends over 5 % more FLOPs than the median of its",
-            "budget is over it, and has no rank.",
+            "budget is over it, and has no rank. The ablations of Table 3 stand there alone.",
             "The speed-up stands where a measurement has the same policy, settings, share, encoder, place of removal",
             "and length.",
         ),
@@ -52,11 +53,12 @@ def leaderboard(cells: Cells, speeds: Sequence[Record]) -> Report:
 def _section(cells: Cells, column: Column, speeds: Sequence[Record]) -> Section:
     dense = best_dense(cells, column)
     base = [] if dense is None else cells[dense, column]
-    rows = [row for row in rows_of(cells, column) if row.policy == DENSE]
+    rows = rows_of(cells, column, DENSE)
     body = [_line(row, "-", cells[row, column], [] if row == dense else base, column, speeds) for row in rows]
-    for rho in sorted({row.rho for row in rows_of(cells, column) if row.policy != DENSE}, reverse=True):
+    rivals = [row for row in rows_of(cells, column) if row.policy not in {DENSE, *ABLATED}]
+    for rho in sorted({row.rho for row in rivals}, reverse=True):
         ranked = sorted(
-            (row for row in rows_of(cells, column, rho=rho) if row.policy != DENSE),
+            (row for row in rivals if row.rho == rho),
             key=lambda row: (-_mean(cells[row, column]), row.order()),
         )
         spent = {row: _flops(cells[row, column]) for row in ranked}

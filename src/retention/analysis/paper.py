@@ -85,6 +85,7 @@ ABLATIONS = (
     Method("fixed lambda", "adaptive_fixed_lambda"),
     Method("threshold pruning", "threshold"),
 )
+ABLATED = frozenset(method.policy for method in ABLATIONS)  # policies that stand in Table 3 alone
 
 # columns of the figures below: (task, metric as the paper calls it)
 _COLUMNS = tuple((benchmark.task, metric) for benchmark in BENCHMARKS for metric in benchmark.metrics)

@@ -55,6 +55,11 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**_ADDED, **_flat(config if trained is None else {**config, "backbone": trained}, "")}
 
 
+def training(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are not the policy's own: equal for two policies that were trained alike."""
+    return {key: value for key, value in settings(config).items() if not key.startswith("retention.")}
+
+
 def word(value: Any) -> str:
     """A setting's value as it is told apart and shown."""
     return "null" if value is None else str(value)

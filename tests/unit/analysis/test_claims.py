@@ -86,6 +86,15 @@ def test_the_sign_of_an_ablation(quality: Make, ablated: tuple[float, ...], verd
     assert finding(claim("SST-2 accuracy at 50 %", "threshold pruning"), records).verdict is verdict
 
 
+def test_an_ablation_is_held_against_runs_that_were_trained_alike(quality: Make) -> None:
+    policy = {"_target_": "x.adaptive", "beta": 0.66, "gamma": -0.1, "zeta": 1.1}
+    sampled = {"place": "after_layer", "budgets": {"sampled": 1}, "retention": policy}
+    own = [*series(quality, "adaptive", 0.5, DENSE), *series(quality, "adaptive", 0.5, DENSE, config=sampled)]
+    other = series(quality, "threshold", 0.5, (0.80, 0.81, 0.82))
+    found = finding(claim("SST-2 accuracy at 50 %", "threshold pruning"), [*own, *other])
+    assert "sampled=0" in found.setting and found.verdict is Verdict.REPRODUCED
+
+
 def test_where_the_paper_has_the_ablation_ahead_the_sign_turns(quality: Make) -> None:
     metrics = [{"metrics": {"extractive_em": value, "answer_f1": 0.5}} for value in (0.5, 0.6)]
     qasper = {"task": "qasper", "monitor": "answer_f1"}

@@ -185,3 +185,11 @@ def test_sections_of_one_report_share_a_header() -> None:
     sections = (Section("a", ("x",), ()), Section("b", ("y",), ()))
     with pytest.raises(ValueError, match="share one header"):
         Report("demo", "Demo", (), sections)
+
+
+def test_ablations_are_no_rivals_and_do_not_move_the_budget(quality: Make) -> None:
+    spent = {"adaptive": 0.42, "ltp": 0.45, "threshold": 0.50, "adaptive_joint": 0.50}
+    records = tuple(quality(policy, 0.3, 0.9, flops_share=share) for policy, share in spent.items())
+    section = leaderboard(Evidence(records).runs, []).sections[0]
+    ranks = {row[0]: row[2] for row in section.rows}
+    assert ranks == {"adaptive": "1", "ltp": "1"}

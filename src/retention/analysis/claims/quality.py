@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from retention.analysis.claims.claim import Claim, Finding, Verdict, at_least
 from retention.analysis.depth_report import kept_by_layer
@@ -14,6 +15,7 @@ from retention.analysis.relation import Relation, interval, relate
 from retention.analysis.rows import Rows, kind_of_rows, rows_note
 from retention.analysis.runs import Cells, Column, Record, Row, best_dense, columns_of, percent, rows_of
 from retention.analysis.sources import Evidence
+from retention.analysis.variants import training
 
 LEAST_SHARE = 0.95  # of dense, abstract
 KEPT_TOLERANCE = 0.02  # of the budget: whole tokens of short sentences cannot meet it exactly
@@ -56,6 +58,7 @@ def _ablation_claims() -> Iterator[Claim]:
                 rho=rho,
                 policy=ablation.policy,
                 sign=1 if behind else -1,
+                alike=True,
             )
             yield Claim(f"Ablation: {ablation.title}", text, "Table 3", check)
 
@@ -87,12 +90,27 @@ def _share_of_dense(evidence: Evidence, *, benchmark: Benchmark, metric: str, rh
 
 
 def _ahead(
-    evidence: Evidence, *, benchmark: Benchmark, metric: str, rho: float, policy: str, sign: int = 1
+    evidence: Evidence,
+    *,
+    benchmark: Benchmark,
+    metric: str,
+    rho: float,
+    policy: str,
+    sign: int = 1,
+    alike: bool = False,
 ) -> Iterator[Finding]:
-    """The full method against another policy; ``sign`` -1 where the paper has the other ahead."""
+    """The full method against another policy.
+
+    Args:
+        sign: -1 where the paper has the other ahead.
+        alike: only with runs that were trained in the same way, as an ablation must be.
+    """
     cells = evidence.runs
     for column, row in _own_rows(cells, benchmark.task, rho):
-        other = headline(cells, column, rows_of(cells, column, policy, rho))
+        others = rows_of(cells, column, policy, rho)
+        if alike:
+            others = [other for other in others if _training(cells, column, other) == _training(cells, column, row)]
+        other = headline(cells, column, others)
         if other is None:
             continue
         own, base = cells[row, column], cells[other, column]
@@ -140,6 +158,10 @@ def _own_rows(cells: Cells, task: str, rho: float) -> Iterator[tuple[Column, Row
     for column in columns_of(cells, task):
         for row in rows_of(cells, column, ADAPTIVE.policy, rho):
             yield column, row
+
+
+def _training(cells: Cells, column: Column, row: Row) -> dict[str, Any]:
+    return training(cells[row, column][0].get("config") or {})
 
 
 def _turned(relation: Relation, sign: int) -> Estimate:

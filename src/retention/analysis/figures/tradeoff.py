@@ -1,4 +1,4 @@
-"""Quality against what is spent: FLOPs, and measured speed."""
+"""Quality against what is spent: FLOPs, and measured speed; ablations of ours are left to Table 3."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from retention.analysis.drawing import GREY, INK, look
 from retention.analysis.figures.canvas import Label, Panel, column_title, draw_panels, label_at_side
-from retention.analysis.paper import ADAPTIVE
+from retention.analysis.paper import ABLATED, ADAPTIVE
 from retention.analysis.runs import (
     DENSE,
     Cells,
@@ -74,7 +74,8 @@ _SPEED = "measured speed-up over the fastest dense variant"
 
 
 def _pruned(cells: Cells, column: Column) -> list[Row]:
-    return [row for row in rows_of(cells, column) if row.policy != DENSE and points(cells[row, column])]
+    pruned = (row for row in rows_of(cells, column) if row.policy not in {DENSE, *ABLATED})
+    return [row for row in pruned if points(cells[row, column])]
 
 
 def _flops(records: Sequence[Record]) -> float | None:
