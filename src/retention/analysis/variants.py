@@ -21,6 +21,7 @@ _ADDED: Mapping[str, Any] = {
     "retention.carry": False,
     "retention.calibrate": False,
     "distill.states": 0.0,
+    "distill.tokens": 0.0,
     "backbone.gradient_checkpointing": False,
     "backbone.hidden_dropout": None,
     "budgets._target_": "retention.modules.budget_sampling.BudgetSampling",

@@ -20,6 +20,8 @@ class Distillation:
         states: weight >= 0 of the distance between the pooled state that the answer is read from and the teacher's
             (hints, Romero et al. 2015), see ``pooled_state_loss``. A state says more about a text than its few logits;
             needs a head that pools. 0 = off.
+        tokens: weight >= 0 of the distance between the states of each token and the teacher's, after each layer that
+            the token reaches, see ``token_state_loss``. The teacher runs in every step. 0 = off.
         saliency: weight >= 0 of a ranking loss that teaches scorers which token states the teacher's answer rests on
             (its gradient norms); needs a trainable policy. 0 = off.
         teacher: checkpoint of a dense run of the same task; needed where any of the weights is > 0.
@@ -31,6 +33,7 @@ class Distillation:
     weight: float = 0.0
     temperature: float = 2.0
     states: float = 0.0
+    tokens: float = 0.0
     saliency: float = 0.0
     teacher: str | None = None
 
@@ -39,6 +42,7 @@ class Distillation:
         checks.require(0.0 <= self.weight <= 1.0, "weight", f"must be in [0, 1], got {self.weight}")
         checks.require(self.temperature > 0, "temperature", f"must be > 0, got {self.temperature}")
         checks.require(self.states >= 0, "states", f"must be >= 0, got {self.states}")
+        checks.require(self.tokens >= 0, "tokens", f"must be >= 0, got {self.tokens}")
         checks.require(self.saliency >= 0, "saliency", f"must be >= 0, got {self.saliency}")
         message = "there is no teacher to learn from; pass distill.teacher=<checkpoint of a dense run>"
         checks.require(not self.active or self.teacher is not None, "teacher", message)
@@ -47,7 +51,7 @@ class Distillation:
     @property
     def active(self) -> bool:
         """Whether a teacher is asked at all."""
-        return self.weight > 0 or self.states > 0 or self.saliency > 0
+        return any(weight > 0 for weight in (self.weight, self.states, self.tokens, self.saliency))
 
     def mix(self, task_loss: Tensor, soft_loss: Tensor) -> Tensor:
         """(1 - w) task + w distillation."""
@@ -77,5 +81,10 @@ def soft_decision_loss(student: Tensor, teacher: Tensor, temperature: float) -> 
 
 def pooled_state_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """|student - teacher|^2 / |teacher|^2 of states [B, D], mean over the batch, scalar."""
+    return relative_errors(student, teacher).mean()
+
+
+def relative_errors(student: Tensor, teacher: Tensor) -> Tensor:
+    """|student - teacher|^2 / |teacher|^2 of each of the states [..., D]."""
     wanted, found = teacher.float(), student.float()
-    return ((found - wanted).square().sum(-1) / wanted.square().sum(-1).clamp_min(1e-12)).mean()
+    return (found - wanted).square().sum(-1) / wanted.square().sum(-1).clamp_min(1e-12)

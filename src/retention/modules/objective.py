@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from retention.errors import ConfigError, Problem
+from retention.errors import Checks
 from retention.modules.budget_sampling import KEEP_ALL
 from retention.modules.distillation import pooled_state_loss
 from retention.modules.teacher import Answer, Teacher
+from retention.modules.token_states import TokenStates, recorded, token_state_loss
 
 if TYPE_CHECKING:
     from retention.modules.base import RetentionModule
@@ -23,6 +25,13 @@ class Losses(NamedTuple):
 
     task: Tensor
     total: Tensor
+
+
+class Lesson(NamedTuple):
+    """What teacher or pupil says of a batch; ``states`` are empty unless they are to be learned."""
+
+    answer: Answer
+    states: list[TokenStates]
 
 
 class Objective:
@@ -44,11 +53,16 @@ class Objective:
         """Learn from this finished model as well.
 
         Raises:
-            ConfigError: pooled states are to be learned, and the module's head has none.
+            ConfigError: pooled states are to be learned, and the module's head has none; or states of tokens, and the
+                teacher has other layers.
         """
-        if self._distill.states > 0 and not self._module.pools:
-            message = f"{type(self._module).__name__} reads every token and has no pooled state to learn; set it to 0"
-            raise ConfigError([Problem("distill.states", message)])
+        checks = Checks()
+        message = f"{type(self._module).__name__} reads every token and has no pooled state to learn; set it to 0"
+        checks.require(self._distill.states == 0 or self._module.pools, "distill.states", message)
+        own, other = ((each.shape.num_layers, each.shape.hidden_size) for each in (self._module, teacher.module))
+        message = f"needs a teacher of {own[0]} layers of width {own[1]}, it has {other[0]} of {other[1]}; set it to 0"
+        checks.require(self._distill.tokens == 0 or own == other, "distill.tokens", message)
+        checks.finish()
         self.teacher = teacher
 
     def losses(self, batch: Batch, step: int) -> Losses:
@@ -64,7 +78,7 @@ class Objective:
         self._slacks.clear()
         return slack
 
-    def _passes(self, batch: Batch, taught: Answer | None, step: int) -> Iterator[Losses]:
+    def _passes(self, batch: Batch, taught: Lesson | None, step: int) -> Iterator[Losses]:
         """Losses of each pass of a step: one pass, or one for each budget that is drawn."""
         budgets, answers = self._drawn_budgets(step), None
         if not budgets:
@@ -80,33 +94,40 @@ class Objective:
         sampled = self._budgets.active and self._module.phase != "keep_all" and self._policy.layers
         return self._budgets.draw(step) if sampled else ()
 
-    def _pass(self, batch: Batch, taught: Answer | None, in_place: Tensor | None = None) -> tuple[Tensor, Losses]:
+    def _pass(self, batch: Batch, taught: Lesson | None, in_place: Tensor | None = None) -> tuple[Tensor, Losses]:
         """Logits and losses of one pass; ``in_place`` are the logits of the step's keep-all pass."""
         module = self._module
-        answer = module.answer(batch)
+        wanted = taught is not None and len(taught.states) > 0
+        recording: AbstractContextManager[list[TokenStates]]
+        recording = recorded(module.retainer) if wanted else nullcontext([])
+        with recording as states:
+            answer = module.answer(batch)
         loss = module.task_loss(answer.logits, batch)
         if taught is not None:
-            loss = self._with_teacher(loss, answer, taught, batch)
+            loss = self._with_teacher(loss, Lesson(answer, states), taught, batch)
         if in_place is not None:
             loss = self._budgets.blend(loss, module.distillation_loss(answer.logits, in_place, batch))
         return answer.logits, Losses(loss, loss + self._budget_loss(loss))
 
-    def _ask_teacher(self, batch: Batch) -> Answer | None:
+    def _ask_teacher(self, batch: Batch) -> Lesson | None:
         """What the teacher says; guides the policy by the teacher's saliency on the way."""
         if self.teacher is None:
             return None
+        states = self.teacher.states(batch) if self._distill.tokens > 0 else []
         if self._distill.saliency == 0.0 or not self._policy.scored:
-            return self.teacher.answer(batch)
+            return Lesson(self.teacher.answer(batch), states)
         answer, saliency = self.teacher.explain(batch, self._policy.scored)
         self._policy.guide(saliency)
-        return answer
+        return Lesson(answer, states)
 
-    def _with_teacher(self, task_loss: Tensor, answer: Answer, taught: Answer, batch: Batch) -> Tensor:
-        soft_loss = self._module.distillation_loss(answer.logits, taught.logits, batch)
+    def _with_teacher(self, task_loss: Tensor, own: Lesson, taught: Lesson, batch: Batch) -> Tensor:
+        soft_loss = self._module.distillation_loss(own.answer.logits, taught.answer.logits, batch)
         loss = self._distill.mix(task_loss, soft_loss)
         if self._distill.states > 0:
-            apart = pooled_state_loss(cast(Tensor, answer.pooled), cast(Tensor, taught.pooled))
+            apart = pooled_state_loss(cast(Tensor, own.answer.pooled), cast(Tensor, taught.answer.pooled))
             loss = loss + self._distill.states * apart
+        if taught.states:
+            loss = loss + self._distill.tokens * token_state_loss(own.states, taught.states)
         return loss + self._distill.saliency * self._policy.guidance_loss().to(loss)
 
     def _budget_loss(self, task_loss: Tensor) -> Tensor:

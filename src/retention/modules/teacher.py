@@ -11,6 +11,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from retention.modules.saliency import Saliency, layer_saliency
+from retention.modules.token_states import TokenStates, recorded
 
 if TYPE_CHECKING:
     from retention.modules.base import RetentionModule
@@ -75,6 +76,12 @@ class Teacher:
         saliency = layer_saliency(self.module.encoder, layers, confidence)
         logits, pooled = answers[0]
         return Answer(logits.detach(), None if pooled is None else pooled.detach()), saliency
+
+    def states(self, batch: Batch) -> list[TokenStates]:
+        """What each of its layers makes of the tokens; not remembered."""
+        with torch.no_grad(), recorded(self.module.retainer) as found:
+            self.module.answer(batch)
+        return found
 
     def _load(self) -> dict[int, Answer]:
         """Answers in the file; none where they lack the pooled states that this module has."""

@@ -57,6 +57,8 @@ def test_distance_of_pooled_states_by_hand() -> None:
         ({"states": 1.0}, ["teacher"]),
         ({"states": -1.0, "weight": 0.5, "teacher": "x"}, ["states"]),
         ({"saliency": 0.5}, ["teacher"]),
+        ({"tokens": 0.5}, ["teacher"]),
+        ({"tokens": -0.5, "teacher": "x"}, ["tokens"]),
         ({"weight": 1.5, "temperature": 0.0, "saliency": -1.0, "teacher": "x"}, ["weight", "temperature", "saliency"]),
     ],
 )

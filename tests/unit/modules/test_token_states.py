@@ -1,0 +1,90 @@
+"""Which token states are recorded, and what their distance to the teacher's counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from retention.core.dual import ExactDual
+from retention.errors import ConfigError
+from retention.modules import ClassificationModule
+from retention.modules.distillation import Distillation
+from retention.modules.phases import Phases
+from retention.modules.teacher import Teacher
+from retention.modules.token_states import TokenStates, recorded, token_state_loss
+from retention.policies import Adaptive, Random, Truncate
+from retention.policies.tome import ToMe
+
+ModuleOf = Callable[..., ClassificationModule]
+REMOVAL = Phases(removal_start=0.0)
+
+
+def states_of(module: ClassificationModule, batch: Any) -> list[TokenStates]:
+    with torch.no_grad(), recorded(module.retainer) as found:
+        module(batch)
+    return found
+
+
+def test_distance_by_hand() -> None:
+    whole = TokenStates(torch.tensor([[[3.0, 4.0], [0.0, 2.0], [1.0, 0.0]]]), torch.ones(1, 3), torch.arange(3)[None])
+    own = TokenStates(torch.tensor([[[0.0, 3.0], [1.0, 1.0]]]), torch.tensor([[1.0, 0.5]]), torch.tensor([[1, 2]]))
+    every = 1 / 4 + 0.5 * (0.0 + 1.0)  # [0, 3] beside [0, 2], and half of [1, 1] beside [1, 0]
+    assert token_state_loss([own], [whole]).item() == pytest.approx(every / 1.5)
+    assert token_state_loss([own, whole], [whole, whole]).item() == pytest.approx(every / 1.5 / 2)
+
+
+def test_each_layer_is_recorded_with_the_tokens_that_reach_it(
+    module_of: ModuleOf, dense_module: ClassificationModule, batch_of: Any
+) -> None:
+    batch = batch_of(8, 6)
+    pupil = module_of(Truncate(rho=0.5, schedule="flat")).eval()
+    own, whole = states_of(pupil, batch), states_of(dense_module.eval(), batch)
+    assert [int(layer.weights.sum()) for layer in whole] == [14] * len(whole)
+    assert [int(layer.weights.sum()) for layer in own] == [14, 7, 7]
+    torch.testing.assert_close(own[0].hidden_states, whole[0].hidden_states, msg="before the first gate all are equal")
+    assert token_state_loss(own[:1], whole[:1]).item() == pytest.approx(0.0, abs=1e-9)
+    assert token_state_loss(own, whole).item() > 1e-6, "the kept tokens miss what left"
+
+
+def test_soft_gates_weigh_tokens_and_get_no_gradient_from_it(module_of: ModuleOf, batch_of: Any) -> None:
+    pupil = module_of(Adaptive(dual=ExactDual(), rho=0.5, slope=0.5, relaxed=False))
+    pupil.policy.phase, pupil.policy.anneal = "soft", 1.0
+    pupil.train()
+    with recorded(pupil.retainer) as found:
+        pupil(batch_of(9, 7))
+    gated = found[-1].weights
+    assert not gated.requires_grad and bool(((gated > 0) & (gated < 1)).any())
+
+
+def test_merged_tokens_count_once(module_of: ModuleOf, batch_of: Any) -> None:
+    found = states_of(module_of(ToMe(rho=0.5)).eval(), batch_of(9, 7))
+    assert all(float(layer.weights.max()) == 1.0 for layer in found)
+
+
+def test_the_states_pull_by_their_weight(
+    module_of: ModuleOf, dense_module: ClassificationModule, batch_of: Any, trained: Any
+) -> None:
+    batch = batch_of(9, 7)
+    with torch.no_grad():
+        dense_module.encoder.embeddings.word_embeddings.weight.mul_(2.0)
+    pupil = module_of(Random(rho=1.0), phases=REMOVAL, distill=Distillation(tokens=3.0, teacher="given")).eval()
+    distance = token_state_loss(states_of(pupil, batch), states_of(dense_module.eval(), batch))
+    with torch.no_grad():
+        expected = F.cross_entropy(pupil(batch), batch["labels"]) + 3.0 * distance
+    pupil.teach(Teacher(dense_module))
+    losses = pupil.objective.losses(batch, 0)
+    assert distance > 1e-3 and float(losses.task.detach()) == pytest.approx(float(expected), rel=1e-4)
+    trained(pupil, [batch, batch])
+    assert token_state_loss(states_of(pupil.eval(), batch), states_of(dense_module, batch)) < distance
+
+
+def test_a_teacher_of_another_shape_is_refused(module_of: ModuleOf, dense_module: ClassificationModule) -> None:
+    other = dense_module
+    other.retainer.shape = type(other.shape)(**{**vars(other.shape), "num_layers": 12})
+    module = module_of(distill=Distillation(tokens=1.0, teacher="given"))
+    with pytest.raises(ConfigError, match=r"distill\.tokens: needs a teacher of 3 layers of width \d+, it has 12"):
+        module.teach(Teacher(other))
