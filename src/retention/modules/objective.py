@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
@@ -12,8 +11,8 @@ from torch import Tensor
 from retention.errors import Checks
 from retention.modules.budget_sampling import KEEP_ALL
 from retention.modules.distillation import pooled_state_loss
-from retention.modules.teacher import Answer, Teacher
-from retention.modules.token_states import TokenStates, recorded, token_state_loss
+from retention.modules.teacher import Lesson, Teacher
+from retention.modules.token_states import recorded, token_state_loss
 
 if TYPE_CHECKING:
     from retention.modules.base import RetentionModule
@@ -25,13 +24,6 @@ class Losses(NamedTuple):
 
     task: Tensor
     total: Tensor
-
-
-class Lesson(NamedTuple):
-    """What teacher or pupil says of a batch; ``states`` are empty unless they are to be learned."""
-
-    answer: Answer
-    states: list[TokenStates]
 
 
 class Objective:
@@ -98,13 +90,11 @@ class Objective:
         """Logits and losses of one pass; ``in_place`` are the logits of the step's keep-all pass."""
         module = self._module
         wanted = taught is not None and len(taught.states) > 0
-        recording: AbstractContextManager[list[TokenStates]]
-        recording = recorded(module.retainer) if wanted else nullcontext([])
-        with recording as states:
+        with recorded(module.retainer, wanted=wanted) as states:
             answer = module.answer(batch)
         loss = module.task_loss(answer.logits, batch)
         if taught is not None:
-            loss = self._with_teacher(loss, Lesson(answer, states), taught, batch)
+            loss = self._with_teacher(loss, Lesson(answer, states, {}), taught, batch)
         if in_place is not None:
             loss = self._budgets.blend(loss, module.distillation_loss(answer.logits, in_place, batch))
         return answer.logits, Losses(loss, loss + self._budget_loss(loss))
@@ -113,12 +103,11 @@ class Objective:
         """What the teacher says; guides the policy by the teacher's saliency on the way."""
         if self.teacher is None:
             return None
-        states = self.teacher.states(batch) if self._distill.tokens > 0 else []
-        if self._distill.saliency == 0.0 or not self._policy.scored:
-            return Lesson(self.teacher.answer(batch), states)
-        answer, saliency = self.teacher.explain(batch, self._policy.scored)
-        self._policy.guide(saliency)
-        return Lesson(answer, states)
+        explained = self._policy.scored if self._distill.saliency > 0 else ()
+        lesson = self.teacher.lesson(batch, states=self._distill.tokens > 0, explained=explained)
+        if explained:
+            self._policy.guide(lesson.saliency)
+        return lesson
 
     def _with_teacher(self, task_loss: Tensor, own: Lesson, taught: Lesson, batch: Batch) -> Tensor:
         soft_loss = self._module.distillation_loss(own.answer.logits, taught.answer.logits, batch)

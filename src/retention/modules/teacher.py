@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +29,20 @@ class Answer(NamedTuple):
 
     logits: Tensor
     pooled: Tensor | None
+
+
+class Lesson(NamedTuple):
+    """What there is to learn of a batch.
+
+    Attributes:
+        answer: of the teacher, or of the pupil.
+        states: of the tokens after each layer; empty unless they are to be learned.
+        saliency: layer_idx -> what the answer rests on there, see ``layer_saliency``; empty unless asked.
+    """
+
+    answer: Answer
+    states: list[TokenStates]
+    saliency: Saliency
 
 
 class Teacher:
@@ -65,8 +80,25 @@ class Teacher:
             self._unsaved = True
         return found
 
-    def explain(self, batch: Batch, layers: tuple[int, ...]) -> tuple[Answer, Saliency]:
-        """What it says, and what that rests on: gradient norms of the token states."""
+    def lesson(self, batch: Batch, *, states: bool = False, explained: Iterable[int] = ()) -> Lesson:
+        """What it says of the batch, from one pass; only plain answers are remembered.
+
+        Args:
+            batch: encoded rows.
+            states: whether to tell what each of its layers makes of the tokens.
+            explained: 0-based layers where to tell what the answer rests on; a pass with gradients.
+        """
+        layers = tuple(explained)
+        if not states and not layers:
+            return Lesson(self.answer(batch), [], {})
+        with recorded(self.module.retainer, wanted=states) as found:
+            answer, saliency = self._explained(batch, layers)
+        return Lesson(answer, [each.detached() for each in found], saliency)
+
+    def _explained(self, batch: Batch, layers: tuple[int, ...]) -> tuple[Answer, Saliency]:
+        if not layers:
+            with torch.no_grad():
+                return self.module.answer(batch), {}
         answers: list[Answer] = []
 
         def confidence() -> Tensor:
@@ -76,12 +108,6 @@ class Teacher:
         saliency = layer_saliency(self.module.encoder, layers, confidence)
         logits, pooled = answers[0]
         return Answer(logits.detach(), None if pooled is None else pooled.detach()), saliency
-
-    def states(self, batch: Batch) -> list[TokenStates]:
-        """What each of its layers makes of the tokens; not remembered."""
-        with torch.no_grad(), recorded(self.module.retainer) as found:
-            self.module.answer(batch)
-        return found
 
     def _load(self) -> dict[int, Answer]:
         """Answers in the file; none where they lack the pooled states that this module has."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,10 +29,14 @@ class TokenStates:
     weights: Tensor
     positions: Tensor
 
+    def detached(self) -> TokenStates:
+        """The same without a graph."""
+        return replace(self, hidden_states=self.hidden_states.detach())
+
 
 @contextmanager
-def recorded(retainer: Retainer) -> Iterator[list[TokenStates]]:
-    """Record one forward pass of the retainer's encoder: one entry per layer, in order."""
+def recorded(retainer: Retainer, *, wanted: bool = True) -> Iterator[list[TokenStates]]:
+    """Record one forward pass of the retainer's encoder: one entry per layer, in order; nothing unless ``wanted``."""
     found: list[TokenStates] = []
 
     def record(layer: Any, args: Any, output: Any) -> None:
@@ -41,7 +45,7 @@ def recorded(retainer: Retainer) -> Iterator[list[TokenStates]]:
         found.append(TokenStates(states_of(output), weights, state.positions))
 
     # before the hooks of a retainer that is entered later, which remove tokens and mix states
-    layers = retainer.adapter.layers(retainer.encoder)
+    layers = retainer.adapter.layers(retainer.encoder) if wanted else ()
     handles = [layer.register_forward_hook(record, prepend=True) for layer in layers]
     try:
         yield found

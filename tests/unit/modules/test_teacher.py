@@ -87,11 +87,21 @@ def test_training_saves_what_was_asked(
     assert sorted(torch.load(file, weights_only=True)["index"].tolist()) == [0, 1]
 
 
-def test_an_explained_answer_is_the_same(dense_module: ClassificationModule, batch_of: Any) -> None:
+def test_a_whole_lesson_takes_one_pass_and_says_the_same(
+    dense_module: ClassificationModule, calls: list[int], batch_of: Any
+) -> None:
     teacher, batch = Teacher(dense_module), batch_of(9, 7)
-    explained, saliency = teacher.explain(batch, (0, 1))
-    assert_same(explained, teacher.answer(batch))
-    assert not explained.logits.requires_grad and set(saliency) == {0, 1}
+    lesson = teacher.lesson(batch, states=True, explained=(0, 1))
+    assert calls == [2]
+    assert_same(lesson.answer, teacher.answer(batch))
+    apart = teacher.lesson(batch, states=True), teacher.lesson(batch, explained=(0, 1))
+    for own, other in zip(lesson.states, apart[0].states, strict=True):
+        torch.testing.assert_close(own.hidden_states, other.hidden_states)
+    assert set(lesson.saliency) == {0, 1}
+    for layer, saliency in lesson.saliency.items():
+        torch.testing.assert_close(saliency, apart[1].saliency[layer])
+    assert not any(each.hidden_states.requires_grad for each in lesson.states)
+    assert not lesson.answer.logits.requires_grad
 
 
 def test_answers_without_pooled_states_are_asked_again(
