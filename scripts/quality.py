@@ -7,6 +7,8 @@ policies and shares see conf/sweep/dense.yaml.
 
     python scripts/quality.py sst2_small backbone.path=<folder> data.dir=<folder>
     python scripts/quality.py pubmed_small backbone.path=<folder> data.dir=<folder> --stage1 task.epochs=2
+    python scripts/quality.py sst2_small backbone.path=<folder> data.dir=<folder> --stage2 guidance=saliency \
+        --series adaptive:0.3 --record results/quality/sst2_guided.jsonl
     python scripts/quality.py sst2_small backbone.path=<folder> data.dir=<folder> --jobs 2   # on two cores, one each
 
 Small models use one core better than many: side by side, each run has its share of the cores, and what it prints is in
@@ -17,12 +19,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from retention.provenance import usable_cores
 from retention.records import read_records
@@ -33,25 +37,38 @@ SERIES = ("dense", "adaptive:0.5", "adaptive:0.3", "random:0.3", "truncate:0.3")
 
 @dataclass(frozen=True)
 class Job:
-    """One run of the series; ``rho`` is None for the dense model of stage 1."""
+    """One run of the series; ``rho`` is None for the dense model of stage 1, ``settings`` are for stage 2 alone."""
 
     policy: str
     rho: float | None
     seed: int
+    settings: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Folder name."""
-        return f"{self.policy}-{'stage1' if self.rho is None else self.rho}-seed{self.seed}"
+        stage = "stage1" if self.rho is None else self.rho
+        return "-".join([self.policy, f"{stage}", f"seed{self.seed}", *(_plain(word) for word in self.settings)])
+
+    def made(self, entry: Mapping[str, Any]) -> bool:
+        """Whether this record is of this job: of its settings, too, where its run had a folder of this script's."""
+        folder = re.search(rf"hydra\.run\.dir=\S*?([^/\s]+-seed{self.seed}\S*)", entry["command"])
+        same = (entry["policy"], entry["rho"], entry["seed"]) == (self.policy, self.rho, self.seed)
+        return same and (folder.group(1) == self.name if folder else not self.settings)
 
 
-def jobs(series: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
+def _plain(setting: str) -> str:
+    """A setting as a part of a folder's name."""
+    return re.sub(r"[^\w.-]", "_", setting)
+
+
+def jobs(series: Sequence[str], seeds: Sequence[int], settings: Sequence[str] = ()) -> Iterator[Job]:
     """Stage 1 of a seed, then its stage 2."""
     for seed in seeds:
         yield Job("dense", None, seed)
         for entry in series:
             policy, _, rho = entry.partition(":")
-            yield Job(policy, float(rho or 1.0), seed)
+            yield Job(policy, float(rho or 1.0), seed, tuple(settings))
 
 
 def command(
@@ -63,7 +80,8 @@ def command(
     if job.rho is None:
         return [*words, *first]
     teacher = folder / Job("dense", None, job.seed).name / "checkpoints" / "last.ckpt"
-    return [*words, f"retention.rho={job.rho}", f"init={teacher}", "distill.weight=0.9", f"record={record}"]
+    words += [f"retention.rho={job.rho}", f"init={teacher}", "distill.weight=0.9", f"record={record}"]
+    return [*words, *job.settings]
 
 
 class Series:
@@ -140,6 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--series", nargs="+", default=list(SERIES), help="policy:rho, for example adaptive:0.3")
     parser.add_argument("--stage1", nargs="+", default=[], help="settings of the dense model of stage 1 alone")
+    parser.add_argument("--stage2", nargs="+", default=[], help="settings of the policies of stage 2 alone")
     parser.add_argument("--record", type=Path, help="default: results/quality/<experiment>.jsonl")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side (default: 1)")
     parser.add_argument("overrides", nargs="*", help="passed on to run.py")
@@ -150,10 +169,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--jobs: must be 1 or more, got {arguments.jobs}")
     record = arguments.record or ROOT / "results" / "quality" / f"{arguments.experiment}.jsonl"
     folder = ROOT / "outputs" / "quality" / arguments.experiment
-    done = {
-        (entry["policy"], entry["rho"], entry["seed"]) for entry in (read_records([record]) if record.exists() else [])
-    }
-    wanted = [job for job in jobs(arguments.series, arguments.seeds) if (job.policy, job.rho, job.seed) not in done]
+    entries = read_records([record]) if record.exists() else []
+    asked = jobs(arguments.series, arguments.seeds, arguments.stage2)
+    wanted = [job for job in asked if not any(job.made(entry) for entry in entries)]
     needed = {job.seed for job in wanted if job.rho is not None}  # seeds of which something is left to do
 
     def words(job: Job) -> list[str]:

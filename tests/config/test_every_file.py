@@ -36,9 +36,11 @@ def override(path: Path) -> str:
 
 
 def needed(path: Path) -> list[str]:
-    """What a file cannot do without: a task that writes text needs a backbone with a decoder."""
-    target = OmegaConf.load(CONF / path).get("module", {}).get("_target_")
-    return ["backbone=led"] if target is not None and getattr(get_object(target), "writes", False) else []
+    """What a file cannot do without: a task that writes text a backbone with a decoder, a pupil a teacher."""
+    content = OmegaConf.load(CONF / path)
+    target = content.get("module", {}).get("_target_")
+    decoder = ["backbone=led"] if target is not None and getattr(get_object(target), "writes", False) else []
+    return [*decoder, f"distill.teacher={__file__}"] if "distill" in content else decoder
 
 
 def test_the_groups_are_found() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from retention.records import append_record
+
 Main = Callable[[list[str]], int]
 
 # Stands for run.py: says when it starts and ends, and fails where a file "fail" names its folder.
@@ -21,6 +23,7 @@ def say(what):
 say("start")
 time.sleep(0.3)
 print("trained", name)
+(here / f"{name}.words").write_text(" ".join(sys.argv))
 failing = here / "fail"
 say("end")
 sys.exit(3 if failing.exists() and name in failing.read_text().split() else 0)
@@ -111,3 +114,24 @@ def test_a_wrong_command_line_is_refused(
     with pytest.raises(SystemExit):
         bench(*words)
     assert problem in capsys.readouterr().err
+
+
+def test_settings_of_stage_2_reach_the_policies_alone(bench: Bench) -> None:
+    assert bench("--seeds", "0", "--series", "adaptive:0.3", "--stage2", "guidance=saliency", "task.lr=1e-4") == 0
+    first, second = "dense-stage1-seed0", "adaptive-0.3-seed0-guidance_saliency-task.lr_1e-4"
+    assert [name for what, name in bench.events() if what == "start"] == [first, second]
+    assert "guidance" not in (bench.root / f"{first}.words").read_text()
+    assert (bench.root / f"{second}.words").read_text().endswith(" guidance=saliency task.lr=1e-4")
+
+
+def test_what_has_a_record_with_these_settings_is_skipped(bench: Bench) -> None:
+    record = bench.root / "results" / "quality" / "sst2_small.jsonl"
+    runs = {"dense": "outputs/trials/any-name", "adaptive": "outputs/quality/sst2_small/adaptive-0.3-seed0"}
+    for policy, folder in runs.items():
+        rho = 1.0 if policy == "dense" else 0.3
+        command = f"python run.py hydra.run.dir={folder} init=outputs/quality/sst2_small/dense-stage1-seed0/last.ckpt"
+        append_record(record, {"kind": "quality", "policy": policy, "rho": rho, "seed": 0, "command": command})
+    assert bench("--seeds", "0", "--series", "dense", "adaptive:0.3") == 0
+    assert not (bench.root / "events").exists(), "all is there"
+    assert bench("--seeds", "0", "--series", "adaptive:0.3", "--stage2", "guidance=saliency") == 0
+    assert [name for what, name in bench.events() if what == "end"][1:] == ["adaptive-0.3-seed0-guidance_saliency"]
