@@ -5,6 +5,7 @@ others for every model, so small test sets can tell runs apart that their two me
 
     python scripts/paired.py outputs/quality/arxiv_small/adaptive-0.3-seed0 outputs/quality/arxiv_small/random-0.3-seed0
     python scripts/paired.py <run> <run> <run> --record results/paired/arxiv.jsonl   # the first with each of the others
+    python scripts/paired.py <run> <run> --reference <dense run>   # by how far their probabilities are from its own
 """
 
 from __future__ import annotations
@@ -25,16 +26,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("run", type=Path, help="run folder")
     words.add_argument("others", type=Path, nargs="+", help="run folders that it is compared with")
+    words.add_argument("--reference", type=Path, help="run folder; compare divergences from it instead of scores")
     words.add_argument("--record", type=Path, help="JSON Lines file that the results are appended to")
     typed = list(sys.argv[1:] if argv is None else argv)
     chosen = words.parse_args(typed)
     try:
         for other in chosen.others:
             started = time.perf_counter()
-            result = paired(chosen.run, other)
+            result = paired(chosen.run, other, chosen.reference)
             print(paired_line(result))
             if chosen.record is not None:
-                config = {"run": chosen.run.name, "other": other.name}
+                reference = None if chosen.reference is None else chosen.reference.name
+                config = {"run": chosen.run.name, "other": other.name, "reference": reference}
                 wall = time.perf_counter() - started
                 argv_told = ["scripts/paired.py", *typed]
                 record = build_record(

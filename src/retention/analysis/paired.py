@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from math import log
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from retention.analysis.intervals import estimate
 from retention.errors import DataError
 from retention.records import Paired, Quality, Record, read_objects, read_records
 
 _NAMES = ("index", "question_id", "id")  # what the benchmarks call a row
+_ROWS = "predictions.jsonl"
+_ROUNDING = 1e-5  # of probabilities in a file, and then some
+_LEAST = 1e-6  # below it they are rounded to 0
 _SHOWN = ("policy", "rho", "seed", "backbone", "commit")
 
 
-def paired(first: Path, second: Path) -> Paired:
+def paired(first: Path, second: Path, reference: Path | None = None) -> Paired:
     """Compare two run folders.
 
     The interval is Student's over the rows: it says how much the choice of test rows may have done, not what another
@@ -22,33 +28,79 @@ def paired(first: Path, second: Path) -> Paired:
     Args:
         first: folder with ``record.json`` and ``predictions.jsonl``.
         second: the run it is compared with.
+        reference: where given, runs are compared by how far their probabilities are from this run's, usually the dense
+            model's: this tells runs apart long before their accuracies do. See ``divergences``.
 
     Raises:
-        DataError: a file is missing or broken, the runs were tested on different rows, or their rows have no score.
+        DataError: a file is missing or broken, the runs were tested on different rows, or their rows have no score
+            (with a reference: no probabilities).
     """
-    records = [_record(folder) for folder in (first, second)]
-    scores = [row_scores(folder / "predictions.jsonl") for folder in (first, second)]
-    here, there = (f"{record['task']}, {record['data'].get('source')}" for record in records)
-    if here != there or scores[0].keys() != scores[1].keys():
-        rows = " and ".join(f"{len(score)} rows ({name})" for score, name in zip(scores, (here, there), strict=True))
-        raise DataError(f"{first} and {second} were tested on different rows: {rows}; test both on the same files")
+    folders = [first, second] if reference is None else [first, second, reference]
+    records = [_record(folder) for folder in folders]
+    if reference is None:
+        scores = [row_scores(folder / _ROWS) for folder in folders]
+    else:
+        said = [row_probabilities(folder / _ROWS) for folder in folders]
+        _require_same_rows(folders, records, said)
+        scores = [divergences(said[2], run) for run in said[:2]]
+    _require_same_rows(folders, records, scores)
     differences = [score - scores[1][name] for name, score in scores[0].items()]
     found = estimate(differences)
-    told = [
-        {**{key: record.get(key) for key in _SHOWN}, "score": fmean(score.values())}
-        for record, score in zip(records, scores, strict=True)
-    ]
+    told = [{key: record.get(key) for key in _SHOWN} for record in records]
+    gain = -1.0 if reference is not None else 1.0
     return Paired(
         task=str(records[0]["task"]),
         data=records[0]["data"],
-        first=told[0],
-        second=told[1],
+        first={**told[0], "score": fmean(scores[0].values())},
+        second={**told[1], "score": fmean(scores[1].values())},
         rows=found.count,
         difference={"mean": found.mean, "low": found.low, "high": found.high},
-        better=sum(difference > 0 for difference in differences),
-        worse=sum(difference < 0 for difference in differences),
+        better=sum(gain * difference > 0 for difference in differences),
+        worse=sum(gain * difference < 0 for difference in differences),
         equal=sum(difference == 0 for difference in differences),
+        measure="score" if reference is None else "divergence",
+        reference=None if reference is None else told[2],
     )
+
+
+def _require_same_rows(
+    folders: Sequence[Path], records: Sequence[Record], rows: Sequence[Mapping[str, object]]
+) -> None:
+    names = [f"{record['task']}, {record['data'].get('source')}" for record in records]
+    for folder, name, here in zip(folders, names, rows, strict=False):
+        if name != names[0] or here.keys() != rows[0].keys():
+            told = f"{len(rows[0])} rows ({names[0]}) and {len(here)} rows ({name})"
+            message = f"{folders[0]} and {folder} were tested on different rows: {told}; test both on the same files"
+            raise DataError(message)
+
+
+def divergences(reference: Mapping[str, Sequence[float]], run: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Name of the row -> KL(reference || run) of its class probabilities, in nats, >= 0.
+
+    Probabilities that do not add up to 1 are those of several labels, each on its own; theirs are added up.
+    """
+    return {name: _divergence(wanted, run[name]) for name, wanted in reference.items()}
+
+
+def _divergence(wanted: Sequence[float], found: Sequence[float]) -> float:
+    if abs(sum(wanted) - 1.0) > _ROUNDING * len(wanted) or abs(sum(found) - 1.0) > _ROUNDING * len(found):
+        pairs = [([p, 1.0 - p], [q, 1.0 - q]) for p, q in zip(wanted, found, strict=True)]
+        return sum(_divergence_of_one(*pair) for pair in pairs)
+    return _divergence_of_one(wanted, found)
+
+
+def _divergence_of_one(wanted: Sequence[float], found: Sequence[float]) -> float:
+    certain = ((max(p, _LEAST), max(q, _LEAST)) for p, q in zip(wanted, found, strict=True))
+    return max(0.0, sum(p * log(p / q) for p, q in certain))
+
+
+def row_probabilities(path: Path) -> dict[str, list[float]]:
+    """Name of the row -> the probabilities of its classes.
+
+    Raises:
+        DataError: the file cannot be read, names a row twice, or its rows have no probabilities.
+    """
+    return _rows(path, "probabilities", list, "this task has none, or the run is older than they are; test it again")
 
 
 def row_scores(path: Path) -> dict[str, float]:
@@ -57,30 +109,49 @@ def row_scores(path: Path) -> dict[str, float]:
     Raises:
         DataError: the file cannot be read, names a row twice, or its rows have no score.
     """
-    found: dict[str, float] = {}
+    found = _rows(path, "score", (int, float), "this task is not scored row by row; compare its metrics")
+    return {name: float(score) for name, score in found.items()}
+
+
+def _rows(path: Path, key: str, kind: type | tuple[type, ...], otherwise: str) -> dict[str, Any]:
+    """Name of the row -> what it has under a key."""
+    found: dict[str, Any] = {}
     for line, row in read_objects(path):
-        name = next((str(row[key]) for key in _NAMES if key in row), None)
+        name = next((str(row[known]) for known in _NAMES if known in row), None)
         if name is None or name in found:
             wrong = f"has none of {', '.join(_NAMES)}" if name is None else f"names row {name} a second time"
             raise DataError(f"{path}:{line}: {wrong}; test the model again")
-        if not isinstance(row.get("score"), float | int):
-            raise DataError(f"{path}:{line}: has no score, this task is not scored row by row; compare its metrics")
-        found[name] = float(row["score"])
+        if not isinstance(row.get(key), kind):
+            raise DataError(f"{path}:{line}: has no {key}, {otherwise}")
+        found[name] = row[key]
     if not found:
         raise DataError(f"{path}: is empty; test the model again")
     return found
 
 
 def paired_line(result: Paired) -> str:
-    """The comparison in one line, in points."""
-    told = [f"{run['policy']} {run['rho']:g} (seed {run['seed']})" for run in (result.first, result.second)]
+    """The comparison in one line, in points, or in nats from the reference."""
+    told = [_name(run) for run in (result.first, result.second)]
+    scale, shown, unit, words = (100, "{:.1f}", "points", ("better", "worse", "equal"))
+    source = ""
+    if result.reference is not None:
+        scale, shown, unit, words = (1, "{:.4f}", "nats", ("nearer", "farther", "equal"))
+        source = f", divergence from {_name(result.reference)}"
+    first, second = (shown.format(scale * run["score"]) for run in (result.first, result.second))
+    signed = shown.replace(":", ":+")
     low, high = result.difference["low"], result.difference["high"]
-    interval = "" if low is None else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
-    return (
-        f"{result.task}: {told[0]} {100 * result.first['score']:.1f}, {told[1]} {100 * result.second['score']:.1f}: "
-        f"{100 * result.difference['mean']:+.1f}{interval} points on {result.rows} rows "
-        f"({result.better} better, {result.worse} worse, {result.equal} equal)"
+    interval = "" if low is None else f" [{signed.format(scale * low)}, {signed.format(scale * high)}]"
+    counts = ", ".join(
+        f"{count} {word}" for count, word in zip((result.better, result.worse, result.equal), words, strict=True)
     )
+    return (
+        f"{result.task}{source}: {told[0]} {first}, {told[1]} {second}: "
+        f"{signed.format(scale * result.difference['mean'])}{interval} {unit} on {result.rows} rows ({counts})"
+    )
+
+
+def _name(run: Mapping[str, Any]) -> str:
+    return f"{run['policy']} {run['rho']:g} (seed {run['seed']})"
 
 
 def _record(folder: Path) -> Record:

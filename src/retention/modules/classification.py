@@ -97,10 +97,11 @@ class ClassificationModule(RetentionModule):
     def collect(self, logits: Tensor, batch: Batch) -> dict[str, list[Any]]:
         self.last_predictions = logits.argmax(-1)
         rows = {"index": batch["index"], "prediction": self.last_predictions, "label": batch["labels"]}
-        return {name: values.tolist() for name, values in rows.items()}
+        told = {name: values.tolist() for name, values in rows.items()}
+        return {**told, "probabilities": rounded(self.probabilities(logits))}
 
     def answers(self, rows: dict[str, list[Any]]) -> list[dict[str, Any]]:
-        """``index``, ``prediction``, ``label`` and ``score`` (see ``row_score``) of each text."""
+        """``index``, ``prediction``, ``label``, ``probabilities`` and ``score`` (see ``row_score``) of each text."""
         return [
             {**answer, "score": self.row_score(answer["prediction"], answer["label"])}
             for answer in super().answers(rows)
@@ -125,3 +126,9 @@ class ClassificationModule(RetentionModule):
             scores = self.focus(states).float().masked_fill(weights == 0, -torch.inf)
             weights = weights * (scores - scores.amax(1, keepdim=True)).exp()
         return (weights.to(states.dtype) * states).sum(1) / weights.sum(1).clamp_min(1e-6)
+
+
+def rounded(values: Tensor) -> list[Any]:
+    """Values as nested lists, to six decimals: what files of predictions hold."""
+    found: list[Any] = values.double().mul(1e6).round().div(1e6).tolist()
+    return found

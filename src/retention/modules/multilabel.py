@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retention.metrics import LabelSetF1
-from retention.modules.classification import ClassificationModule
+from retention.modules.classification import ClassificationModule, rounded
 from retention.modules.distillation import soft_decision_loss
 from retention.modules.encoded import Batch
 
@@ -57,6 +57,7 @@ class MultiLabelModule(ClassificationModule):
             "index": batch["index"].tolist(),
             "prediction": [row.nonzero().flatten().tolist() for row in self.last_predictions],
             "label": [row.nonzero().flatten().tolist() for row in batch["labels"]],
+            "probabilities": rounded(self.probabilities(logits)),
         }
 
 

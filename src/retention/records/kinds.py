@@ -119,7 +119,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """What one run scores more than another, row by row of the same test.
+    """What one run scores more than another, row by row of the same test; or how much farther it is from a third.
 
     Attributes:
         task: name of the benchmark.
@@ -128,7 +128,10 @@ class Paired:
         second: the run it is compared with, likewise.
         rows: number of test rows.
         difference: ``mean`` of score(first) - score(second), and its 95 % interval ``low`` .. ``high``.
-        better, worse, equal: rows on which the first run scores more, less, the same.
+        better, worse, equal: rows on which the first run scores more, less, the same; of divergences, on which it is
+            nearer, farther, as far.
+        measure: ``score``, or ``divergence``: the scores are KL(reference || run) in nats, so less is better.
+        reference: the run that divergences are from, told like ``first`` without a score; None = none.
     """
 
     kind: ClassVar[str] = "paired"
@@ -141,6 +144,8 @@ class Paired:
     better: int
     worse: int
     equal: int
+    measure: str = "score"
+    reference: Mapping[str, Any] | None = None
 
 
 def build_record(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from math import sqrt
+from math import log, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import pytest
 
-from retention.analysis.paired import paired, paired_line, row_scores
+from retention.analysis.paired import divergences, paired, paired_line, row_scores
 from retention.errors import DataError
 from retention.records import read_records
 
@@ -47,6 +47,45 @@ def test_differences_are_taken_row_by_row(tmp_path: Path) -> None:
     assert line.startswith("arxiv: adaptive 0.3 (seed 0) 62.5, random 0.3 (seed 0) 31.2: +31.2 [") and "4 rows" in line
     back = paired(second, first)
     assert back.difference["mean"] == -mean and back.difference["low"] == pytest.approx(-result.difference["high"])
+
+
+def test_divergences_from_a_reference_by_hand(tmp_path: Path, main_of: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    said = {
+        "dense": {"a": [0.9, 0.1], "b": [0.2, 0.8], "c": [1.0, 0.0]},
+        "near": {"a": [0.8, 0.2], "b": [0.2, 0.8], "c": [0.5, 0.5]},
+        "far": {"a": [0.1, 0.9], "b": [0.3, 0.7], "c": [0.5, 0.5]},
+    }
+    folders = {name: run(tmp_path / name, dict.fromkeys("abc", 1.0)) for name in said}
+    for name, rows in said.items():
+        lines = [json.dumps({"index": row, "score": 1.0, "probabilities": shares}) for row, shares in rows.items()]
+        (folders[name] / "predictions.jsonl").write_text("\n".join(lines))
+    near = [0.9 * log(0.9 / 0.8) + 0.1 * log(0.1 / 0.2), 0.0, log(2.0)]
+    far = [0.9 * log(0.9 / 0.1) + 0.1 * log(0.1 / 0.9), 0.2 * log(0.2 / 0.3) + 0.8 * log(0.8 / 0.7), log(2.0)]
+    result = paired(folders["near"], folders["far"], folders["dense"])
+    assert result.first["score"] == pytest.approx(fmean(near), abs=1e-4)
+    assert result.second["score"] == pytest.approx(fmean(far), abs=1e-4)
+    assert result.difference["mean"] == pytest.approx(fmean(near) - fmean(far), abs=1e-4)
+    assert (result.better, result.worse, result.equal, result.measure) == (2, 0, 1, "divergence")
+    assert (
+        main_of("paired")([*(str(folders[name]) for name in ("near", "far")), "--reference", str(folders["dense"])])
+        == 0
+    )
+    told = capsys.readouterr().out
+    assert told.startswith("arxiv, divergence from dense 0.3 (seed 0): near 0.3 (seed 0) 0.24") and " nats on 3" in told
+    (folders["far"] / "predictions.jsonl").write_text(lines[0])
+    with pytest.raises(DataError, match="were tested on different rows"):
+        paired(folders["near"], folders["far"], folders["dense"])
+
+
+def test_several_labels_each_count_on_their_own() -> None:
+    apart = divergences({"a": [0.9, 0.5]}, {"a": [0.9, 0.25]})
+    assert apart["a"] == pytest.approx(0.5 * log(2) + 0.5 * log(0.5 / 0.75))
+
+
+def test_runs_without_probabilities_have_no_divergence(tmp_path: Path) -> None:
+    folders = [run(tmp_path / name, {"a": 1.0}) for name in "xyz"]
+    with pytest.raises(DataError, match=r":1: has no probabilities, this task has none, or the run is older"):
+        paired(*folders)
 
 
 def test_runs_on_other_rows_are_not_compared(tmp_path: Path) -> None:

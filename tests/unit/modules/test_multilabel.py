@@ -40,7 +40,9 @@ def test_the_loss_is_the_sum_over_classes(module: MultiLabelModule) -> None:
 
 def test_scores(module: MultiLabelModule) -> None:
     rows = module.collect(LOGITS, BATCH)
+    probabilities = rows.pop("probabilities")
     assert rows == {"index": [4, 2], "prediction": [[0, 2], [1]], "label": [[0], [1, 2]]}
+    assert probabilities == [pytest.approx(row, abs=1e-6) for row in LOGITS.sigmoid().tolist()]
     assert module.score(rows) == pytest.approx({"micro_f1": 4 / 6, "macro_f1": 2 / 3})
 
 
