@@ -20,6 +20,7 @@ _ADDED: Mapping[str, Any] = {
     "retention.acts_on": "attention",
     "retention.carry": False,
     "retention.calibrate": False,
+    "distill.saliency": 0.0,
     "distill.states": 0.0,
     "distill.tokens": 0.0,
     "backbone.gradient_checkpointing": False,
@@ -33,18 +34,40 @@ _ADDED: Mapping[str, Any] = {
 }
 
 
-def variants(records: Sequence[Mapping[str, Any]]) -> list[str]:
+def variants(records: Sequence[Mapping[str, Any]], *, short: bool = False) -> list[str]:
     """One label per record: its settings that are not the same in all of them, ``key=value`` each; "" if none.
 
-    Seeds, paths and the machine's settings do not count, so that repetitions of one run share a label.
+    Seeds, paths and the machine's settings do not count, so that repetitions of one run share a label. What a run is
+    like without an option that came later is not named.
 
     Args:
         records: result records with a resolved ``config``.
+        short: leave out settings that go along with others; the labels are still as many.
     """
     told = [settings(record.get("config") or {}) for record in records]
     keys = sorted({key for flat in told for key in flat})
     varying = [key for key in keys if len({word(flat.get(key)) for flat in told}) > 1]
-    return [", ".join(f"{key}={word(flat.get(key))}" for key in varying) for flat in told]
+    if short:
+        varying = _needed(varying, told)
+    return [
+        ", ".join(
+            f"{key}={word(flat.get(key))}" for key in varying if key not in _ADDED or flat.get(key) != _ADDED[key]
+        )
+        for flat in told
+    ]
+
+
+def _needed(keys: list[str], told: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys without those, from the last on, that the others make up for."""
+    kinds = len(_kinds(keys, told))
+    for key in reversed(keys):
+        others = [other for other in keys if other != key]
+        keys = others if len(_kinds(others, told)) == kinds else keys
+    return keys
+
+
+def _kinds(keys: Sequence[str], told: Sequence[Mapping[str, Any]]) -> set[tuple[str, ...]]:
+    return {tuple(word(flat.get(key)) for key in keys) for flat in told}
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:

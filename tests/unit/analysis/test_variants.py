@@ -17,6 +17,18 @@ def test_only_what_differs_is_named() -> None:
     assert variants(configs(one, two)) == ["epochs=3, retention.beta=0.66", "epochs=5, retention.beta=1.0"]
 
 
+def test_a_short_label_leaves_out_what_goes_along() -> None:
+    settings = [(0, 3, 0.1), (0, 3, 0.4), (1, 5, 0.1)]
+    records = configs(*({"a": a, "epochs": epochs, "lr": lr} for a, epochs, lr in settings))
+    assert variants(records, short=True) == ["a=0, lr=0.1", "a=0, lr=0.4", "a=1, lr=0.1"]
+    assert variants(records)[0] == "a=0, epochs=3, lr=0.1"
+
+
+def test_the_absence_of_a_later_option_is_not_named() -> None:
+    records = configs({"budgets": {"sampled": 0}}, {"budgets": {"sampled": 1}}, {}, {"distill": {"saliency": 3.0}})
+    assert variants(records) == ["", "budgets.sampled=1", "", "distill.saliency=3.0"]
+
+
 def test_repetitions_share_an_empty_label() -> None:
     one = {"seed": 1, "data": {"seed": 1, "dir": "sets/a"}, "teacher": "outputs/1/last.ckpt", "paths": {"run": "x"}}
     two = {"seed": 2, "data": {"seed": 2, "dir": None}, "teacher": "outputs/2/last.ckpt", "paths": {"run": "y"}}

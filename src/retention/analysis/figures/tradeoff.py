@@ -97,7 +97,7 @@ def _names(cells: Cells, column: Column, rows: Sequence[Row]) -> dict[Row, str]:
     names: dict[Row, str] = {}
     for policy in dict.fromkeys(row.policy for row in rows):
         own = [row for row in rows if row.policy == policy]
-        for row, variant in zip(own, variants([cells[row, column][0] for row in own]), strict=True):
+        for row, variant in zip(own, variants([cells[row, column][0] for row in own], short=True), strict=True):
             names[row] = f"{policy} ({variant})" if variant else policy
     return names
 
