@@ -82,13 +82,14 @@ def test_distillation_and_saliency_change_what_is_learnt(
     settings = {
         "alone": ["distill.teacher=null"],
         "taught": ["distill.weight=0.9"],
-        "guided": ["distill.weight=0.9", "distill.saliency=1.0"],
+        "guided": ["distill.weight=0.9", "guidance=saliency"],
     }
     found = {}
     for name, typed in settings.items():
         [record] = start(tmp_path / name, f"init={dense.checkpoint}", *typed)
         assert record["kept_share"]["mean"] == pytest.approx(0.25, abs=0.01)
         found[name] = weights_of(tmp_path / name / "checkpoints" / "last.ckpt")
+    assert record["config"]["distill"]["saliency"] > 0 and record["config"]["phases"]["removal_start"] == 0
     scorer = next(name for name in found["alone"] if name.startswith("policy.scorers.0") and "weight" in name)
     assert not torch.allclose(found["alone"]["head.1.weight"], found["taught"]["head.1.weight"], atol=1e-6)
     assert not torch.allclose(found["taught"][scorer], found["guided"][scorer], atol=1e-4)
