@@ -48,7 +48,7 @@ class Job:
     def name(self) -> str:
         """Folder name."""
         stage = "stage1" if self.rho is None else self.rho
-        return "-".join([self.policy, f"{stage}", f"seed{self.seed}", *(_plain(word) for word in self.settings)])
+        return f"{self.policy}-{stage}-seed{self.seed}" + "".join(f"-{_plain(word)}" for word in self.settings)
 
     def made(self, entry: Mapping[str, Any]) -> bool:
         """Whether this record is of this job: of its settings, too, where its run had a folder of this script's."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import log
 from pathlib import Path
 from statistics import fmean
@@ -14,7 +14,6 @@ from retention.records import Paired, Quality, Record, read_objects, read_record
 
 _NAMES = ("index", "question_id", "id")  # what the benchmarks call a row
 _ROWS = "predictions.jsonl"
-_ROUNDING = 1e-5  # of probabilities in a file, and then some
 _LEAST = 1e-6  # below it they are rounded to 0
 _SHOWN = ("policy", "rho", "seed", "backbone", "commit")
 
@@ -37,13 +36,10 @@ def paired(first: Path, second: Path, reference: Path | None = None) -> Paired:
     """
     folders = [first, second] if reference is None else [first, second, reference]
     records = [_record(folder) for folder in folders]
-    if reference is None:
-        scores = [row_scores(folder / _ROWS) for folder in folders]
-    else:
-        said = [row_probabilities(folder / _ROWS) for folder in folders]
-        _require_same_rows(folders, records, said)
-        scores = [divergences(said[2], run) for run in said[:2]]
-    _require_same_rows(folders, records, scores)
+    read: Callable[[Path], dict[str, Any]] = row_scores if reference is None else row_decisions
+    rows = [read(folder / _ROWS) for folder in folders]
+    _require_same_rows(folders, records, rows)
+    scores = rows if reference is None else [divergences(rows[2], run) for run in rows[:2]]
     differences = [score - scores[1][name] for name, score in scores[0].items()]
     found = estimate(differences)
     told = [{key: record.get(key) for key in _SHOWN} for record in records]
@@ -67,40 +63,42 @@ def _require_same_rows(
     folders: Sequence[Path], records: Sequence[Record], rows: Sequence[Mapping[str, object]]
 ) -> None:
     names = [f"{record['task']}, {record['data'].get('source')}" for record in records]
-    for folder, name, here in zip(folders, names, rows, strict=False):
+    for folder, name, here in zip(folders, names, rows, strict=True):
         if name != names[0] or here.keys() != rows[0].keys():
             told = f"{len(rows[0])} rows ({names[0]}) and {len(here)} rows ({name})"
             message = f"{folders[0]} and {folder} were tested on different rows: {told}; test both on the same files"
             raise DataError(message)
 
 
-def divergences(reference: Mapping[str, Sequence[float]], run: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Name of the row -> KL(reference || run) of its class probabilities, in nats, >= 0.
+Decisions = list[list[float]]  # of a row, the probabilities of each: of its one class, or of every label yes and no
 
-    Probabilities that do not add up to 1 are those of several labels, each on its own; theirs are added up.
-    """
-    return {name: _divergence(wanted, run[name]) for name, wanted in reference.items()}
+
+def divergences(reference: Mapping[str, Decisions], run: Mapping[str, Decisions]) -> dict[str, float]:
+    """Name of the row -> KL(reference || run) of its probabilities, in nats, >= 0, summed over its decisions."""
+    return {
+        name: sum(_divergence(*pair) for pair in zip(decisions, run[name], strict=True))
+        for name, decisions in reference.items()
+    }
 
 
 def _divergence(wanted: Sequence[float], found: Sequence[float]) -> float:
-    if abs(sum(wanted) - 1.0) > _ROUNDING * len(wanted) or abs(sum(found) - 1.0) > _ROUNDING * len(found):
-        pairs = [([p, 1.0 - p], [q, 1.0 - q]) for p, q in zip(wanted, found, strict=True)]
-        return sum(_divergence_of_one(*pair) for pair in pairs)
-    return _divergence_of_one(wanted, found)
-
-
-def _divergence_of_one(wanted: Sequence[float], found: Sequence[float]) -> float:
     certain = ((max(p, _LEAST), max(q, _LEAST)) for p, q in zip(wanted, found, strict=True))
     return max(0.0, sum(p * log(p / q) for p, q in certain))
 
 
-def row_probabilities(path: Path) -> dict[str, list[float]]:
-    """Name of the row -> the probabilities of its classes.
+def row_decisions(path: Path) -> dict[str, Decisions]:
+    """Name of the row -> the probabilities of its decisions: of one class, or of each label where it may have several.
 
     Raises:
         DataError: the file cannot be read, names a row twice, or its rows have no probabilities.
     """
-    return _rows(path, "probabilities", list, "this task has none, or the run is older than they are; test it again")
+    missing = "this task has none, or the run is older than they are; test it again"
+    return {name: _decisions(row) for name, row in _rows(path, "probabilities", list, missing).items()}
+
+
+def _decisions(row: Mapping[str, Any]) -> Decisions:
+    several = isinstance(row.get("prediction"), list)
+    return [[share, 1.0 - share] for share in row["probabilities"]] if several else [row["probabilities"]]
 
 
 def row_scores(path: Path) -> dict[str, float]:
@@ -109,13 +107,13 @@ def row_scores(path: Path) -> dict[str, float]:
     Raises:
         DataError: the file cannot be read, names a row twice, or its rows have no score.
     """
-    found = _rows(path, "score", (int, float), "this task is not scored row by row; compare its metrics")
-    return {name: float(score) for name, score in found.items()}
+    rows = _rows(path, "score", (int, float), "this task is not scored row by row; compare its metrics")
+    return {name: float(row["score"]) for name, row in rows.items()}
 
 
-def _rows(path: Path, key: str, kind: type | tuple[type, ...], otherwise: str) -> dict[str, Any]:
-    """Name of the row -> what it has under a key."""
-    found: dict[str, Any] = {}
+def _rows(path: Path, key: str, kind: type | tuple[type, ...], otherwise: str) -> dict[str, Mapping[str, Any]]:
+    """Name of the row -> the row, which has a value of this kind under the key."""
+    found: dict[str, Mapping[str, Any]] = {}
     for line, row in read_objects(path):
         name = next((str(row[known]) for known in _NAMES if known in row), None)
         if name is None or name in found:
@@ -123,7 +121,7 @@ def _rows(path: Path, key: str, kind: type | tuple[type, ...], otherwise: str) -
             raise DataError(f"{path}:{line}: {wrong}; test the model again")
         if not isinstance(row.get(key), kind):
             raise DataError(f"{path}:{line}: has no {key}, {otherwise}")
-        found[name] = row[key]
+        found[name] = row
     if not found:
         raise DataError(f"{path}: is empty; test the model again")
     return found

@@ -130,5 +130,5 @@ class ClassificationModule(RetentionModule):
 
 def rounded(values: Tensor) -> list[Any]:
     """Values as nested lists, to six decimals: what files of predictions hold."""
-    found: list[Any] = values.double().mul(1e6).round().div(1e6).tolist()
+    found: list[Any] = values.cpu().double().round(decimals=6).tolist()
     return found

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from retention.analysis.paired import divergences, paired, paired_line, row_scores
+from retention.analysis.paired import divergences, paired, paired_line, row_decisions, row_scores
 from retention.errors import DataError
 from retention.records import read_records
 
@@ -66,10 +66,8 @@ def test_divergences_from_a_reference_by_hand(tmp_path: Path, main_of: Any, caps
     assert result.second["score"] == pytest.approx(fmean(far), abs=1e-4)
     assert result.difference["mean"] == pytest.approx(fmean(near) - fmean(far), abs=1e-4)
     assert (result.better, result.worse, result.equal, result.measure) == (2, 0, 1, "divergence")
-    assert (
-        main_of("paired")([*(str(folders[name]) for name in ("near", "far")), "--reference", str(folders["dense"])])
-        == 0
-    )
+    words = [str(folders["near"]), str(folders["far"]), "--reference", str(folders["dense"])]
+    assert main_of("paired")(words) == 0
     told = capsys.readouterr().out
     assert told.startswith("arxiv, divergence from dense 0.3 (seed 0): near 0.3 (seed 0) 0.24") and " nats on 3" in told
     (folders["far"] / "predictions.jsonl").write_text(lines[0])
@@ -77,8 +75,12 @@ def test_divergences_from_a_reference_by_hand(tmp_path: Path, main_of: Any, caps
         paired(folders["near"], folders["far"], folders["dense"])
 
 
-def test_several_labels_each_count_on_their_own() -> None:
-    apart = divergences({"a": [0.9, 0.5]}, {"a": [0.9, 0.25]})
+def test_several_labels_each_count_on_their_own(tmp_path: Path) -> None:
+    said = []
+    for name, shares in (("dense", [0.9, 0.5]), ("pupil", [0.9, 0.25])):
+        (tmp_path / name).write_text(json.dumps({"index": "a", "prediction": [0], "probabilities": shares}))
+        said.append(row_decisions(tmp_path / name))
+    apart = divergences(*said)
     assert apart["a"] == pytest.approx(0.5 * log(2) + 0.5 * log(0.5 / 0.75))
 
 
