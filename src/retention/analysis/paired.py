@@ -21,9 +21,6 @@ _SHOWN = ("policy", "rho", "seed", "backbone", "commit")
 def paired(first: Path, second: Path, reference: Path | None = None) -> Paired:
     """Compare two run folders.
 
-    The interval is Student's over the rows: it says how much the choice of test rows may have done, not what another
-    seed would give.
-
     Args:
         first: folder with ``record.json`` and ``predictions.jsonl``.
         second: the run it is compared with.
@@ -31,32 +28,76 @@ def paired(first: Path, second: Path, reference: Path | None = None) -> Paired:
             model's: this tells runs apart long before their accuracies do. See ``divergences``.
 
     Raises:
-        DataError: a file is missing or broken, the runs were tested on different rows, or their rows have no score
-            (with a reference: no probabilities).
+        DataError: see ``paired_over_seeds``.
     """
-    folders = [first, second] if reference is None else [first, second, reference]
-    records = [_record(folder) for folder in folders]
-    read: Callable[[Path], dict[str, Any]] = row_scores if reference is None else row_decisions
-    rows = [read(folder / _ROWS) for folder in folders]
-    _require_same_rows(folders, records, rows)
-    scores = rows if reference is None else [divergences(rows[2], run) for run in rows[:2]]
-    differences = [score - scores[1][name] for name, score in scores[0].items()]
+    return paired_over_seeds([first], [second], None if reference is None else [reference])
+
+
+def paired_over_seeds(
+    first: Sequence[Path], second: Sequence[Path], references: Sequence[Path] | None = None
+) -> Paired:
+    """Compare two kinds of run, each trained with the same seeds: a row's score is its mean over the seeds.
+
+    The interval is Student's over the rows: it says how much the choice of test rows may have done, not what other
+    seeds would give; for that, see the differences of the single seeds.
+
+    Args:
+        first, second: one run folder for each seed, in the same order.
+        references: likewise, see ``paired``.
+
+    Raises:
+        DataError: a file is missing or broken, the runs were tested on different rows, their rows have no score
+            (with references: no probabilities), or the folders of a seed do not have the same one.
+    """
+    folders = [first, second] if references is None else [first, second, references]
+    seeds = list(zip(*folders, strict=True))
+    records = [[_record(folder) for folder in of_seed] for of_seed in seeds]
+    read: Callable[[Path], dict[str, Any]] = row_scores if references is None else row_decisions
+    rows = [[read(folder / _ROWS) for folder in of_seed] for of_seed in seeds]
+    _require_same_rows(_flat(seeds), _flat(records), _flat(rows))
+    if len(seeds) > 1:
+        _require_same_seeds(seeds, records)
+    scores = [
+        of_seed if references is None else [divergences(of_seed[2], run) for run in of_seed[:2]] for of_seed in rows
+    ]
+    names = list(rows[0][0])
+    differences = [fmean(left[name] - right[name] for left, right in scores) for name in names]
     found = estimate(differences)
-    told = [{key: record.get(key) for key in _SHOWN} for record in records]
-    gain = -1.0 if reference is not None else 1.0
+    means = [[fmean(run.values()) for run in of_seed] for of_seed in scores]
+    told = [_told([of_seed[place] for of_seed in records]) for place in range(len(folders))]
+    gain = -1.0 if references is not None else 1.0
     return Paired(
-        task=str(records[0]["task"]),
-        data=records[0]["data"],
-        first={**told[0], "score": fmean(scores[0].values())},
-        second={**told[1], "score": fmean(scores[1].values())},
+        task=str(records[0][0]["task"]),
+        data=records[0][0]["data"],
+        first={**told[0], "score": fmean(left for left, _ in means)},
+        second={**told[1], "score": fmean(right for _, right in means)},
         rows=found.count,
         difference={"mean": found.mean, "low": found.low, "high": found.high},
         better=sum(gain * difference > 0 for difference in differences),
         worse=sum(gain * difference < 0 for difference in differences),
         equal=sum(difference == 0 for difference in differences),
-        measure="score" if reference is None else "divergence",
-        reference=None if reference is None else told[2],
+        measure="score" if references is None else "divergence",
+        reference=None if references is None else told[2],
+        by_seed=tuple(left - right for left, right in means) if len(seeds) > 1 else None,
     )
+
+
+def _flat(groups: Sequence[Sequence[Any]]) -> list[Any]:
+    return [member for group in groups for member in group]
+
+
+def _told(records: Sequence[Record]) -> dict[str, Any]:
+    """What is told of a run, or of the runs of several seeds."""
+    shown = {key: records[0].get(key) for key in _SHOWN}
+    return shown if len(records) == 1 else {**shown, "seed": [record["seed"] for record in records]}
+
+
+def _require_same_seeds(folders: Sequence[Sequence[Path]], records: Sequence[Sequence[Record]]) -> None:
+    for of_seed, told in zip(folders, records, strict=True):
+        seeds = [record["seed"] for record in told]
+        if len(set(seeds)) > 1:
+            listed = " and ".join(f"{folder} ({seed})" for folder, seed in zip(of_seed, seeds, strict=True))
+            raise DataError(f"{listed} have different seeds; compare runs of the same one")
 
 
 def _require_same_rows(
@@ -142,14 +183,17 @@ def paired_line(result: Paired) -> str:
     counts = ", ".join(
         f"{count} {word}" for count, word in zip((result.better, result.worse, result.equal), words, strict=True)
     )
+    single = [signed.format(scale * difference) for difference in result.by_seed or ()]
     return (
         f"{result.task}{source}: {told[0]} {first}, {told[1]} {second}: "
         f"{signed.format(scale * result.difference['mean'])}{interval} {unit} on {result.rows} rows ({counts})"
+        f"{', by seed ' * bool(single)}{', '.join(single)}"
     )
 
 
 def _name(run: Mapping[str, Any]) -> str:
-    return f"{run['policy']} {run['rho']:g} (seed {run['seed']})"
+    seeds = run["seed"] if isinstance(run["seed"], list) else [run["seed"]]
+    return f"{run['policy']} {run['rho']:g} (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
 
 
 def _record(folder: Path) -> Record:

@@ -125,13 +125,15 @@ class Paired:
         task: name of the benchmark.
         data: what the rows are and how many.
         first: the run compared: ``policy``, ``rho``, ``seed``, ``backbone``, ``commit``, and its mean ``score``.
-        second: the run it is compared with, likewise.
+        second: the run it is compared with, likewise. Where a row's score is its mean over several seeds, ``seed`` is
+            a list in both, and ``commit`` that of the first.
         rows: number of test rows.
         difference: ``mean`` of score(first) - score(second), and its 95 % interval ``low`` .. ``high``.
         better, worse, equal: rows on which the first run scores more, less, the same; of divergences, on which it is
             nearer, farther, as far.
         measure: ``score``, or ``divergence``: the scores are KL(reference || run) in nats, so less is better.
         reference: the run that divergences are from, told like ``first`` without a score; None = none.
+        by_seed: mean difference of each seed, where there are several.
     """
 
     kind: ClassVar[str] = "paired"
@@ -146,6 +148,7 @@ class Paired:
     equal: int
     measure: str = "score"
     reference: Mapping[str, Any] | None = None
+    by_seed: Sequence[float] | None = None
 
 
 def build_record(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from retention.analysis.paired import divergences, paired, paired_line, row_decisions, row_scores
+from retention.analysis.paired import divergences, paired, paired_line, paired_over_seeds, row_decisions, row_scores
 from retention.errors import DataError
 from retention.records import read_records
 
@@ -130,3 +130,30 @@ def test_the_script(main_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert {record["kind"] for record in found} == {"paired"} and found[0]["difference"]["mean"] == 0.25
     assert main([str(folders[0]), str(tmp_path)]) == 2
     assert "holds no record.json" in capsys.readouterr().err
+
+
+def test_scores_of_several_seeds_are_averaged_row_by_row(
+    tmp_path: Path, main_of: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = {
+        "pupil0": {"a": 1.0, "b": 0.0, "c": 1.0},
+        "pupil1": {"c": 0.0, "b": 1.0, "a": 1.0},  # another order
+        "dense0": {"a": 1.0, "b": 1.0, "c": 0.0},
+        "dense1": {"a": 0.0, "b": 1.0, "c": 1.0},
+    }
+    folders = {name: run(tmp_path / name, rows, seed=int(name[-1])) for name, rows in scores.items()}
+    result = paired_over_seeds([folders["pupil0"], folders["pupil1"]], [folders["dense0"], folders["dense1"]])
+    differences = [0.5, -0.5, 0.0]
+    margin = 4.303 * stdev(differences) / sqrt(3)
+    assert result.difference == pytest.approx({"mean": 0.0, "low": -margin, "high": margin})
+    assert (result.better, result.worse, result.equal, result.by_seed) == (1, 1, 1, pytest.approx((0.0, 0.0)))
+    assert (result.first["seed"], result.first["score"]) == ([0, 1], pytest.approx(4 / 6))
+    patterns = [str(tmp_path / "pupil{seed}"), str(tmp_path / "dense{seed}")]
+    record = tmp_path / "paired.jsonl"
+    assert main_of("paired")([*patterns, "--seeds", "0", "1", "--record", str(record)]) == 0
+    told = capsys.readouterr().out
+    assert "(seeds 0, 1) 66.7" in told and told.rstrip().endswith("by seed +0.0, +0.0")
+    [stored] = read_records([record])
+    assert (stored["seed"], stored["first"]["seed"], stored["by_seed"]) == (0, [0, 1], [0.0, 0.0])
+    with pytest.raises(DataError, match="different seeds"):
+        paired_over_seeds([folders["pupil0"], folders["pupil1"]], [folders["dense1"], folders["dense0"]])
