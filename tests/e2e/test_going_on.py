@@ -83,16 +83,19 @@ def test_distillation_and_saliency_change_what_is_learnt(
         "alone": ["distill.teacher=null"],
         "taught": ["distill.weight=0.9"],
         "guided": ["distill.weight=0.9", "guidance=saliency"],
+        "stated": ["distill.weight=0.9", "guidance=saliency_and_states"],
     }
     found = {}
     for name, typed in settings.items():
         [record] = start(tmp_path / name, f"init={dense.checkpoint}", *typed)
         assert record["kept_share"]["mean"] == pytest.approx(0.25, abs=0.01)
         found[name] = weights_of(tmp_path / name / "checkpoints" / "last.ckpt")
-    assert record["config"]["distill"]["saliency"] > 0 and record["config"]["phases"]["removal_start"] == 0
+    assert min(record["config"]["distill"][key] for key in ("saliency", "tokens")) > 0
+    assert record["config"]["phases"]["removal_start"] == 0
     scorer = next(name for name in found["alone"] if name.startswith("policy.scorers.0") and "weight" in name)
     assert not torch.allclose(found["alone"]["head.1.weight"], found["taught"]["head.1.weight"], atol=1e-6)
     assert not torch.allclose(found["taught"][scorer], found["guided"][scorer], atol=1e-4)
+    assert not torch.allclose(found["guided"]["head.1.weight"], found["stated"]["head.1.weight"], atol=1e-6)
     assert not any("teacher" in name for name in found["guided"])
 
 
