@@ -218,6 +218,7 @@ def build_parts(config: DictConfig) -> Parts:
             builder.checks.gather(partial(_check_budgets, policy, training, str(config.mode)))
         if policy is not None:
             builder.checks.gather(partial(_check_frozen, policy, training.freeze))
+            _tell_unguided(policy, training)
     if shapes:
         if data is not None:
             builder.checks.gather(lambda: backbone.check_length(data.settings.max_length))
@@ -251,6 +252,13 @@ def _check_budgets(policy: RetentionPolicy, training: TrainingSettings, mode: st
     else:
         checks.require(covered, "retention.rho", f"{message}; widen budgets.low or budgets.high")
     checks.finish()
+
+
+def _tell_unguided(policy: RetentionPolicy, training: TrainingSettings) -> None:
+    """Warn where nothing would rank by the teacher's saliency; no error, since sweeps set it for all policies alike."""
+    wanted = training.distill is not None and training.distill.saliency > 0
+    if wanted and policy.layers and not policy.scored:
+        log.warning("distill.saliency: %s has no scorers to guide, it is trained without", policy.name)
 
 
 def _check_frozen(policy: RetentionPolicy, freeze: str | None) -> None:

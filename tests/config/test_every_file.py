@@ -105,3 +105,11 @@ def test_a_pretrained_backbone_is_not_loaded_to_check_its_keys(
     assert builder.make("backbone").path == "nowhere"
     builder.finish()
     assert asked == []
+
+
+@pytest.mark.parametrize(("name", "told"), [("adaptive", False), ("random", True), ("transkimmer", True)])
+def test_a_guide_of_policies_without_scorers_is_warned_of(
+    name: str, told: bool, composed: Composed, caplog: pytest.LogCaptureFixture
+) -> None:
+    build_parts(composed(f"retention={name}", "guidance=saliency", f"distill.teacher={__file__}"))
+    assert (f"{name} has no scorers to guide" in caplog.text) == told
