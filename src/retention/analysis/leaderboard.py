@@ -51,10 +51,8 @@ def leaderboard(cells: Cells, speeds: Sequence[Record]) -> Report:
 
 
 def _section(cells: Cells, column: Column, speeds: Sequence[Record]) -> Section:
-    dense = best_dense(cells, column)
-    base = [] if dense is None else cells[dense, column]
     rows = rows_of(cells, column, DENSE)
-    body = [_line(row, "-", cells[row, column], [] if row == dense else base, column, speeds) for row in rows]
+    body = [_line(row, "-", cells[row, column], _base(cells, column, row), column, speeds) for row in rows]
     rivals = [row for row in rows_of(cells, column) if row.policy not in {DENSE, *ABLATED}]
     for rho in sorted({row.rho for row in rivals}, reverse=True):
         ranked = sorted(
@@ -68,9 +66,15 @@ def _section(cells: Cells, column: Column, speeds: Sequence[Record]) -> Section:
             records = cells[row, column]
             # equals share a rank
             rank = str(means.index(_mean(records)) + 1) if spent[row] <= limit else "over budget"
-            body.append(_line(row, rank, records, base, column, speeds))
+            body.append(_line(row, rank, records, _base(cells, column, row), column, speeds))
     caption = f"{column.task}, {column.monitor}, {column.backbone}"
     return Section(caption, _HEADER, tuple(body), (rows_note(column),))
+
+
+def _base(cells: Cells, column: Column, row: Row) -> list[Record]:
+    """The dense runs that a row stands beside; none beside itself."""
+    dense = best_dense(cells, column, beside=row)
+    return [] if dense in (None, row) else cells[dense, column]
 
 
 def _line(

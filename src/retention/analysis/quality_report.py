@@ -181,7 +181,7 @@ def _own_cells(
 def _reference(cells: Cells, column: Column, row: Row, metric: str, reference: Method) -> list[Record] | None:
     """The best dense run, or the full method at the row's share: its variant of the same name, else the headline."""
     if reference is FULL:
-        dense = best_dense(cells, column, metric)
+        dense = best_dense(cells, column, metric, beside=row)
         return None if dense is None else cells[dense, column]
     full = rows_of(cells, column, reference.policy, row.rho)
     chosen = next((other for other in full if other.variant == row.variant), headline(cells, column, full))

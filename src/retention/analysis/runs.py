@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
-from retention.analysis.variants import variants
+from retention.analysis.paper import SEEDS
+from retention.analysis.variants import settings, variants
 from retention.errors import DataError
 
 DENSE = "dense"
@@ -91,10 +92,28 @@ def rows_of(cells: Cells, column: Column, policy: str | None = None, rho: float 
     return sorted(found, key=Row.order)
 
 
-def best_dense(cells: Cells, column: Column, metric: str | None = None) -> Row | None:
-    """The dense row with the highest mean; None where no dense run has a number."""
-    rows = [row for row in rows_of(cells, column, DENSE) if points(cells[row, column], metric)]
-    return max(rows, key=lambda row: fmean(points(cells[row, column], metric)), default=None)
+def best_dense(cells: Cells, column: Column, metric: str | None = None, *, beside: Row | None = None) -> Row | None:
+    """The dense row with the highest mean; None where no dense run has a number.
+
+    A row with fewer seeds than ``SEEDS`` counts only where none has more: one lucky seed is no reference. Dense runs
+    trained for as many epochs as the row ``beside`` go before others.
+    """
+    found = {row: points(cells[row, column], metric) for row in rows_of(cells, column, DENSE)}
+    found = {row: values for row, values in found.items() if values}
+    if beside is not None:
+        epochs = _epochs(cells[beside, column])
+        found = {row: values for row, values in found.items() if _epochs(cells[row, column]) == epochs} or found
+    enough = min(SEEDS, max(map(len, found.values()), default=0))
+    return max(
+        (row for row, values in found.items() if len(values) >= enough),
+        key=lambda row: fmean(found[row]),
+        default=None,
+    )
+
+
+def _epochs(records: Sequence[Record]) -> Any:
+    """Of the first of them, None where it does not say; other epochs are another variant, hence another row."""
+    return settings(records[0].get("config") or {}).get("task.epochs")
 
 
 def points(records: Iterable[Record], metric: str | None = None) -> list[float]:

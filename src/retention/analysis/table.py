@@ -81,7 +81,7 @@ def _score(records: list[Record]) -> str:
 def _distance(row: Row, column: Column, cells: Cells) -> str:
     if row.policy == DENSE:
         return "-"
-    dense, own = best_dense(cells, column), points(cells[row, column])
+    dense, own = best_dense(cells, column, beside=row), points(cells[row, column])
     if dense is None:
         return "dense not run"
     return f"{fmean(own) - fmean(points(cells[dense, column])):+.1f}" if own else "no number"

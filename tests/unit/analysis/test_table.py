@@ -100,6 +100,21 @@ def test_the_best_dense_variant_is_the_reference() -> None:
     assert cells(quality_table(records))[-1][-1] == "-20.0"
 
 
+def test_a_dense_model_of_one_lucky_seed_is_no_reference() -> None:
+    usual = [record("dense", 1.0, 0.8, seed=seed, config={"lr": 1}) for seed in range(3)]
+    lucky = [record("dense", 1.0, 0.9, seed=seed, config={"lr": 2}) for seed in range(2)]
+    assert cells(quality_table([*usual, *lucky, record("random", 0.5, 0.7)]))[-1][-1] == "-10.0"
+    assert cells(quality_table([*usual[:2], *lucky, record("random", 0.5, 0.7)]))[-1][-1] == "-20.0"
+
+
+def test_the_reference_was_trained_as_long_where_there_is_such_a_one() -> None:
+    epochs = [{"task": {"epochs": count}} for count in (1, 3)]
+    dense = [record("dense", 1.0, value, config=each) for value, each in zip((0.8, 0.9), epochs, strict=True)]
+    pupils = [record("random", 0.5, 0.7, config=each) for each in epochs]
+    assert [row[-1] for row in cells(quality_table([*dense, *pupils]))[-2:]] == ["-10.0", "-20.0"]
+    assert cells(quality_table([dense[0], pupils[1]]))[-1][-1] == "-10.0"
+
+
 def test_a_run_that_diverged_has_no_number() -> None:
     table = quality_table([record(value=None), record("dense", 1.0, 0.9)])
     assert cells(table)[1][2:] == ["no number (1)", "31.0 %", "40.0 %", "no number"]

@@ -78,7 +78,7 @@ def _kept_claims() -> Iterator[Claim]:
 def _share_of_dense(evidence: Evidence, *, benchmark: Benchmark, metric: str, rho: float) -> Iterator[Finding]:
     cells = evidence.runs
     for column, row in _own_rows(cells, benchmark.task, rho):
-        dense = best_dense(cells, column, metric)
+        dense = best_dense(cells, column, metric, beside=row)
         if dense is None:
             continue
         own, base = cells[row, column], cells[dense, column]
