@@ -42,16 +42,21 @@ def variants(records: Sequence[Mapping[str, Any]], *, short: bool = False) -> li
 
     Args:
         records: result records with a resolved ``config``.
-        short: leave out settings that go along with others; the labels are still as many.
+        short: leave out settings that go along with others, and a key's groups where its last part tells it from the
+            others; the labels are still as many.
     """
     told = [settings(record.get("config") or {}) for record in records]
     keys = sorted({key for flat in told for key in flat})
     varying = [key for key in keys if len({word(flat.get(key)) for flat in told}) > 1]
     if short:
         varying = _needed(varying, told)
+    lasts = [key.rpartition(".")[2] for key in varying]
+    names = {key: last if short and lasts.count(last) == 1 else key for key, last in zip(varying, lasts, strict=True)}
     return [
         ", ".join(
-            f"{key}={word(flat.get(key))}" for key in varying if key not in _ADDED or flat.get(key) != _ADDED[key]
+            f"{names[key]}={word(flat.get(key))}"
+            for key in varying
+            if key not in _ADDED or flat.get(key) != _ADDED[key]
         )
         for flat in told
     ]

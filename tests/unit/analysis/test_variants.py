@@ -24,6 +24,17 @@ def test_a_short_label_leaves_out_what_goes_along() -> None:
     assert variants(records)[0] == "a=0, epochs=3, lr=0.1"
 
 
+def test_a_short_label_names_groups_only_where_it_must() -> None:
+    records = configs(
+        *(
+            {"a": {"x": x, "n": 1}, "b": {"x": other, "m": m}}
+            for x, other, m in ((0, 1, 2), (1, 0, 2), (1, 1, 3), (1, 1, 2))
+        )
+    )
+    assert variants(records, short=True)[0] == "a.x=0, m=2, b.x=1"
+    assert variants(records)[0] == "a.x=0, b.m=2, b.x=1"
+
+
 def test_the_absence_of_a_later_option_is_not_named() -> None:
     records = configs({"budgets": {"sampled": 0}}, {"budgets": {"sampled": 1}}, {}, {"distill": {"saliency": 3.0}})
     assert variants(records) == ["", "budgets.sampled=1", "", "distill.saliency=3.0"]
