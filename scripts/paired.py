@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from retention.analysis.paired import paired_line, paired_over_seeds
+from retention.analysis.paired import paired, paired_line
 from retention.errors import RetentionError
 from retention.records import append_record, build_record
 
@@ -35,19 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for other in chosen.others:
             started = time.perf_counter()
-            runs = [_of_seeds(run, chosen.seeds) for run in (chosen.run, other)]
             reference = None if chosen.reference is None else _of_seeds(chosen.reference, chosen.seeds)
-            result = paired_over_seeds(runs[0], runs[1], reference)
+            result = paired(_of_seeds(chosen.run, chosen.seeds), _of_seeds(other, chosen.seeds), reference)
             print(paired_line(result))
             if chosen.record is not None:
-                names = [None if folder is None else folder.name for folder in (chosen.run, other, chosen.reference)]
-                config = dict(zip(("run", "other", "reference"), names, strict=True))
+                third = None if chosen.reference is None else chosen.reference.name
+                config = {"run": chosen.run.name, "other": other.name, "reference": third}
                 wall = time.perf_counter() - started
                 argv_told = ["scripts/paired.py", *typed]
-                seed = int((chosen.seeds or [result.first["seed"]])[0])
-                append_record(
-                    chosen.record, build_record(result, config=config, seed=seed, wall_s=wall, argv=argv_told)
-                )
+                seed = chosen.seeds[0] if chosen.seeds else int(result.first["seed"])
+                record = build_record(result, config=config, seed=seed, wall_s=wall, argv=argv_told)
+                append_record(chosen.record, record)
     except RetentionError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2

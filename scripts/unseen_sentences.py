@@ -13,7 +13,7 @@ test sentences (-1); those of the original Stanford treebank have them.
 from __future__ import annotations
 
 import argparse
-import os
+import io
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from retention.data.local_files import find_split_file, read_file
 from retention.errors import DataError, RetentionError
+from retention.records import write_atomic
 
 SENTENCE_WORDS = 15  # a training row of so many words is taken for a whole sentence
 PART_WORDS = 4  # shorter phrases are in any text
@@ -75,9 +76,9 @@ def _leaks(words: Sequence[str], parts: set[str]) -> bool:
 def write(path: Path, rows: Sequence[Row]) -> None:
     """Write a Parquet file, whole or not at all."""
     texts, labels = zip(*rows, strict=True)
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(pa.table({"sentence": texts, "label": labels}), partial, compression="zstd")
-    os.replace(partial, path)
+    packed = io.BytesIO()
+    pq.write_table(pa.table({"sentence": texts, "label": labels}), packed, compression="zstd")
+    write_atomic(path, packed.getvalue())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,7 +93,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RetentionError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
-    chosen.target.mkdir(parents=True, exist_ok=True)
     write(chosen.target / "train.parquet", train)
     write(chosen.target / "validation.parquet", test)  # what task=sst2 is tested on
     print(f"{chosen.target}: {len(train)} training rows, {len(test)} test sentences")

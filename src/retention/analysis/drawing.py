@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+
+from retention.records import write_atomic
 
 # Okabe and Ito's colours, then four of Paul Tol's "muted": told apart with every kind of colour vision; markers say the
 # same once more.
@@ -50,15 +51,12 @@ def look(number: int) -> dict[str, Any]:
 
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write ``<stem>.png`` and ``<stem>.svg``, each under a temporary name first."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
     paths = []
     for kind in ("png", "svg"):
         drawn, target = io.BytesIO(), stem.with_suffix(f".{kind}")
         with mpl.rc_context(STYLE):
             undated = {"Date": None} if kind == "svg" else None
             figure.savefig(drawn, format=kind, dpi=160, bbox_inches="tight", metadata=undated)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(drawn.getvalue())
-        os.replace(temporary, target)
+        write_atomic(target, drawn.getvalue())
         paths.append(target)
     return paths

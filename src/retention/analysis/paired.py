@@ -18,36 +18,21 @@ _LEAST = 1e-6  # below it they are rounded to 0
 _SHOWN = ("policy", "rho", "seed", "backbone", "commit")
 
 
-def paired(first: Path, second: Path, reference: Path | None = None) -> Paired:
-    """Compare two run folders.
-
-    Args:
-        first: folder with ``record.json`` and ``predictions.jsonl``.
-        second: the run it is compared with.
-        reference: where given, runs are compared by how far their probabilities are from this run's, usually the dense
-            model's: this tells runs apart long before their accuracies do. See ``divergences``.
-
-    Raises:
-        DataError: see ``paired_over_seeds``.
-    """
-    return paired_over_seeds([first], [second], None if reference is None else [reference])
-
-
-def paired_over_seeds(
-    first: Sequence[Path], second: Sequence[Path], references: Sequence[Path] | None = None
-) -> Paired:
-    """Compare two kinds of run, each trained with the same seeds: a row's score is its mean over the seeds.
+def paired(first: Sequence[Path], second: Sequence[Path], references: Sequence[Path] | None = None) -> Paired:
+    """Compare two kinds of run; where each was trained with several seeds, a row's score is its mean over them.
 
     The interval is Student's over the rows: it says how much the choice of test rows may have done, not what other
     seeds would give; for that, see the differences of the single seeds.
 
     Args:
-        first, second: one run folder for each seed, in the same order.
-        references: likewise, see ``paired``.
+        first: run folders with ``record.json`` and ``predictions.jsonl``, one for each seed.
+        second: the runs they are compared with, in the same order.
+        references: likewise; where given, runs are compared by how far their probabilities are from these runs',
+            usually the dense model's: this tells runs apart long before their accuracies do. See ``divergences``.
 
     Raises:
         DataError: a file is missing or broken, the runs were tested on different rows, their rows have no score
-            (with references: no probabilities), or the folders of a seed do not have the same one.
+            (with references: no probabilities), or there are several seeds and the folders do not stand for them.
     """
     folders = [first, second] if references is None else [first, second, references]
     seeds = list(zip(*folders, strict=True))
@@ -98,6 +83,9 @@ def _require_same_seeds(folders: Sequence[Sequence[Path]], records: Sequence[Seq
         if len(set(seeds)) > 1:
             listed = " and ".join(f"{folder} ({seed})" for folder, seed in zip(of_seed, seeds, strict=True))
             raise DataError(f"{listed} have different seeds; compare runs of the same one")
+    once = {told[0]["seed"] for told in records}
+    if len(once) < len(records):
+        raise DataError(f"{folders[0][0]}: its seed stands there twice; give one folder for each, {{seed}} in its name")
 
 
 def _require_same_rows(

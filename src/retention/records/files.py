@@ -89,12 +89,12 @@ def read_objects(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
     return [(number, _parse(line, f"{source}:{number}")) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then move it into place; makes the folder if need be."""
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file under a temporary name, then move it into place; makes the folder if need be. Text is UTF-8."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from retention.analysis.paired import divergences, paired, paired_line, paired_over_seeds, row_decisions, row_scores
+from retention.analysis.paired import divergences, paired, paired_line, row_decisions, row_scores
 from retention.errors import DataError
 from retention.records import read_records
 
@@ -36,7 +36,7 @@ def run(folder: Path, scores: Mapping[str, float | None], **fields: Any) -> Path
 def test_differences_are_taken_row_by_row(tmp_path: Path) -> None:
     first = run(tmp_path / "adaptive", {"a": 1.0, "b": 0.5, "c": 0.0, "d": 1.0})
     second = run(tmp_path / "random", {"d": 1.0, "c": 0.25, "b": 0.0, "a": 0.0})  # another order
-    result = paired(first, second)
+    result = paired([first], [second])
     differences = [1.0, 0.5, -0.25, 0.0]
     margin = 3.182 * stdev(differences) / sqrt(4)
     mean = fmean(differences)
@@ -45,7 +45,7 @@ def test_differences_are_taken_row_by_row(tmp_path: Path) -> None:
     assert (result.first["policy"], result.first["score"], result.second["score"]) == ("adaptive", 0.625, 0.3125)
     line = paired_line(result)
     assert line.startswith("arxiv: adaptive 0.3 (seed 0) 62.5, random 0.3 (seed 0) 31.2: +31.2 [") and "4 rows" in line
-    back = paired(second, first)
+    back = paired([second], [first])
     assert back.difference["mean"] == -mean and back.difference["low"] == pytest.approx(-result.difference["high"])
 
 
@@ -61,7 +61,7 @@ def test_divergences_from_a_reference_by_hand(tmp_path: Path, main_of: Any, caps
         (folders[name] / "predictions.jsonl").write_text("\n".join(lines))
     near = [0.9 * log(0.9 / 0.8) + 0.1 * log(0.1 / 0.2), 0.0, log(2.0)]
     far = [0.9 * log(0.9 / 0.1) + 0.1 * log(0.1 / 0.9), 0.2 * log(0.2 / 0.3) + 0.8 * log(0.8 / 0.7), log(2.0)]
-    result = paired(folders["near"], folders["far"], folders["dense"])
+    result = paired([folders["near"]], [folders["far"]], [folders["dense"]])
     assert result.first["score"] == pytest.approx(fmean(near), abs=1e-4)
     assert result.second["score"] == pytest.approx(fmean(far), abs=1e-4)
     assert result.difference["mean"] == pytest.approx(fmean(near) - fmean(far), abs=1e-4)
@@ -72,7 +72,7 @@ def test_divergences_from_a_reference_by_hand(tmp_path: Path, main_of: Any, caps
     assert told.startswith("arxiv, divergence from dense 0.3 (seed 0): near 0.3 (seed 0) 0.24") and " nats on 3" in told
     (folders["far"] / "predictions.jsonl").write_text(lines[0])
     with pytest.raises(DataError, match="were tested on different rows"):
-        paired(folders["near"], folders["far"], folders["dense"])
+        paired([folders["near"]], [folders["far"]], [folders["dense"]])
 
 
 def test_several_labels_each_count_on_their_own(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_several_labels_each_count_on_their_own(tmp_path: Path) -> None:
 def test_runs_without_probabilities_have_no_divergence(tmp_path: Path) -> None:
     folders = [run(tmp_path / name, {"a": 1.0}) for name in "xyz"]
     with pytest.raises(DataError, match=r":1: has no probabilities, this task has none, or the run is older"):
-        paired(*folders)
+        paired(*([folder] for folder in folders))
 
 
 def test_runs_on_other_rows_are_not_compared(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_runs_on_other_rows_are_not_compared(tmp_path: Path) -> None:
         run(tmp_path / "elsewhere", {"a": 1.0, "b": 0.0}, data={"source": "reviews"}),
     ):
         with pytest.raises(DataError, match="were tested on different rows"):
-            paired(first, other)
+            paired([first], [other])
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_scores_of_several_seeds_are_averaged_row_by_row(
         "dense1": {"a": 0.0, "b": 1.0, "c": 1.0},
     }
     folders = {name: run(tmp_path / name, rows, seed=int(name[-1])) for name, rows in scores.items()}
-    result = paired_over_seeds([folders["pupil0"], folders["pupil1"]], [folders["dense0"], folders["dense1"]])
+    result = paired([folders["pupil0"], folders["pupil1"]], [folders["dense0"], folders["dense1"]])
     differences = [0.5, -0.5, 0.0]
     margin = 4.303 * stdev(differences) / sqrt(3)
     assert result.difference == pytest.approx({"mean": 0.0, "low": -margin, "high": margin})
@@ -156,4 +156,6 @@ def test_scores_of_several_seeds_are_averaged_row_by_row(
     [stored] = read_records([record])
     assert (stored["seed"], stored["first"]["seed"], stored["by_seed"]) == (0, [0, 1], [0.0, 0.0])
     with pytest.raises(DataError, match="different seeds"):
-        paired_over_seeds([folders["pupil0"], folders["pupil1"]], [folders["dense1"], folders["dense0"]])
+        paired([folders["pupil0"], folders["pupil1"]], [folders["dense1"], folders["dense0"]])
+    assert main_of("paired")([str(folders["pupil0"]), str(folders["dense0"]), "--seeds", "0", "1"]) == 2
+    assert "its seed stands there twice" in capsys.readouterr().err
