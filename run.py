@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from retention.errors import RetentionError
-from retention.experiment import run
+from retention.experiment.run import run
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -23,7 +23,7 @@ def main(config: DictConfig) -> float | None:
         records = run(config, typed, lambda extra: compose("config", overrides=extra), argv)
     except RetentionError as error:
         if sweep:
-            raise  # retention.sweeps notes it and goes on
+            raise  # retention.experiment.sweeps notes it and goes on
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     result: float = records[-1]["metrics"][records[-1]["monitor"]]

@@ -20,7 +20,7 @@ import torch
 
 from retention.bench.limits import Limit, measure_limits
 from retention.bench.settings import DTYPES, SHAPES
-from retention.modules.backbone import Scratch
+from retention.models.backbone import Scratch
 from retention.records import Limits, append_record, build_record
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,9 +17,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from retention.analysis.paired import paired, paired_line
 from retention.errors import RetentionError
 from retention.records import append_record, build_record
+from retention.report.paired_comparison import paired, paired_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:

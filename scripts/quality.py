@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retention.provenance import usable_cores
 from retention.records import read_records
+from retention.records.provenance import usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 SERIES = ("dense", "adaptive:0.5", "adaptive:0.3", "random:0.3", "truncate:0.3")

@@ -18,19 +18,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from reproduction.claims import ledger
+from reproduction.cost_report import cost_report
+from reproduction.depth_report import depth_report
+from reproduction.figures import depth_figure, knob_figure, pareto_figure, speed_figure
+from reproduction.leaderboard import leaderboard
+from reproduction.quality_report import ablation_report, quality_report
+from reproduction.sources import Evidence, committed_files, read_evidence
+from reproduction.tables import Report, markdown, write_report
 
-from retention.analysis.claims import ledger
-from retention.analysis.cost_report import cost_report
-from retention.analysis.depth_report import depth_report
-from retention.analysis.drawing import save
-from retention.analysis.figures import depth_figure, knob_figure, pareto_figure, speed_figure
-from retention.analysis.leaderboard import leaderboard
-from retention.analysis.quality_report import ablation_report, quality_report
-from retention.analysis.sheet import Report, markdown, write_report
-from retention.analysis.sources import Evidence, committed_files, read_evidence
-from retention.analysis.table import quality_table
 from retention.errors import DataError, RetentionError
 from retention.records import write_atomic
+from retention.report.figure_style import save
+from retention.report.quality_table import quality_table
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES: dict[str, Callable[[Evidence], Report]] = {

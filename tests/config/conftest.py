@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from transformers import BertConfig, LEDConfig
 
-from retention.experiment import run
-from retention.modules.backbone import Pretrained
+from retention.experiment.run import run
+from retention.models.backbone import Pretrained
 
 CONF = Path(__file__).parents[2] / "conf"
 

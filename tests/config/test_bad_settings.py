@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from hydra.errors import HydraException
 
-from retention.data import KeywordData
 from retention.data.base import RetentionData
 from retention.errors import ConfigError, DataError
-from retention.modules.backbone import Backbone, Pretrained
+from retention.models.backbone import Backbone, Pretrained
+from retention.tasks.classification.keywords import KeywordData
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[..., Any]

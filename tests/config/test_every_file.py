@@ -12,10 +12,10 @@ import pytorch_lightning as pl
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from retention.checks import Builder
-from retention.modules.backbone import Pretrained
-from retention.plan import build_parts, check_run
-from retention.policies.base import RetentionPolicy
+from retention.experiment.builder import Builder
+from retention.experiment.config import build_parts, check_run
+from retention.models.backbone import Pretrained
+from retention.policies.bases.retention_policy import RetentionPolicy
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml") if path.parent != CONF)

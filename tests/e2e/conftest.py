@@ -15,7 +15,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from retention.experiment import run
+from retention.experiment.run import run
 from retention.records import Record
 
 ROOT = Path(__file__).parents[2]

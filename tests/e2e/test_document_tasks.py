@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from transformers import BertConfig, BertModel, LEDConfig, LEDForConditionalGeneration
 
-from retention.data import KeywordData
-from retention.data.keywords import keyword_document
 from retention.errors import ConfigError
+from retention.tasks.classification.keywords import KeywordData, keyword_document
 from retention.trained import load
 
 TEXTS = [keyword_document(random.Random(number)) for number in range(40)]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from retention.data import KeywordData
 from retention.errors import ConfigError
+from retention.tasks.classification.keywords import KeywordData
 
 ALL = {"kind", "command", "commit", "config", "seed", "versions", "machine", "wall_s", "date"}
 QUALITY = {

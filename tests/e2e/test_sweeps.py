@@ -18,7 +18,7 @@ LEFT_IN = 7
 # Runs run.py, and is killed in the seventh job: its checkpoint is there, its record is not.
 KILLED = f"""
 import os, signal
-import retention.experiment as experiment
+import retention.experiment.run as experiment
 fit, jobs = experiment.fit, []
 def fit_and_die(*given):
     fit(*given)
@@ -38,7 +38,7 @@ def lines(path: Path) -> list[Any]:
 def test_a_finished_run_is_not_run_again(
     finished: Any, start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retention.experiment.run_one", lambda *_: pytest.fail("it was run again"))
+    monkeypatch.setattr("retention.experiment.run.run_one", lambda *_: pytest.fail("it was run again"))
     records = tmp_path / "late.jsonl"
     measured = (finished.folder / "metrics.csv").read_text()
     for _ in range(2):

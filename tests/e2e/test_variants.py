@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from retention.data import KeywordData
+from retention.tasks.classification.keywords import KeywordData
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from retention.core.dual import ExactDual
+from retention.core.duals import ExactDual
 from retention.engine import Decision, ForwardReport, LayerView, Retainer, adapter_for, adapters, encoder_of
 from retention.policies import Adaptive, Random, RetentionPolicy, Threshold, Truncate
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from retention.engine import Retainer, encoder_of
-from retention.modules.abstractive import decoder_inputs, weighed_reading
-from retention.modules.encoded import Encoded
+from retention.models.encoded import Encoded
+from retention.tasks.summarization.abstractive_head import decoder_inputs, weighed_reading
 
 
 def test_the_decoder_reads_what_the_encoder_kept(

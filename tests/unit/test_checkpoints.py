@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from retention.checkpoints import checkpoint_config, encoder_folder, load_weights, read_checkpoint
 from retention.errors import CheckpointError
+from retention.experiment.checkpoints import checkpoint_config, encoder_folder, load_weights, read_checkpoint
 
 
 class Model(nn.Module):

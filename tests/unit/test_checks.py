@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from retention.checks import Builder
 from retention.errors import ConfigError
-from retention.modules import ClassificationModule
+from retention.experiment.builder import Builder
 from retention.policies import Adaptive, Threshold
+from retention.tasks.classification.head import ClassificationModule
 
-EXACT = {"_target_": "retention.core.dual.ExactDual", "count": "sigmoid"}
+EXACT = {"_target_": "retention.core.duals.ExactDual", "count": "sigmoid"}
 ADAPTIVE = {"_target_": "retention.policies.Adaptive", "rho": 0.5, "dual": EXACT}
 
 
@@ -88,7 +88,7 @@ def test_a_whole_number_is_a_float() -> None:
 
 @pytest.mark.parametrize(("value", "fits"), [(None, True), (0.1, True), ("0.1", False)])
 def test_null_only_where_it_is_allowed(value: Any, fits: bool) -> None:
-    node = {"_target_": "retention.modules.backbone.Pretrained", "name": "x", "path": "x", "attention_dropout": value}
+    node = {"_target_": "retention.models.backbone.Pretrained", "name": "x", "path": "x", "attention_dropout": value}
     made = builder(backbone=node)
     assert (made.make("backbone") is not None) is fits
     if not fits:
@@ -126,20 +126,20 @@ def test_nodes_that_cannot_be_built(node: Any, path: str, message: str) -> None:
 
 
 def test_a_class_for_later_is_checked_now() -> None:
-    node = {"_target_": "retention.modules.ClassificationModule", "pooling": "max", "dropout": 1.0}
+    node = {"_target_": "retention.tasks.classification.head.ClassificationModule", "pooling": "max", "dropout": 1.0}
     made = builder(module=node)
     made.make_later("module")
     assert set(found(made)) == {"module.pooling", "module.dropout"}
 
 
 def test_what_the_run_decides_is_no_setting_of_a_class_for_later() -> None:
-    made = builder(module={"_target_": "retention.modules.ClassificationModule", "num_labels": 7})
+    made = builder(module={"_target_": "retention.tasks.classification.head.ClassificationModule", "num_labels": 7})
     made.make_later("module")
     assert found(made) == {"module.num_labels": "unknown key; known keys: dropout, pooling, protect"}
 
 
 def test_a_class_for_later_keeps_its_settings() -> None:
-    made = builder(module={"_target_": "retention.modules.ClassificationModule", "pooling": "mean"})
+    made = builder(module={"_target_": "retention.tasks.classification.head.ClassificationModule", "pooling": "mean"})
     later: Any = made.make_later("module")
     made.finish()
     assert later.func is ClassificationModule and later.keywords == {"pooling": "mean"}

@@ -13,7 +13,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from retention.errors import DataError
-from retention.finished import finished_record, put_record_aside
+from retention.experiment.resume import finished_record, put_record_aside
 
 RECORD = {"kind": "quality", "metrics": {"accuracy": 0.5}}
 Make = Callable[..., DictConfig]

@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retention import provenance
 from retention.errors import DataError
-from retention.provenance import portable
 from retention.records import (
     Quality,
     Speed,
     append_missing_record,
     append_record,
     build_record,
+    provenance,
     read_records,
     write_record,
     write_records,
 )
+from retention.records.provenance import portable
 
 _ALL = {"kind", "command", "commit", "config", "seed", "versions", "machine", "wall_s", "date"}
 
@@ -106,7 +106,7 @@ def test_the_monitor_must_be_a_metric() -> None:
 
 
 def test_private_paths_stay_out_of_a_record() -> None:
-    root = Path(provenance.__file__).resolve().parents[2]
+    root = Path(provenance.__file__).resolve().parents[3]
     config = {"data": {"dir": "/home/ann/sets/sst2"}, "paths": {"run_dir": f"{root}/outputs/1"}}
     record = build(config=config, argv=[f"{root}/run.py", "data.dir=/home/ann/sets/sst2", "x=[/home/ann/a,b]"])
     assert record["command"] == "python run.py data.dir=sets/sst2 'x=[ann/a,b]'"

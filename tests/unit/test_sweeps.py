@@ -12,7 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from retention.errors import ConfigError, Problem
-from retention.sweeps import Sweep, job_name, leave_report
+from retention.experiment.sweeps import Sweep, job_name, leave_report
 
 
 def record(seed: int, accuracy: float | None = 0.5) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def test_failures_are_listed_and_the_exit_status_says_so(
 def test_failures_of_an_earlier_sweep_in_the_folder_are_past(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweeps = {1: Sweep(), 2: Sweep()}
     for process, sweep in sweeps.items():
-        monkeypatch.setattr("retention.sweeps.os.getpid", lambda process=process: process)
+        monkeypatch.setattr("retention.experiment.sweeps.os.getpid", lambda process=process: process)
         sweep.on_multirun_start(job(tmp_path / "any"))
     sweeps[1].on_job_end(job(tmp_path / "seed0"), ended(RuntimeError("no room")))
     sweeps[2].on_job_end(job(run_folder(tmp_path, 0)), ended(0.5))

@@ -14,13 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from retention.bench.settings import SHAPES, VOCABULARY, Settings
-from retention.checks import Builder
 from retention.core.flops import EncoderShape
 from retention.data.base import RetentionData
 from retention.engine.adapters import Adapter, adapter_for
 from retention.engine.observer import check_observed
 from retention.errors import Checks, ConfigError, Problem
-from retention.modules.backbone import Backbone
+from retention.experiment.builder import Builder
+from retention.models.backbone import Backbone
 from retention.policies import RetentionPolicy
 
 
@@ -121,7 +121,7 @@ def backbone_node(settings: Settings) -> Mapping[str, Any] | None:
     if settings.backbone is not None:
         own = settings.backbone.endswith(".yaml")
         return OmegaConf.to_container(OmegaConf.load(settings.backbone)) if own else None  # type: ignore[return-value]
-    target = "retention.modules.backbone"
+    target = "retention.models.backbone"
     if settings.path is not None:
         return {"_target_": f"{target}.Pretrained", "name": Path(settings.path).resolve().name, "path": settings.path}
     shape = settings.shape or "minilm"

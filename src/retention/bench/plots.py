@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from retention.analysis.drawing import COLORS, GREY, STYLE, look, save
 from retention.bench.curves import Panel, Point, break_even
+from retention.report.figure_style import COLORS, GREY, STYLE, look, save
 
 LINES = {"after_layer": "-", "after_attention": "--"}
 Draw = Callable[[Axes, Panel], None]

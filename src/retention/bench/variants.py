@@ -20,7 +20,7 @@ from retention.bench.settings import DTYPES, VOCABULARY
 from retention.bench.training import TrainingStep
 from retention.engine import ForwardReport, Gate, Retainer
 from retention.errors import ConfigError, Problem, RetentionError
-from retention.modules.backbone import Backbone
+from retention.models.backbone import Backbone
 from retention.policies import RetentionPolicy
 
 

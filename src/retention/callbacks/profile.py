@@ -162,7 +162,7 @@ def profile_of(
     label_names: Sequence[Any] | None,
     examples: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """A retention profile, as it is written down and as ``retention.analysis.picture`` draws it.
+    """A retention profile, as it is written down and as ``retention.report.token_heatmap`` draws it.
 
     Args:
         mean: kept share, mean over samples and gated layers, in [0, 1]; None if nothing was counted.

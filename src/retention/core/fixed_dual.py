@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from retention.core.dual import AscentDual
+from retention.core.duals import AscentDual
 from retention.errors import Checks
 
 

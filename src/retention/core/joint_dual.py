@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from retention.core.dual import AscentDual
+from retention.core.duals import AscentDual
 
 
 class JointDual(AscentDual):

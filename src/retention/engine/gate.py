@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from retention.core.selection import unit_means
+from retention.core.topk import unit_means
 from retention.engine.report import ForwardReport
 
 OBSERVABLE = ("attention", "keys")

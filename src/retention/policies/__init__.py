@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from retention.policies.adaptive import Adaptive
-from retention.policies.base import RetentionPolicy
+from retention.policies.bases.retention_policy import RetentionPolicy
 from retention.policies.dense import Dense
 from retention.policies.random import Random
 from retention.policies.retain import retain

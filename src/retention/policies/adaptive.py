@@ -9,15 +9,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from retention.core.dual import Dual, ExactDual
+from retention.core.duals import Dual, ExactDual
 from retention.core.flops import EncoderShape
 from retention.core.hard_concrete import HardConcrete, log_gate
 from retention.core.scorer import Scorer, build_scorer, check_scorer
 from retention.engine.gate import Decision, LayerView
 from retention.engine.report import ForwardReport
+from retention.engine.token_fusion import carry
 from retention.errors import Checks
-from retention.policies.base import RetentionPolicy, check_policy
-from retention.policies.carrier import carry
+from retention.policies.bases.retention_policy import RetentionPolicy, check_policy
 
 ACTS_ON = ("attention", "states")
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from retention.core.flops import EncoderShape
 from retention.engine.gate import LayerView
 from retention.policies.adaptive import Adaptive
-from retention.policies.base import observed
+from retention.policies.bases.retention_policy import observed
 
 _LEAST = 1e-4  # of the average token's attention
 

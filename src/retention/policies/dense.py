@@ -6,7 +6,7 @@ from torch import Tensor
 
 from retention.core.flops import EncoderShape
 from retention.engine.gate import LayerView
-from retention.policies.base import RetentionPolicy
+from retention.policies.bases.retention_policy import RetentionPolicy
 
 
 class Dense(RetentionPolicy):

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from retention.engine.gate import LayerView
-from retention.policies.base import RetentionPolicy, observed
+from retention.policies.bases.retention_policy import RetentionPolicy, observed
 
 
 class H2O(RetentionPolicy):

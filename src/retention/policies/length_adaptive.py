@@ -12,7 +12,7 @@ from retention.core.flops import EncoderShape
 from retention.engine.gate import LayerView
 from retention.engine.report import ForwardReport
 from retention.errors import Checks
-from retention.policies.base import RetentionPolicy, observed
+from retention.policies.bases.retention_policy import RetentionPolicy, observed
 
 
 class LengthAdaptive(RetentionPolicy):

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retention.core.flops import EncoderShape
-from retention.core.selection import select_above
+from retention.core.topk import select_above
 from retention.engine.gate import Decision, LayerView
 from retention.errors import Checks
-from retention.policies.base import observed
-from retention.policies.pressured import Pressured
+from retention.policies.bases.retention_policy import observed
+from retention.policies.bases.soft_budget import Pressured
 
 
 class LTP(Pressured):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from retention.core.flops import EncoderShape
-from retention.policies.rank_curve import RankCurve
+from retention.policies.bases.rank_curve import RankCurve
 
 _LEAST = 1e-3  # a weight of 0 would have no gradient
 

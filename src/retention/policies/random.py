@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from retention.engine.gate import LayerView
-from retention.policies.base import RetentionPolicy
+from retention.policies.bases.retention_policy import RetentionPolicy
 
 
 class Random(RetentionPolicy):

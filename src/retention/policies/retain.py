@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from retention.engine import Retainer, adapter_for, encoder_of
-from retention.policies.base import RetentionPolicy
+from retention.policies.bases.retention_policy import RetentionPolicy
 
 
 def retain(

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from retention.core.selection import select_above
+from retention.core.topk import select_above
 from retention.engine.gate import LayerView
 from retention.errors import Checks
 from retention.policies.adaptive import Adaptive

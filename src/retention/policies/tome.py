@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from retention.engine.gate import Decision, LayerView
-from retention.policies.base import RetentionPolicy
+from retention.policies.bases.retention_policy import RetentionPolicy
 
 
 class ToMe(RetentionPolicy):

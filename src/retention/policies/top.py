@@ -11,7 +11,7 @@ from retention.core.flops import EncoderShape, encoder_flops
 from retention.core.hard_concrete import HardConcrete
 from retention.engine.report import ForwardReport
 from retention.errors import Checks
-from retention.policies.rank_curve import RankCurve
+from retention.policies.bases.rank_curve import RankCurve
 
 _GRID = 64  # scales tried at once, twice; the second time between two of the first
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from retention.core.flops import EncoderShape
 from retention.core.scorer import MLPScorer
-from retention.core.selection import select_above
+from retention.core.topk import select_above
 from retention.engine.gate import Decision, LayerView
 from retention.errors import Checks
-from retention.policies.pressured import Pressured
+from retention.policies.bases.soft_budget import Pressured
 
 
 class Transkimmer(Pressured):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from retention.engine.gate import LayerView
-from retention.policies.base import RetentionPolicy
+from retention.policies.bases.retention_policy import RetentionPolicy
 
 
 class Truncate(RetentionPolicy):

@@ -10,8 +10,8 @@ from retention.records.files import (
     write_record,
     write_records,
 )
-from retention.records.kinds import Limits, Paired, Quality, Speed, build_record
 from retention.records.plain import Record
+from retention.records.schema import Limits, Paired, Quality, Speed, build_record
 
 __all__ = [
     "Limits",

@@ -13,8 +13,8 @@ from retention.data.batching import Batch, SortedBatches
 from retention.data.loading import Collate
 from retention.engine import ForwardReport
 from retention.errors import ConfigError, Problem
-from retention.modules import RetentionModule
 from retention.trained.results import kept_share
+from retention.training.module import RetentionModule
 
 
 @dataclass(frozen=True)

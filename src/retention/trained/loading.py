@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from retention.checkpoints import load_weights, read_checkpoint
 from retention.errors import CheckpointError
-from retention.experiment import build_module, own_tokenizer
-from retention.plan import build_parts, loaded_config
+from retention.experiment.checkpoints import load_weights, read_checkpoint
+from retention.experiment.config import build_parts, loaded_config
+from retention.experiment.run import build_module, own_tokenizer
 from retention.trained.model import Trained
 
 _CHECKPOINT = Path("checkpoints") / "last.ckpt"

@@ -12,23 +12,23 @@ from typing import Any, cast
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from retention.analysis.picture import picture
 from retention.callbacks.profile import profile_of
-from retention.columns import as_columns, as_rows
 from retention.data.base import RetentionData
 from retention.data.batching import Batch, pad_inputs
 from retention.data.encoding import encode_texts
 from retention.errors import ConfigError, DataError, Problem
-from retention.modules import RetentionModule
-from retention.modules.abstractive import AbstractiveSummarizationModule
-from retention.modules.classification import ClassificationModule
-from retention.modules.question_answering import QuestionAnsweringModule
-from retention.modules.summarization import ExtractiveSummarizationModule
-from retention.policies.base import RetentionPolicy
+from retention.policies.bases.retention_policy import RetentionPolicy
 from retention.records import write_atomic
+from retention.records.columns import as_columns, as_rows
+from retention.report.token_heatmap import picture
+from retention.tasks.classification.head import ClassificationModule
+from retention.tasks.question_answering.head import QuestionAnsweringModule
+from retention.tasks.question_answering.predict import answers_of, question_rows
+from retention.tasks.summarization.abstractive_head import AbstractiveSummarizationModule
+from retention.tasks.summarization.extractive_head import ExtractiveSummarizationModule
 from retention.trained.batches import RowResult, run_rows
-from retention.trained.questions import answers_of, question_rows
 from retention.trained.results import Answer, Prediction, Summary
+from retention.training.module import RetentionModule
 
 _FOR: tuple[tuple[str, tuple[type[RetentionModule], ...]], ...] = (
     ("predict", (ClassificationModule,)),

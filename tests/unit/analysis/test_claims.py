@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reproduction.claims.claim import Claim, Finding, Verdict
+from reproduction.claims.ledger import all_claims, ledger
+from reproduction.sources import Evidence, cite, committed_files, read_evidence
 
-from retention.analysis.claims.claim import Claim, Finding, Verdict
-from retention.analysis.claims.ledger import all_claims, ledger
-from retention.analysis.sources import Evidence, cite, committed_files, read_evidence
 from retention.records import append_record
 
 ROOT = Path(__file__).resolve().parents[3]

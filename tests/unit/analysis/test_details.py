@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from retention.analysis import detail_table
+from retention.report.details import detail_table
 
 
 def record(policy: str, **metrics: float) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from reproduction.figures import depth_figure, knob_figure, pareto_figure, speed_figure
+from reproduction.figures.canvas import spread_out
+from reproduction.sources import Evidence
+from reproduction.sweep_curves import studies
 
-from retention.analysis.drawing import save
-from retention.analysis.figures import depth_figure, knob_figure, pareto_figure, speed_figure
-from retention.analysis.figures.canvas import spread_out
-from retention.analysis.knobs import studies
-from retention.analysis.sources import Evidence
+from retention.report.figure_style import save
 
 Make = Callable[..., dict[str, Any]]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from reproduction.comparison import relate
 
-from retention.analysis.intervals import estimate
-from retention.analysis.relation import relate
+from retention.report.intervals import estimate
 
 
 def test_the_interval_of_three_values_uses_two_degrees_of_freedom() -> None:

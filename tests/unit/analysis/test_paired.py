@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from retention.analysis.paired import divergences, paired, paired_line, row_decisions, row_scores
 from retention.errors import DataError
 from retention.records import read_records
+from retention.report.paired_comparison import divergences, paired, paired_line, row_decisions, row_scores
 
 RECORD = {
     "kind": "quality",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from retention.analysis.paper import ABLATIONS, ADAPTIVE, BENCHMARKS, BUDGETS, METHODS, reported
+from reproduction.paper import ABLATIONS, ADAPTIVE, BENCHMARKS, BUDGETS, METHODS, reported
 
 
 @pytest.mark.parametrize(
@@ -30,7 +29,7 @@ def test_every_cell_of_every_table_is_filled() -> None:
 
 
 def test_tables_1_to_3_agree_on_the_full_method() -> None:
-    from retention.analysis.paper import _TABLE_3
+    from reproduction.paper import _TABLE_3
 
     row = [pair.split("/") for pair in _TABLE_3[ADAPTIVE.title].split()]
     columns = [(benchmark.task, metric) for benchmark in BENCHMARKS for metric in benchmark.metrics]

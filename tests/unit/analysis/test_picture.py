@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from retention.analysis import picture, write_picture
 from retention.errors import DataError
+from retention.report.token_heatmap import picture, write_picture
 
 _VOID = {"meta", "rect"}
 
@@ -185,5 +185,5 @@ def test_unreadable_profiles_are_named(content: str | bytes | None, tmp_path: Pa
 
 
 def test_analysis_needs_no_torch() -> None:
-    code = "import sys, retention.analysis; sys.exit('torch' in sys.modules)"
+    code = "import sys, retention.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
-from retention.analysis.cost_report import cost_report
-from retention.analysis.depth_report import depth_report
-from retention.analysis.leaderboard import leaderboard
-from retention.analysis.quality_report import ablation_report, quality_report
-from retention.analysis.sheet import Report, Section, comma_separated, latex, markdown
-from retention.analysis.sources import Evidence
+from reproduction.cost_report import cost_report
+from reproduction.depth_report import depth_report
+from reproduction.leaderboard import leaderboard
+from reproduction.quality_report import ablation_report, quality_report
+from reproduction.sources import Evidence
+from reproduction.tables import Report, Section, comma_separated, latex, markdown
 
 Make = Callable[..., dict[str, Any]]
 

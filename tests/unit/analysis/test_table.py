@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from retention.analysis import quality_table
 from retention.errors import DataError
+from retention.report.quality_table import quality_table
 
 _DATES = iter(f"2026-01-01T00:{minute:02d}:{second:02d}+00:00" for minute in range(60) for second in range(60))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from retention.analysis.variants import variants
+from retention.records.identity import variants
 
 
 def configs(*values: dict[str, Any] | None) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from retention.analysis.wording import pieces
+from retention.report.detokenize import pieces
 
 
 def text_of(tokens: list[str]) -> str:

@@ -14,7 +14,7 @@ from retention.bench.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = """\
-_target_: retention.modules.backbone.Scratch
+_target_: retention.models.backbone.Scratch
 name: two-layers
 model_type: bert
 fields:

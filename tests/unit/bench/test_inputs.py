@@ -9,8 +9,8 @@ import torch
 
 from retention.bench.inputs import make_inputs, padded_to, spread_batches, synthetic_batches
 from retention.bench.plan import Plan
-from retention.data import KeywordData
 from retention.errors import ConfigError
+from retention.tasks.classification.keywords import KeywordData
 
 
 @pytest.fixture

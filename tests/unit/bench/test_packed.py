@@ -17,7 +17,7 @@ from retention.bench.inputs import Batch, make_inputs, padded_to
 from retention.bench.packed import FAMILIES, PackedDense, packed, packed_implementation, varlen_attention
 from retention.bench.plan import Plan
 from retention.bench.variants import Spec, Workshop, specs
-from retention.modules.encoders import build_encoder
+from retention.models.encoders import build_encoder
 
 SMALL = {"vocab_size": 60, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 3}
 FIELDS: dict[str, dict[str, Any]] = {

@@ -169,7 +169,7 @@ def test_training_variants_share_the_encoder_optimizer(workshop: Callable[..., W
 def test_longformer_s_rival_is_its_fastest_dense_form(plan: Callable[..., Plan], tmp_path: Path) -> None:
     fields = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     fields |= {"max_position_embeddings": 40, "attention_window": 8}
-    node = {"_target_": "retention.modules.backbone.Scratch", "name": "long", "model_type": "longformer"}
+    node = {"_target_": "retention.models.backbone.Scratch", "name": "long", "model_type": "longformer"}
     path = tmp_path / "long.yaml"
     path.write_text(json.dumps({**node, "fields": fields}))
     made = plan(backbone=str(path), policies=("adaptive",))

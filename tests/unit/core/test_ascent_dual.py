@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from retention.core.dual import AscentDual
+from retention.core.duals import AscentDual
 from retention.core.hard_concrete import HardConcrete
 from retention.errors import ConfigError
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from retention.core.dual import ExactDual, solve_multiplier
+from retention.core.duals import ExactDual, solve_multiplier
 from retention.core.hard_concrete import HardConcrete
 from retention.errors import ConfigError
 

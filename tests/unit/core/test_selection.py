@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from retention.core.selection import select_top, unit_means
+from retention.core.topk import select_top, unit_means
 
 
 def ranked(scores: list[float], count: int, valid: list[bool], protected: list[bool]) -> set[int]:

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from retention.data import KeywordData, TextClassificationData
+from retention.tasks.classification.data import TextClassificationData
+from retention.tasks.classification.keywords import KeywordData
 
 MakeData = Callable[..., TextClassificationData]
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from retention.data import AbstractiveData, KeywordData
-from retention.data.keyword_words import FILLER_WORDS
 from retention.errors import ConfigError, DataError
+from retention.tasks.classification.keyword_words import FILLER_WORDS
+from retention.tasks.classification.keywords import KeywordData
+from retention.tasks.summarization.abstractive_data import AbstractiveData
 
 MakeData = Callable[..., AbstractiveData]
 ARTICLES = [

@@ -11,9 +11,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from retention.data import CuadClauseData
-from retention.data.cuad_clauses import surroundings
 from retention.errors import ConfigError, DataError
+from retention.tasks.classification.cuad_clauses import CuadClauseData, surroundings
 
 NAMES = ["Parties", "Fee", "Term_2"]
 MakeData = Callable[..., CuadClauseData]

@@ -4,9 +4,9 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from retention.data import KeywordData
 from retention.data.encoding import check_tokenizer, encode_texts, tokenizer_digest
 from retention.errors import DataError
+from retention.tasks.classification.keywords import KeywordData
 
 
 def bare(**special: str) -> PreTrainedTokenizerFast:

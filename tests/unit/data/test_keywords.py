@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from retention.data import KeywordData
-from retention.data.keyword_words import FILLER_WORDS, KEY_WORDS
-from retention.data.keywords import keyword_document
 from retention.errors import ConfigError
+from retention.tasks.classification.keyword_words import FILLER_WORDS, KEY_WORDS
+from retention.tasks.classification.keywords import KeywordData, keyword_document
 
 KEYS = {word: name for name, words in KEY_WORDS.items() for word in words}
 

@@ -8,7 +8,8 @@ import pytorch_lightning as pl
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from retention.data import Batch, KeywordData
+from retention.callbacks.contract import Batch
+from retention.tasks.classification.keywords import KeywordData
 
 EPOCHS, ROWS, BATCH = 3, 19, 5
 STEPS = 4  # per epoch

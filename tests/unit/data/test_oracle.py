@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from retention.data.oracle import oracle_sentences
-from retention.metrics import Rouge
+from retention.tasks.summarization.metrics import Rouge
+from retention.tasks.summarization.oracle import oracle_sentences
 
 
 def test_by_hand() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from retention.data.sentences import article_sentences, split_sentences
+from retention.tasks.summarization.sentences import article_sentences, split_sentences
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from retention.data import KeywordData, SummarizationData
 from retention.data.encoding import encode_sentences
 from retention.errors import ConfigError, DataError
+from retention.tasks.classification.keywords import KeywordData
+from retention.tasks.summarization.data import SummarizationData
 
 MakeData = Callable[..., SummarizationData]
 ARTICLES = [

@@ -10,7 +10,9 @@ import pytest
 from omegaconf import OmegaConf
 from transformers import PreTrainedTokenizerFast
 
-from retention.data import KeywordData, RetentionData, TextClassificationData
+from retention.data.base import RetentionData
+from retention.tasks.classification.data import TextClassificationData
+from retention.tasks.classification.keywords import KeywordData
 
 TASKS = Path(__file__).parents[3] / "conf" / "task"
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from retention.data import KeywordData, TextClassificationData
 from retention.errors import ConfigError, DataError
+from retention.tasks.classification.data import TextClassificationData
+from retention.tasks.classification.keywords import KeywordData
 
 MakeData = Callable[..., TextClassificationData]
 WriteRows = Callable[..., Path]

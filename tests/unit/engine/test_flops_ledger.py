@@ -19,7 +19,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from retention.core.dual import ExactDual
+from retention.core.duals import ExactDual
 from retention.core.flops import encoder_flops
 from retention.engine import ForwardReport, Retainer, adapter_for, adapters, engine_attention
 from retention.policies import Adaptive, RetentionPolicy, Truncate

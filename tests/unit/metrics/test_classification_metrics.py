@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from retention.metrics import LabelSetF1, MacroF1
+from retention.tasks.classification.metrics import LabelSetF1, MacroF1
 
 
 @pytest.mark.parametrize(

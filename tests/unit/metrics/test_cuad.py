@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from retention.metrics import CuadScore
-from retention.metrics.cuad import word_overlap
+from retention.tasks.question_answering.cuad_metrics import CuadScore, word_overlap
 
 Case = tuple[dict[str, float], list[str]]
 

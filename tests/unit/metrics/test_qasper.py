@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from retention.metrics import QasperScore
-from retention.metrics.answer_text import answer_words, token_f1
-from retention.metrics.qasper import gold_text, paragraph_f1
+from retention.tasks.question_answering.answer_text import answer_words, token_f1
+from retention.tasks.question_answering.qasper_metrics import QasperScore, gold_text, paragraph_f1
 
 
 @pytest.fixture(autouse=True)

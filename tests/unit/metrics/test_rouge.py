@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from retention.metrics import Rouge
-from retention.metrics.rouge import rouge_tokens
+from retention.tasks.summarization.metrics import Rouge, rouge_tokens
 
 
 def rouge(prediction: str, reference: str) -> dict[str, float]:

@@ -11,15 +11,16 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import BertConfig, BertModel
 
-from retention.core.dual import ExactDual
+from retention.core.duals import ExactDual
 from retention.engine.adapters import adapter_for
-from retention.modules import ClassificationModule, TrainingSettings
-from retention.modules.budget_sampling import BudgetSampling
-from retention.modules.distillation import Distillation
-from retention.modules.optimization import AdamWSettings
-from retention.modules.phases import Phases
 from retention.policies import Adaptive, Dense
-from retention.policies.base import RetentionPolicy
+from retention.policies.bases.retention_policy import RetentionPolicy
+from retention.tasks.classification.head import ClassificationModule
+from retention.training.budget_sampling import BudgetSampling
+from retention.training.distillation import Distillation
+from retention.training.optimization import AdamWSettings
+from retention.training.phases import Phases
+from retention.training.settings import TrainingSettings
 
 Batch = dict[str, torch.Tensor]
 

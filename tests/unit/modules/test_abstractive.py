@@ -12,15 +12,16 @@ from torch.nn import functional as F
 from transformers import LEDConfig, LEDForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from retention.core.dual import ExactDual
+from retention.core.duals import ExactDual
 from retention.engine.adapters import adapter_for
 from retention.errors import ConfigError
-from retention.modules import AbstractiveSummarizationModule, TrainingSettings
-from retention.modules.distillation import Distillation
-from retention.modules.optimization import AdamWSettings
-from retention.modules.phases import Phases
 from retention.policies import Adaptive, Dense, Random
-from retention.policies.base import RetentionPolicy
+from retention.policies.bases.retention_policy import RetentionPolicy
+from retention.tasks.summarization.abstractive_head import AbstractiveSummarizationModule
+from retention.training.distillation import Distillation
+from retention.training.optimization import AdamWSettings
+from retention.training.phases import Phases
+from retention.training.settings import TrainingSettings
 
 MakeModule = Callable[..., AbstractiveSummarizationModule]
 PAD, END = 1, 2

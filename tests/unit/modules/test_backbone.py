@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig
 
 from retention.errors import ConfigError
-from retention.modules.backbone import Pretrained, Scratch
+from retention.models.backbone import Pretrained, Scratch
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from retention.core.dual import AscentDual, ExactDual
+from retention.core.duals import AscentDual, ExactDual
 from retention.engine.adapters import adapter_for
 from retention.errors import ConfigError
-from retention.modules import ClassificationModule
-from retention.modules.budget_sampling import BudgetSampling
-from retention.modules.distillation import soft_target_loss
-from retention.modules.phases import Phases
 from retention.policies import Adaptive, Truncate
 from retention.policies.length_adaptive import LengthAdaptive
+from retention.tasks.classification.head import ClassificationModule
+from retention.training.budget_sampling import BudgetSampling
+from retention.training.distillation import soft_target_loss
+from retention.training.phases import Phases
 
 ModuleOf = Callable[..., ClassificationModule]
 REMOVAL = Phases(anneal_end=0.0, removal_start=0.0)

@@ -13,21 +13,24 @@ import torch
 from torch import Tensor
 from transformers import BertModel, PreTrainedTokenizerFast
 
-from retention.data import CuadClauseData, CuadSpanData, KeywordData, QasperData, RetentionData, SummarizationData
-from retention.data.best_span import TextWords
-from retention.data.passages import SPAN, Passage, Question
+from retention.data.base import RetentionData
 from retention.engine.adapters import adapter_for
-from retention.modules import (
-    ExtractiveSummarizationModule,
-    MultiLabelModule,
-    QuestionAnsweringModule,
-    RetentionModule,
-    TrainingSettings,
-)
-from retention.modules.distillation import Distillation
-from retention.modules.optimization import AdamWSettings
-from retention.modules.phases import Phases
 from retention.policies import Dense
+from retention.tasks.classification.cuad_clauses import CuadClauseData
+from retention.tasks.classification.keywords import KeywordData
+from retention.tasks.classification.multilabel_head import MultiLabelModule
+from retention.tasks.question_answering.best_span import TextWords
+from retention.tasks.question_answering.cuad_spans import CuadSpanData
+from retention.tasks.question_answering.head import QuestionAnsweringModule
+from retention.tasks.question_answering.passages import SPAN, Passage, Question
+from retention.tasks.question_answering.qasper import QasperData
+from retention.tasks.summarization.data import SummarizationData
+from retention.tasks.summarization.extractive_head import ExtractiveSummarizationModule
+from retention.training.distillation import Distillation
+from retention.training.module import RetentionModule
+from retention.training.optimization import AdamWSettings
+from retention.training.phases import Phases
+from retention.training.settings import TrainingSettings
 
 Answers = Callable[[dict[str, Any]], Tensor]
 Test = Callable[..., dict[str, float]]

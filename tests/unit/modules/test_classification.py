@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from retention.core.dual import ExactDual
+from retention.core.duals import ExactDual
 from retention.engine import LayerView
 from retention.errors import ConfigError
-from retention.metrics import Accuracy
-from retention.modules import ClassificationModule
-from retention.modules.encoded import Encoded
+from retention.models.encoded import Encoded
 from retention.policies import Adaptive, Dense, Truncate
-from retention.policies.base import RetentionPolicy
+from retention.policies.bases.retention_policy import RetentionPolicy
+from retention.tasks.classification.head import ClassificationModule
+from retention.tasks.classification.metrics import Accuracy
 
 ModuleOf = Callable[..., ClassificationModule]
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from retention.core.dual import ExactDual
+from retention.core.duals import ExactDual
 from retention.errors import ConfigError
-from retention.modules import ClassificationModule
-from retention.modules.base import RetentionModule
-from retention.modules.distillation import Distillation, pooled_state_loss, soft_target_loss
-from retention.modules.phases import Phases
-from retention.modules.teacher import Teacher
 from retention.policies import Adaptive, Random
+from retention.tasks.classification.head import ClassificationModule
+from retention.training.distillation import Distillation, pooled_state_loss, soft_target_loss
+from retention.training.module import RetentionModule
+from retention.training.phases import Phases
+from retention.training.teacher import Teacher
 
 ModuleOf = Callable[..., ClassificationModule]
 TEACHER = torch.tensor([[math.log(3.0), 0.0]])  # probabilities 3/4 and 1/4

@@ -9,7 +9,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from retention.modules import ClassificationModule
+from retention.tasks.classification.head import ClassificationModule
 
 ModuleOf = Callable[..., ClassificationModule]
 

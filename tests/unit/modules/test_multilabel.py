@@ -10,12 +10,12 @@ import torch
 from torch.nn import functional as F
 
 from retention.engine.adapters import adapter_for
-from retention.modules import MultiLabelModule, TrainingSettings
-from retention.modules.distillation import Distillation, soft_decision_loss
-from retention.modules.multilabel import chosen_classes
-from retention.modules.optimization import AdamWSettings
-from retention.modules.phases import Phases
 from retention.policies import Dense
+from retention.tasks.classification.multilabel_head import MultiLabelModule, chosen_classes
+from retention.training.distillation import Distillation, soft_decision_loss
+from retention.training.optimization import AdamWSettings
+from retention.training.phases import Phases
+from retention.training.settings import TrainingSettings
 
 LOGITS = torch.tensor([[1.0, -1.0, 2.0], [-1.0, -0.5, -2.0]])
 BATCH = {"labels": torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]), "index": torch.tensor([4, 2])}

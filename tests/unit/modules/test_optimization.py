@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from retention.errors import ConfigError
-from retention.modules.optimization import AdamWSettings, restore_rng, rng_state
+from retention.training.optimization import AdamWSettings, restore_rng, rng_state
 
 MODEL = nn.ModuleDict({"linear": nn.Linear(3, 2), "norm": nn.LayerNorm(3), "frozen": nn.Embedding(5, 3)})
 POLICY = nn.Linear(3, 1)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from retention.errors import ConfigError
-from retention.modules.phases import Phases
+from retention.training.phases import Phases
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
 from retention.engine import adapters
 from retention.errors import ConfigError
-from retention.modules.backbone import Pretrained
-from retention.modules.saved import Saved, save_backbone
+from retention.models.backbone import Pretrained
+from retention.models.saved import Saved, save_backbone
 
 SMALL = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 DISTILBERT = {"vocab_size": 40, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32}

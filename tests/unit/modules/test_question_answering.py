@@ -13,13 +13,14 @@ from torch.utils.data import DataLoader
 from retention.engine.adapters import adapter_for
 from retention.engine.report import ForwardReport
 from retention.errors import ConfigError
-from retention.modules import QuestionAnsweringModule, TrainingSettings
-from retention.modules.distillation import Distillation
-from retention.modules.optimization import AdamWSettings
-from retention.modules.phases import Phases
-from retention.modules.span_search import best_spans, held_spans, span_means
 from retention.policies import Dense, Truncate
-from retention.policies.base import RetentionPolicy
+from retention.policies.bases.retention_policy import RetentionPolicy
+from retention.tasks.question_answering.head import QuestionAnsweringModule
+from retention.tasks.question_answering.span_search import best_spans, held_spans, span_means
+from retention.training.distillation import Distillation
+from retention.training.optimization import AdamWSettings
+from retention.training.phases import Phases
+from retention.training.settings import TrainingSettings
 
 Batch = dict[str, Tensor]
 ModuleOf = Callable[..., QuestionAnsweringModule]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retention.modules.saliency import layer_saliency
+from retention.training.saliency import layer_saliency
 
 
 def confidence_of(model: Any, batch: dict[str, Tensor]) -> Callable[[], Tensor]:

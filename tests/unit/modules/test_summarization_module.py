@@ -10,20 +10,26 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from retention.core.dual import ExactDual
+from retention.core.duals import ExactDual
 from retention.engine.adapters import adapter_for
 from retention.errors import ConfigError
-from retention.modules import ExtractiveSummarizationModule, TrainingSettings
-from retention.modules.distillation import Distillation
-from retention.modules.encoded import Encoded
-from retention.modules.optimization import AdamWSettings
-from retention.modules.phases import Phases
-from retention.modules.summarization import article_mean, marker_states, mean_states, select_sentences
-from retention.modules.teacher import Teacher
+from retention.models.encoded import Encoded
 from retention.policies import Adaptive, Dense, Random, Truncate
-from retention.policies.base import RetentionPolicy
+from retention.policies.bases.retention_policy import RetentionPolicy
 from retention.policies.key_norm import KeyNorm
 from retention.policies.tome import ToMe
+from retention.tasks.summarization.extractive_head import (
+    ExtractiveSummarizationModule,
+    article_mean,
+    marker_states,
+    mean_states,
+    select_sentences,
+)
+from retention.training.distillation import Distillation
+from retention.training.optimization import AdamWSettings
+from retention.training.phases import Phases
+from retention.training.settings import TrainingSettings
+from retention.training.teacher import Teacher
 
 MakeModule = Callable[..., ExtractiveSummarizationModule]
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from retention.modules import ClassificationModule
-from retention.modules.distillation import Distillation
-from retention.modules.teacher import Answer, Teacher
+from retention.tasks.classification.head import ClassificationModule
+from retention.training.distillation import Distillation
+from retention.training.teacher import Answer, Teacher
 
 
 @pytest.fixture

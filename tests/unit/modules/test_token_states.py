@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from retention.core.dual import ExactDual
+from retention.core.duals import ExactDual
 from retention.errors import ConfigError
-from retention.modules import ClassificationModule
-from retention.modules.distillation import Distillation
-from retention.modules.phases import Phases
-from retention.modules.teacher import Teacher
-from retention.modules.token_states import TokenStates, recorded, token_state_loss
 from retention.policies import Adaptive, Random, Truncate
 from retention.policies.tome import ToMe
+from retention.tasks.classification.head import ClassificationModule
+from retention.training.distillation import Distillation
+from retention.training.phases import Phases
+from retention.training.teacher import Teacher
+from retention.training.token_states import TokenStates, recorded, token_state_loss
 
 ModuleOf = Callable[..., ClassificationModule]
 REMOVAL = Phases(removal_start=0.0)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from retention.core.dual import AscentDual, ExactDual
-from retention.modules import ClassificationModule
-from retention.modules.evaluation import merge_rows
-from retention.modules.phases import Phases
+from retention.core.duals import AscentDual, ExactDual
 from retention.policies import Adaptive, Random
+from retention.tasks.classification.head import ClassificationModule
+from retention.training.evaluation import merge_rows
+from retention.training.phases import Phases
 
 ModuleOf = Callable[..., ClassificationModule]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from retention.core.dual import AscentDual, ExactDual
+from retention.core.duals import AscentDual, ExactDual
 from retention.policies import Adaptive
 
 

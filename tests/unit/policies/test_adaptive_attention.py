@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from retention.core.dual import ExactDual
+from retention.core.duals import ExactDual
 from retention.policies.adaptive import Adaptive
 from retention.policies.adaptive_attention import AdaptiveAttention
 

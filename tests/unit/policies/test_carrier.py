@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from retention.core.dual import ExactDual
+from retention.core.duals import ExactDual
 from retention.engine import Decision
+from retention.engine.token_fusion import carry
 from retention.policies import Adaptive
-from retention.policies.carrier import carry
 
 
 def kept(view: Any, *places: tuple[int, ...]) -> Decision:

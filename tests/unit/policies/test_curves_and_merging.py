@@ -10,8 +10,8 @@ from transformers import BertConfig, BertModel
 
 from retention.core.flops import EncoderShape, encoder_flops
 from retention.engine import ForwardReport, Retainer
+from retention.policies.bases.rank_curve import rank_bins
 from retention.policies.power_bert import PowerBert
-from retention.policies.rank_curve import rank_bins
 from retention.policies.tome import ToMe
 from retention.policies.top import ToP
 

@@ -15,10 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from retention.checks import Builder
 from retention.core.budget import Budget
 from retention.core.flops import EncoderShape, encoder_flops
 from retention.engine import ForwardReport, Retainer, adapter_for
+from retention.experiment.builder import Builder
 from retention.policies import RetentionPolicy
 
 CONF = Path(__file__).parents[3] / "conf"

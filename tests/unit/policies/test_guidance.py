@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from retention.core.dual import ExactDual
+from retention.core.duals import ExactDual
 from retention.policies import Adaptive
 from retention.policies.adaptive import ranking_loss
 

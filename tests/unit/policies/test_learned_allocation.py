@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from retention.core.dual import ExactDual
+from retention.core.duals import ExactDual
 from retention.engine import Retainer
 from retention.engine.adapters import adapter_for
 from retention.policies import Adaptive

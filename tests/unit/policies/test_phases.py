@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from retention.core.dual import AscentDual, ExactDual
+from retention.core.duals import AscentDual, ExactDual
 from retention.engine import ForwardReport
 from retention.errors import ConfigError
 from retention.policies import Adaptive, Random, RetentionPolicy, Threshold, Truncate
-from retention.policies.base import PHASES
+from retention.policies.bases.retention_policy import PHASES
 
 POLICIES: dict[str, Callable[..., RetentionPolicy]] = {
     "adaptive": lambda **more: Adaptive(dual=ExactDual(), schedule="flat", **more),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from retention.core.dual import AscentDual, ExactDual
+from retention.core.duals import AscentDual, ExactDual
 from retention.errors import ConfigError
 from retention.policies import Dense, Random, Threshold, Truncate
 from retention.policies.random import hashed_uniform

@@ -13,7 +13,8 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from retention.data import CuadSpanData, QasperData
+from retention.tasks.question_answering.cuad_spans import CuadSpanData
+from retention.tasks.question_answering.qasper import QasperData
 
 WORDS = (
     *("title", "method", "which", "what", "is", "used", "do", "they", "use", "it", "we", "the", "a", "of", "in", "and"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retention.data.best_span import TextWords, best_f1
-from retention.metrics.answer_text import token_f1
+from retention.tasks.question_answering.answer_text import token_f1
+from retention.tasks.question_answering.best_span import TextWords, best_f1
 
 WORDS = st.lists(st.sampled_from(["red", "wine", "The", "glass,", "and", "x", "--"]), max_size=9)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from retention.data import CuadSpanData
 from retention.errors import DataError
+from retention.tasks.question_answering.cuad_spans import CuadSpanData
 
 TEXT = "it is the english law and we use the red wine of the german corpus in the data of results"
 

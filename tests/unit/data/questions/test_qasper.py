@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from retention.data import QasperData
 from retention.errors import ConfigError, DataError
+from retention.tasks.question_answering.qasper import QasperData
 
 EVIDENCE = "We use BERT and the LSTM baseline."
 OTHER = "The corpus is English. It is red wine."

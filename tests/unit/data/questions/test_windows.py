@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from retention.data.windows import Frame, Windowing, frame_row, question_frame, tokenize_text
 from retention.errors import Checks, ConfigError
+from retention.tasks.question_answering.windows import Frame, Windowing, frame_row, question_frame, tokenize_text
 
 
 def windowing(max_length: int = 10, stride: int | None = 3, longest: int | None = None) -> Windowing:

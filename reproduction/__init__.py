@@ -1,0 +1,1 @@
+"""Reproduce the tables, figures and claims of the Adaptive Retention paper from result records."""

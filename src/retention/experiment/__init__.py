@@ -1,0 +1,1 @@
+"""Build, run, resume and sweep Hydra-configured experiments."""

@@ -1,0 +1,1 @@
+"""Retention models: an encoder with a retention policy and a task head."""

@@ -1,0 +1,1 @@
+"""One folder per kind of task: its data, head, metrics and predictions."""

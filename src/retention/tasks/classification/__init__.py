@@ -1,0 +1,1 @@
+"""Classify texts into one or several classes."""

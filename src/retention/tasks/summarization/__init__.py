@@ -1,0 +1,1 @@
+"""Summarize documents, extractively or abstractively."""

@@ -1,0 +1,1 @@
+"""Train a retention model with PyTorch Lightning."""
