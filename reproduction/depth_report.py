@@ -39,7 +39,7 @@ def kept_by_layer(records: Sequence[Record]) -> Mapping[int, float]:
     """Layer, counted from 0 -> share kept after it, mean over records that measured it."""
     found: dict[int, list[float]] = {}
     for record in records:
-        for layer, share in (record["kept_share"].get("by_layer") or {}).items():
+        for layer, share in (record["keep_ratio"].get("by_layer") or {}).items():
             if share is not None:
                 found.setdefault(int(layer), []).append(float(share))
     return {layer: fmean(found[layer]) for layer in sorted(found)}

@@ -16,7 +16,7 @@ from reproduction.runs import (
     Row,
     best_dense,
     columns_of,
-    mean_known,
+    mean_of_measured,
     percent,
     points,
     rows_of,
@@ -98,8 +98,8 @@ def _line(
         rank,
         spread(values) if values else "no number",
         str(len(values)),
-        percent(mean_known(record["kept_share"].get("mean") for record in records)),
-        percent(mean_known(record["flops_share"] for record in records)),
+        percent(mean_of_measured(record["keep_ratio"].get("mean") for record in records)),
+        percent(mean_of_measured(record["flops_ratio"] for record in records)),
         *told,
         "-" if row.policy == DENSE else "; ".join(map(_speed, found)) or "not measured",
     )
@@ -110,7 +110,7 @@ def _speed(record: Record) -> str:
 
 
 def _flops(records: Sequence[Record]) -> float:
-    return mean_known(record["flops_share"] for record in records) or 0.0
+    return mean_of_measured(record["flops_ratio"] for record in records) or 0.0
 
 
 def _mean(records: Sequence[Record]) -> float:

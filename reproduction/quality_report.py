@@ -29,7 +29,7 @@ from reproduction.runs import (
     Row,
     best_dense,
     columns_of,
-    mean_known,
+    mean_of_measured,
     percent,
     points,
     rows_of,
@@ -162,8 +162,8 @@ def _own_cells(
     if not values:
         return ("no number", str(len(records)), *[_ABSENT] * 6)
     gap = _ABSENT if printed is None else signed(fmean(values) - printed)
-    kept = mean_known(record["kept_share"].get("mean") for record in records)
-    flops = mean_known(record["flops_share"] for record in records)
+    kept = mean_of_measured(record["keep_ratio"].get("mean") for record in records)
+    flops = mean_of_measured(record["flops_ratio"] for record in records)
     base = _reference(cells, column, row, metric, reference)
     relation = None if base is None or base is records else relate(records, base, metric)
     told = (

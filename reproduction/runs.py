@@ -13,7 +13,7 @@ from retention.records.identity import settings, variants
 
 DENSE = "dense"
 NOT_RUN = "not run"
-_NEEDED = ("task", "data", "policy", "backbone", "rho", "seed", "kept_share", "flops_share", "metrics", "monitor")
+_NEEDED = ("task", "data", "policy", "backbone", "rho", "seed", "keep_ratio", "flops_ratio", "metrics", "monitor")
 
 Record = Mapping[str, Any]
 
@@ -133,7 +133,7 @@ def paired(own: Iterable[Record], other: Iterable[Record], metric: str | None = 
     return [(left[seed], right[seed]) for seed in sorted(left.keys() & right.keys())]
 
 
-def mean_known(values: Iterable[float | None]) -> float | None:
+def mean_of_measured(values: Iterable[float | None]) -> float | None:
     """Mean of the values that were measured; None if none was."""
     known = [value for value in values if value is not None]
     return fmean(known) if known else None

@@ -10,7 +10,7 @@ from retention.errors import DataError
 from retention.records.identity import settings, word
 
 _NEEDED = ("phase", "backbone", "device", "dtype", "batch", "length", "policy", "rho", "baseline", "speedup")
-_METHOD = ("retention.", "place")
+_METHOD = ("retention.", "prune_at")
 
 
 @dataclass(frozen=True, order=True)
@@ -25,7 +25,7 @@ class Setting:
     dtype: str
     device: str
     machine: str
-    place: str
+    prune_at: str
 
     def conditions(self) -> str:
         """All but the place of removal."""
@@ -36,7 +36,7 @@ class Setting:
 
     def label(self) -> str:
         """For captions."""
-        return f"{self.conditions()}, removal {self.place.replace('_', ' ')}"
+        return f"{self.conditions()}, removal {self.prune_at.replace('_', ' ')}"
 
 
 def sort_speeds(records: Iterable[Record]) -> dict[Setting, list[Record]]:
@@ -77,8 +77,8 @@ def measured(speeds: Iterable[Record], quality: Record, column: Column) -> list[
 def method_settings(record: Record) -> frozenset[str]:
     """The policy's settings and the place of removal, ``key=value`` each."""
     flat = settings(record.get("config") or {})
-    if "place" in record:  # speed records tell it beside the configuration
-        flat["place"] = record["place"]
+    if "prune_at" in record:  # speed records tell it beside the configuration
+        flat["prune_at"] = record["prune_at"]
     return frozenset(f"{key}={word(value)}" for key, value in flat.items() if key.startswith(_METHOD))
 
 
@@ -110,5 +110,5 @@ def setting_of(record: Record) -> Setting:
         dtype=record["dtype"],
         device=record["device"],
         machine=where,
-        place=str(record.get("place", "after_layer")),
+        prune_at=str(record.get("prune_at", "after_layer")),
     )

@@ -54,7 +54,9 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--rho", nargs="+", type=float, default=default.rhos, help="shares of tokens to keep, in (0, 1]")
     what.add_argument("--schedule", nargs="+", type=_share_or_name, help="of the budget: a name, or a share per gate")
     what.add_argument("--slope", type=float, help="of the linear schedule, in [0, 1]")
-    what.add_argument("--place", nargs="+", default=default.places, help="after_layer, after_attention or both")
+    what.add_argument(
+        "--prune-at", nargs="+", default=default.prune_points, help="after_layer, after_attention or both"
+    )
     what.add_argument("--compile", action="store_true", help="let the dense model also run through torch.compile")
     what.add_argument("--set", nargs="+", default=(), metavar="KEY=VALUE", help="other settings of conf/")
     encoder = words.add_argument_group("encoder")
@@ -123,7 +125,7 @@ def _settings(words: argparse.Namespace) -> Settings:
         rhos=tuple(words.rho),
         schedule=schedule,
         slope=words.slope,
-        places=tuple(words.place),
+        prune_points=tuple(words.prune_at),
         sets=tuple(words.set),
         rounds=words.rounds,
         warmup=words.warmup,

@@ -72,7 +72,7 @@ for shape in $SHAPES; do
             echo "== $shape, $phase, $length tokens, batch $batch" >&2
             # shellcheck disable=SC2086 # lists are meant to be split
             "$PYTHON" scripts/bench.py --shape "$shape" --phase "$phase" --device "$DEVICE" --dtype bfloat16 \
-                --policy adaptive --rho $RHOS --place $places --length "$length" --batch "$batch" \
+                --policy adaptive --rho $RHOS --prune-at $places --length "$length" --batch "$batch" \
                 --batches 1 $HOW $extras --record "$RECORD" --set $settings || FAILED+=("$shape $phase $length")
         done
     done

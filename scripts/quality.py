@@ -7,7 +7,7 @@ policies and shares see conf/sweep/dense.yaml.
 
     python scripts/quality.py sst2_small backbone.path=<folder> data.dir=<folder>
     python scripts/quality.py pubmed_small backbone.path=<folder> data.dir=<folder> --stage1 task.epochs=2
-    python scripts/quality.py sst2_small backbone.path=<folder> data.dir=<folder> --stage2 guidance=saliency \
+    python scripts/quality.py sst2_small backbone.path=<folder> data.dir=<folder> --stage2 distillation=saliency \
         --series adaptive:0.3 --record results/quality/sst2_guided.jsonl
     python scripts/quality.py sst2_small backbone.path=<folder> data.dir=<folder> --jobs 2   # on two cores, one each
 

@@ -126,7 +126,7 @@ def _meets_budget(evidence: Evidence, *, task: str, rho: float) -> Iterator[Find
     cells = evidence.runs
     for column, row in _own_rows(cells, task, rho):
         shares = kept_by_layer(cells[row, column])
-        means = [record["kept_share"].get("mean") for record in cells[row, column]]
+        means = [record["keep_ratio"].get("mean") for record in cells[row, column]]
         if not shares or None in means:
             continue
         met = all(abs(mean - rho) <= KEPT_TOLERANCE for mean in means)

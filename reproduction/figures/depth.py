@@ -14,7 +14,7 @@ from reproduction.depth_report import kept_by_layer
 from reproduction.figures.canvas import Panel, column_title, draw_panels
 from reproduction.paper import BUDGETS, KEPT_BY_LAYER
 from reproduction.runs import Cells, Column, columns_of, rows_of
-from retention.report.figure_style import GREY, look
+from retention.report.figure_style import GREY, curve_style
 
 _LETTERS = 24  # of a line in the legend
 _SAME = 0.02  # shares closer than this at every layer are one curve
@@ -63,7 +63,7 @@ def _draw(axes: Axes, *, column: Column, curves: list[tuple[str, Curve]]) -> Non
         axes.plot(range(1, len(shares) + 1), shares, style, color=GREY, linewidth=1.2, label=f"{rho:g} paper")
     for number, (name, curve) in enumerate(curves):
         layers, kept = [layer + 1 for layer in curve], [100.0 * share for share in curve.values()]
-        axes.plot(layers, kept, label=name, **look(number))
+        axes.plot(layers, kept, label=name, **curve_style(number))
     axes.set_ylim(0.0, 105.0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("layer, from 1 (the last one has no gate)")

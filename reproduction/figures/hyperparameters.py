@@ -13,7 +13,7 @@ from reproduction.figures.canvas import Panel, column_title, draw_panels
 from reproduction.paper import BENCHMARKS, KNOBS
 from reproduction.runs import Record, points
 from reproduction.sweep_curves import Study, studies
-from retention.report.figure_style import look
+from retention.report.figure_style import curve_style
 
 _SIGNS = {"beta": r"$\beta$", "gamma": r"$\gamma$", "zeta": r"$\zeta$"}
 
@@ -40,7 +40,7 @@ def _draw(axes: Axes, *, study: Study) -> None:
         scored = {value: points(runs) for value, runs in study.curves.get(knob, {}).items() if points(runs)}
         if not scored:
             continue
-        style = look(number)
+        style = curve_style(number)
         values, means = list(scored), [fmean(found) for found in scored.values()]
         spreads = [stdev(found) if len(found) > 1 else 0.0 for found in scored.values()]
         axes.errorbar(values, means, yerr=spreads, capsize=2.0, elinewidth=0.9, **style)
@@ -52,8 +52,8 @@ def _draw(axes: Axes, *, study: Study) -> None:
     axes.set_xlabel(r"$\beta$ (temperature), $\gamma$ and $\zeta$ (stretch); star = default")
     axes.set_ylabel(f"{study.column.monitor.replace('_', ' ')}, points")
     low, high = axes.get_ylim()
-    middle, half = (low + high) / 2, max(_LEAST_RANGE, 1.25 * (high - low)) / 2
-    axes.set_ylim(middle - half, middle + half)
+    attention_output, half = (low + high) / 2, max(_LEAST_RANGE, 1.25 * (high - low)) / 2
+    axes.set_ylim(attention_output - half, attention_output + half)
 
 
 def _sign(axes: Axes, knob: str, values: Sequence[float], tops: Sequence[float], color: str) -> None:

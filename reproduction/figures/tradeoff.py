@@ -20,13 +20,13 @@ from reproduction.runs import (
     Row,
     best_dense,
     columns_of,
-    mean_known,
+    mean_of_measured,
     points,
     rows_of,
 )
 from reproduction.speeds import Setting, measured, setting_of
 from retention.records.identity import variants
-from retention.report.figure_style import GREY, INK, look
+from retention.report.figure_style import GREY, INK, curve_style
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def speed_figure(cells: Cells, speeds: Sequence[Record]) -> Figure:
             dense = _dense(cells, column, 1.0)
             draw = partial(_draw, column=column, series=series, dense=dense, xlabel=_SPEED)
             where = f"{column_title(column)}\n{setting.machine}, batch {setting.batch}, {setting.length} tokens"
-            panels.append(Panel(f"{where}, {setting.place.replace('_', ' ')}", draw))
+            panels.append(Panel(f"{where}, {setting.prune_at.replace('_', ' ')}", draw))
     return draw_panels(panels or [Panel("quality against speed")])
 
 
@@ -79,7 +79,7 @@ def _pruned(cells: Cells, column: Column) -> list[Row]:
 
 
 def _flops(records: Sequence[Record]) -> float | None:
-    share = mean_known(record["flops_share"] for record in records)
+    share = mean_of_measured(record["flops_ratio"] for record in records)
     return None if share is None else 100.0 * share
 
 
@@ -116,7 +116,7 @@ def _draw(axes: Axes, *, column: Column, series: Series, dense: Spot | None, xla
     labels = []
     names = sorted(series, key=lambda name: (not name.startswith(ADAPTIVE.policy), name))
     for number, name in enumerate(names):
-        spots, style = series[name], look(number)
+        spots, style = series[name], curve_style(number)
         axes.errorbar(
             [spot.x for spot in spots],
             [spot.y for spot in spots],

@@ -57,12 +57,12 @@ def problems(start: Start, *typed: str) -> dict[str, str]:
         ("retention.layers=[-1]", "retention.layers", "layer indices start at 0, got [-1]"),
         ("retention.schedule=[0.5]", "retention.schedule", "has 1 shares for 3 gated layers"),
         ("retention.schedule=cosine", "retention.schedule", "must be one of flat, linear"),
-        ("retention.inner=2.5", "retention.inner", "must be int, got 2.5"),
+        ("retention.scorer_dim=2.5", "retention.scorer_dim", "must be int, got 2.5"),
         ("retention._target_=retention.policies.Adaptiv", "retention._target_", "Error loading"),
         ("dual.count=median", "retention.dual.count", "must be one of sigmoid, nonzero, got 'median'"),
         ("mode=foo", "mode", "must be one of fit, test, got 'foo'"),
         ("mode=test", "ckpt", "mode=test needs a checkpoint"),
-        ("place=after_attention", "place", "must be one of after_layer with tiny, got 'after_attention'"),
+        ("prune_at=after_attention", "prune_at", "must be one of after_layer with tiny, got 'after_attention'"),
         ("dropped=away", "dropped", "must be one of forward, cut, got 'away'"),
         ("+rho=0.3", "rho", "unknown key; known: "),
         ("compare=random", "compare", "must be a list such as [dense,random], got 'random'"),
@@ -73,8 +73,8 @@ def problems(start: Start, *typed: str) -> dict[str, str]:
         ("optimizer.lr=0", "optimizer.lr", "must be > 0, got 0"),
         ("data.train_size=0", "task.data.train_size", "must be a whole number of at least 1 or null, got 0"),
         ("data.dir=somewhere", "task.data.dir", "must be null, keyword documents are generated; got 'somewhere'"),
-        ("+task.module.pooling=max", "task.module.pooling", "must be one of cls, mean, attention, depth, got 'max'"),
-        ("+task.module.num_labels=7", "task.module.num_labels", "unknown key; known keys: dropout, pooling, protect"),
+        ("+task.head.pooling=max", "task.head.pooling", "must be one of cls, mean, attention, depth, got 'max'"),
+        ("+task.head.num_labels=7", "task.head.num_labels", "unknown key; known keys: dropout, pooling, protect"),
         ("backbone.attn_implementation=flash", "backbone.attn_implementation", "must be one of sdpa, eager, got"),
         ("backbone.model_type=brt", "backbone.model_type", "must be a family that transformers knows"),
         ("+backbone.fields.hiden_size=8", "backbone.fields.hiden_size", "modernbert has no such configuration field"),
@@ -93,11 +93,11 @@ def test_one_bad_setting(typed: str, key: str, message: str, start: Start) -> No
 def test_everything_wrong_is_said_at_once(start: Start) -> None:
     typed = ["mode=foo", "+rho=0.3", "seed=-1", "dropped=away", "dual=ascent", "dual.eta=-1", "optimizer.lr=0"]
     typed += ["retention.rho=1.7", "retention.gamma=0.5", "+retention.rhoo=0.4", "distill.weight=0.5"]
-    typed += ["phases.anneal_start=0.9", "data.test_size=0", "+task.module.pooling=max", "compare=[dense,random,foo]"]
+    typed += ["phases.anneal_start=0.9", "data.test_size=0", "+task.head.pooling=max", "compare=[dense,random,foo]"]
     assert set(problems(start, *typed)) == {
         *("mode", "rho", "seed", "task.data.seed", "dropped", "retention.dual.eta", "optimizer.lr"),
         *("retention.rho", "retention.gamma", "retention.rhoo", "distill.teacher"),
-        *("phases.anneal_end", "task.data.test_size", "task.module.pooling", "compare"),
+        *("phases.anneal_end", "task.data.test_size", "task.head.pooling", "compare"),
     }
 
 

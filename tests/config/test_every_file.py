@@ -38,7 +38,7 @@ def override(path: Path) -> str:
 def needed(path: Path) -> list[str]:
     """What a file cannot do without: a task that writes text a backbone with a decoder, a pupil a teacher."""
     content = OmegaConf.load(CONF / path)
-    target = content.get("module", {}).get("_target_")
+    target = content.get("head", {}).get("_target_")
     decoder = ["backbone=led"] if target is not None and getattr(get_object(target), "writes", False) else []
     return [*decoder, f"distill.teacher={__file__}"] if "distill" in content else decoder
 
@@ -111,5 +111,5 @@ def test_a_pretrained_backbone_is_not_loaded_to_check_its_keys(
 def test_a_guide_of_policies_without_scorers_is_warned_of(
     name: str, told: bool, composed: Composed, caplog: pytest.LogCaptureFixture
 ) -> None:
-    build_parts(composed(f"retention={name}", "guidance=saliency", f"distill.teacher={__file__}"))
+    build_parts(composed(f"retention={name}", "distillation=saliency", f"distill.teacher={__file__}"))
     assert (f"{name} has no scorers to guide" in caplog.text) == told

@@ -22,7 +22,7 @@ def test_one_checkpoint_is_tested_at_every_budget(start: Any, start_bare: Any, t
     for rho in (0.7, 0.3):
         [record] = start_bare(tmp_path / f"at{rho}", *asking(tmp_path / "run"), f"retention.rho={rho}")
         assert record["rho"] == rho
-        shares[rho] = record["kept_share"]["mean"]
+        shares[rho] = record["keep_ratio"]["mean"]
     assert shares[0.7] == pytest.approx(0.7, abs=0.03) and shares[0.3] == pytest.approx(0.3, abs=0.03)
 
 

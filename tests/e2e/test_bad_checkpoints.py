@@ -51,7 +51,7 @@ def test_another_encoder(pattern: list[str], finished: Any, start: Any, tmp_path
     ("change", "message"),
     [
         ("retention=random", r"unexpected policy\."),
-        ("retention.scorer=linear", r"another model \(.*policy\.scorers"),
+        ("retention.scorer_kind=linear", r"another model \(.*policy\.scorers"),
         ("dual=ascent", r"missing policy\.dual\.steps"),
     ],
 )

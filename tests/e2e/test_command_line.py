@@ -72,5 +72,5 @@ def test_the_built_in_task_is_learnt_at_a_tenth_of_the_tokens(command_line: Any,
     done = command_line(*words, small=False)
     assert done.returncode == 0, done.stderr[-2000:]
     record = json.loads((tmp_path / "run" / "record.json").read_text())
-    assert record["kept_share"]["mean"] == pytest.approx(0.1, abs=0.02)
+    assert record["keep_ratio"]["mean"] == pytest.approx(0.1, abs=0.02)
     assert record["metrics"]["accuracy"] >= 0.95

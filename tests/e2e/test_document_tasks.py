@@ -36,7 +36,7 @@ def run_task(start: Any, backbone: Path, tmp_path: Path) -> Any:
     def run(task: str, *typed: str) -> Any:
         words = [f"task={task}", "backbone=minilm", f"backbone.path={backbone}", f"data.dir={tmp_path}"]
         words += ["data.train_size=null", "data.test_size=null", "task.data.val_size=2", "task.data.max_length=48"]
-        words += ["task.data.batch_size=4", "retention.rho=0.5", "phases.removal_start=0.5"]
+        words += ["task.data.batch_size=4", "retention.rho=0.5", "phases.pruning_start=0.5"]
         [record] = start(tmp_path / "run", *words, *typed)
         return record
 
@@ -55,7 +55,7 @@ def test_arxiv(run_task: Any, tmp_path: Path) -> None:
     record = run_task("arxiv", "data.source=made-up papers")
     assert (record["monitor"], set(record["metrics"])) == ("accuracy", {"accuracy", "macro_f1"})
     assert record["data"]["source"] == "made-up papers" and record["data"]["truncated"]["test"] == 16
-    assert record["kept_share"]["mean"] == pytest.approx(0.5, abs=0.03)
+    assert record["keep_ratio"]["mean"] == pytest.approx(0.5, abs=0.03)
     profile = json.loads((tmp_path / "run" / "retention_profile.json").read_text())
     assert profile["label_names"][0] == "horses"
     assert all(example["label"] == rows[24 + example["index"]]["label"] for example in profile["examples"])
@@ -96,7 +96,7 @@ def test_pubmed(run_task: Any, start_bare: Any, tmp_path: Path) -> None:
     articles[1]["article"] = "odd \u0000 \u2028 \U0001f40e characters are here. they are."
     for split, rows in (("train", articles), ("validation", articles[:3]), ("test", articles[:6])):
         write_rows(tmp_path, split, rows)
-    record = run_task("pubmed", "task.module.sentences=2")
+    record = run_task("pubmed", "task.head.sentences=2")
     names = ("rouge1", "rouge2", "rougeLsum")
     assert set(record["metrics"]) == {f"{who}{name}" for who in ("", "lead_", "longest_", "oracle_") for name in names}
     assert record["metrics"]["oracle_rouge1"] >= record["metrics"]["rouge1"] > 0.0
@@ -170,7 +170,7 @@ def test_pubmed_abstractive(dropped: str, run_task: Any, writer: Path, start_bar
     record = run_task("pubmed_abstractive", *typed, "task.data.eval_batch_size=2")
     assert list(record["metrics"]) == ["rouge1", "rouge2", "rougeLsum", "token_loss"]
     assert 0.0 < record["metrics"]["token_loss"] < 20.0 and 0.0 <= record["metrics"]["rouge1"] <= 1.0
-    assert record["kept_share"]["mean"] == pytest.approx(0.5, abs=0.05) and 0.0 < record["flops_share"] < 1.0
+    assert record["keep_ratio"]["mean"] == pytest.approx(0.5, abs=0.05) and 0.0 < record["flops_ratio"] < 1.0
     assert record["data"]["summaries_cut"] == {"train": 1, "val": 1, "test": 1}
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     [again] = start_bare(tmp_path / "again", "mode=test", f"ckpt={checkpoint}", "trainer.accelerator=cpu")
@@ -196,5 +196,5 @@ def test_whole_sentences(run_task: Any, tmp_path: Path) -> None:
     rows = [{"article": ". ".join(text.split(" of ")) + ".", "abstract": text} for text, _ in TEXTS[:8]]
     for split in ("train", "validation", "test"):
         write_rows(tmp_path, split, rows)
-    record = run_task("pubmed", "task.module.units=sentences", "task.module.sentences=2")
-    assert record["kept_share"]["mean"] == pytest.approx(0.5, abs=0.05), "the count is met exactly"
+    record = run_task("pubmed", "task.head.spans=sentences", "task.head.sentences=2")
+    assert record["keep_ratio"]["mean"] == pytest.approx(0.5, abs=0.05), "the count is met exactly"

@@ -43,7 +43,7 @@ def test_a_resumed_training_ends_as_if_never_interrupted(
         assert torch.equal(value, other["state_dict"][name]), name
     assert all(torch.equal(a, b) for a, b in zip(moments(one), moments(other), strict=True))
     assert one["lr_schedulers"][0]["_last_lr"] == other["lr_schedulers"][0]["_last_lr"]
-    for name in ("metrics", "kept_share", "flops_share"):
+    for name in ("metrics", "keep_ratio", "flops_ratio"):
         assert record[name] == resumed[name]
 
 
@@ -82,16 +82,16 @@ def test_distillation_and_saliency_change_what_is_learnt(
     settings = {
         "alone": ["distill.teacher=null"],
         "taught": ["distill.weight=0.9"],
-        "guided": ["distill.weight=0.9", "guidance=saliency"],
-        "stated": ["distill.weight=0.9", "guidance=saliency_and_states"],
+        "guided": ["distill.weight=0.9", "distillation=saliency"],
+        "stated": ["distill.weight=0.9", "distillation=saliency_and_states"],
     }
     found = {}
     for name, typed in settings.items():
         [record] = start(tmp_path / name, f"init={dense.checkpoint}", *typed)
-        assert record["kept_share"]["mean"] == pytest.approx(0.25, abs=0.01)
+        assert record["keep_ratio"]["mean"] == pytest.approx(0.25, abs=0.01)
         found[name] = weights_of(tmp_path / name / "checkpoints" / "last.ckpt")
-    assert min(record["config"]["distill"][key] for key in ("saliency", "tokens")) > 0
-    assert record["config"]["phases"]["removal_start"] == 0
+    assert min(record["config"]["distill"][key] for key in ("saliency", "token_states")) > 0
+    assert record["config"]["phases"]["pruning_start"] == 0
     scorer = next(name for name in found["alone"] if name.startswith("policy.scorers.0") and "weight" in name)
     assert not torch.allclose(found["alone"]["head.1.weight"], found["taught"]["head.1.weight"], atol=1e-6)
     assert not torch.allclose(found["taught"][scorer], found["guided"][scorer], atol=1e-4)
@@ -101,5 +101,5 @@ def test_distillation_and_saliency_change_what_is_learnt(
 
 def test_a_rho_of_one_trains(start: Any, tmp_path: Path) -> None:
     [record] = start(tmp_path, "retention.rho=1.0", "data.train_size=16", "data.test_size=8")
-    assert record["kept_share"]["mean"] == 1.0
-    assert record["flops_share"] == pytest.approx(1.0)
+    assert record["keep_ratio"]["mean"] == 1.0
+    assert record["flops_ratio"] == pytest.approx(1.0)

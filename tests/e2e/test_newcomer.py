@@ -31,4 +31,4 @@ def test_one_file_and_one_yaml_are_enough(command_line: Callable[..., Any], tmp_
     done = command_line(*run, path=tmp_path / "own")
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "run" / "record.json").read_text())
-    assert record["policy"] == "longest" and record["kept_share"]["mean"] == pytest.approx(0.25, abs=0.03)
+    assert record["policy"] == "longest" and record["keep_ratio"]["mean"] == pytest.approx(0.25, abs=0.03)

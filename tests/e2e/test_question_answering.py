@@ -130,7 +130,7 @@ def test_both_tasks(encoder: Path, files: Path, start_bare: Any, tmp_path: Path,
     assert metrics["span_survival"] <= metrics["span_kept_share"] < 1.0
     assert [metrics[f"count_{kind}"] for kind in ("extractive", "boolean", "unanswerable")] == [6, 6, 6]
     assert (papers["data"]["test"], papers["data"]["questions"]["test"]) == (6, 18)
-    assert 0.0 < papers["flops_share"] < 1.0
+    assert 0.0 < papers["flops_ratio"] < 1.0
     assert "f1_boolean (6)" in capsys.readouterr().out, "by type, on the console"
     said = [json.loads(line) for line in (tmp_path / "qasper" / "predictions.jsonl").read_text().splitlines()]
     assert [row["question_id"] for row in said] == 6 * ["0", "1", "2"] and len(said[0]) == 4
@@ -149,7 +149,7 @@ def test_both_tasks(encoder: Path, files: Path, start_bare: Any, tmp_path: Path,
         assert spelled(answers[0]) == said[3 * number]["predicted_answer"], "as its test said"
         for answer in answers:
             assert 0.0 < answer.probability <= 1.0 and not answer.truncated
-            assert 0.4 < answer.kept_share < 0.8, "0.5, and the questions, which are protected"
+            assert 0.4 < answer.keep_ratio < 0.8, "0.5, and the questions, which are protected"
     with torch.no_grad():
         model.module.type_head.bias[0] += 50.0  # now every answer is a span
     [answer] = model.ask(["what is used"], text)

@@ -15,7 +15,7 @@ from retention.tasks.classification.keywords import KeywordData
 
 ALL = {"kind", "command", "commit", "config", "seed", "versions", "machine", "wall_s", "date"}
 QUALITY = {
-    *("task", "data", "policy", "backbone", "rho", "kept_share", "flops_share", "metrics", "monitor"),
+    *("task", "data", "policy", "backbone", "rho", "keep_ratio", "flops_ratio", "metrics", "monitor"),
     *("throughput_tokens_per_s", "peak_mib"),
 }
 
@@ -48,7 +48,7 @@ def test_the_record_has_every_field(finished: Any) -> None:
     assert (record["rho"], record["seed"], record["monitor"]) == (0.25, 0, "accuracy")
     assert (record["data"]["train"], record["data"]["test"]) == (64, 32)
     assert 0.0 <= record["metrics"]["accuracy"] <= 1.0
-    assert 0.0 < record["flops_share"] < 1.0
+    assert 0.0 < record["flops_ratio"] < 1.0
     assert record["peak_mib"] > 0 and record["wall_s"] > 0
     assert str(finished.folder) not in json.dumps(record), "no paths of this machine"
 
@@ -63,7 +63,7 @@ def test_the_kept_share_is_the_asked_budget(finished: Any) -> None:
     lengths = [len(text.split()) + 2 for text in data.read(["test"])["test"]["text"]]  # with CLS and SEP
     # linear over three gates: 0.5, 0.25 and 0 of the tokens, never less than the two protected ones
     expected = [sum(max(int(share * length), 2) / length for length in lengths) / 32 for share in (0.5, 0.25, 0.0)]
-    found = finished.record["kept_share"]
+    found = finished.record["keep_ratio"]
     assert [found["by_layer"][layer] for layer in "012"] == pytest.approx(expected, rel=1e-6)
     assert found["mean"] == pytest.approx(sum(expected) / 3, rel=1e-6)
     assert found["mean"] == pytest.approx(0.25, abs=0.01)
@@ -73,11 +73,11 @@ def test_the_metrics_were_logged(finished: Any) -> None:
     with (finished.folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     values = {name: [float(row[name]) for row in rows if row.get(name)] for name in rows[0]}
-    wanted = {"train/loss", "val/accuracy", "test/accuracy", "retention/kept_share", "retention/slack", "perf/peak_mib"}
+    wanted = {"train/loss", "val/accuracy", "test/accuracy", "retention/keep_ratio", "retention/slack", "perf/peak_mib"}
     assert wanted <= {name for name, found in values.items() if found}
     assert len(values["train/loss"]) == 4, "one per step"
     assert values["test/accuracy"] == [finished.record["metrics"]["accuracy"]]
-    assert values["retention/target_share"][-1] == 0.25, "trained down to the full budget"
+    assert values["retention/target_keep_ratio"][-1] == 0.25, "trained down to the full budget"
 
 
 def test_the_predictions_are_those_that_were_scored(finished: Any) -> None:
@@ -103,7 +103,7 @@ def profile_of(folder: Path) -> Any:
 
 def test_testing_the_checkpoint_gives_the_same_results(finished: Any, start_bare: Any, tmp_path: Path) -> None:
     [record] = start_bare(tmp_path, "mode=test", f"ckpt={finished.checkpoint}", "trainer.accelerator=cpu")
-    for name in ("metrics", "kept_share", "flops_share", "policy", "backbone", "rho", "task", "seed"):
+    for name in ("metrics", "keep_ratio", "flops_ratio", "policy", "backbone", "rho", "task", "seed"):
         assert record[name] == finished.record[name], name
     assert record["data"]["test"] == 32 and record["data"]["train"] == 64, "what it was trained on"
     assert profile_of(tmp_path) == profile_of(finished.folder), "token by token"
@@ -114,7 +114,7 @@ def test_a_checkpoint_can_be_tested_at_another_budget(finished: Any, start_bare:
     typed = ["mode=test", f"ckpt={finished.checkpoint}", "trainer.accelerator=cpu"]
     [record] = start_bare(tmp_path, *typed, "retention.rho=0.5", "data.test_size=8")
     assert (record["rho"], record["data"]["test"]) == (0.5, 8)
-    assert record["kept_share"]["mean"] > 0.45
+    assert record["keep_ratio"]["mean"] > 0.45
 
 
 def test_what_the_checkpoint_decides_cannot_be_typed(finished: Any, start_bare: Any, tmp_path: Path) -> None:

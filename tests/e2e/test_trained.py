@@ -41,7 +41,7 @@ def test_it_says_what_the_test_said(model: Trained, examples: list[dict[str, Any
     for answer in answers:
         assert sum(answer.probabilities.values()) == pytest.approx(1.0, abs=1e-5)
         assert len(answer.labels) == 1 and answer.probabilities[answer.labels[0]] == max(answer.probabilities.values())
-        assert answer.kept_share == pytest.approx(0.25, abs=0.03), "of its tokens, mean over the gates"
+        assert answer.keep_ratio == pytest.approx(0.25, abs=0.03), "of its tokens, mean over the gates"
 
 
 def test_a_text_is_answered_alike_alone_and_in_any_company(model: Trained, examples: list[dict[str, Any]]) -> None:
@@ -64,14 +64,14 @@ def test_a_moved_folder_is_all_it_takes(finished: Any, examples: list[dict[str, 
 
 def test_another_budget(finished: Any, examples: list[dict[str, Any]]) -> None:
     [answer] = load(finished.folder, rho=0.2).predict(texts_of(examples[:1]))
-    assert answer.kept_share == pytest.approx(0.2, abs=0.03)
+    assert answer.keep_ratio == pytest.approx(0.2, abs=0.03)
     with pytest.raises(ConfigError, match=r"retention.rho: .* must be in \(0, 1\], got 1.7"):
         load(finished.folder, rho=1.7)
 
 
 def test_a_dense_model_keeps_everything(dense: Any, examples: list[dict[str, Any]]) -> None:
     [answer] = load(dense.folder).predict(texts_of(examples[:1]))
-    assert (answer.kept_share, answer.gates, set(answer.depth)) == (1.0, 0, {0})
+    assert (answer.keep_ratio, answer.gates, set(answer.depth)) == (1.0, 0, {0})
 
 
 def test_a_page_shows_what_was_kept_of_texts(
@@ -105,9 +105,9 @@ def test_what_cannot_be_used_is_named(model: Trained, finished: Any, tmp_path: P
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         load(tmp_path / "last.ckpt")
     content = torch.load(finished.checkpoint, weights_only=True)
-    del content["hyper_parameters"]["config"]["place"]
+    del content["hyper_parameters"]["config"]["prune_at"]
     torch.save(content, tmp_path / "old.ckpt")
-    with pytest.raises(CheckpointError, match=r"made by an earlier version \(its configuration lacks place\)"):
+    with pytest.raises(CheckpointError, match=r"made by an earlier version \(its configuration lacks prune_at\)"):
         load(tmp_path / "old.ckpt")
     with pytest.raises(DataError, match="text 1 is empty"):
         model.predict(["a", "  "])

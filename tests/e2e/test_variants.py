@@ -46,7 +46,7 @@ def test_texts_from_a_folder_with_a_checkpoint_from_a_folder(
 ) -> None:
     typed = ["task=sst2", f"data.dir={sentences}", "task.data.val_size=8", "task.data.batch_size=8"]
     typed += ["backbone=minilm", f"backbone.path={pretrained_folder}", "backbone.freeze_embeddings=true"]
-    typed += ["backbone.attention_dropout=0.0", "+task.module.pooling=mean", "trainer.max_epochs=1"]
+    typed += ["backbone.attention_dropout=0.0", "+task.head.pooling=mean", "trainer.max_epochs=1"]
     typed += ["trainer.accelerator=cpu", "++callbacks.progress.log_refresh_rate=0", "retention.rho=0.5"]
     [record] = start_bare(tmp_path / "run", *typed)
     assert record["task"] == "sst2" and record["backbone"] == "minilm"
@@ -54,14 +54,14 @@ def test_texts_from_a_folder_with_a_checkpoint_from_a_folder(
     again = ["mode=test", f"ckpt={tmp_path}/run/checkpoints/last.ckpt", "trainer.accelerator=cpu"]
     pretrained_folder.rename(tmp_path / "gone")  # the run folder is enough
     [tested] = start_bare(tmp_path / "test", *again)
-    assert (tested["metrics"], tested["kept_share"]) == (record["metrics"], record["kept_share"])
+    assert (tested["metrics"], tested["keep_ratio"]) == (record["metrics"], record["keep_ratio"])
 
 
 def test_rivals_are_trained_alike_and_tabled(finished: Any, start: Any, tmp_path: Path) -> None:
     records = start(tmp_path, "compare=[dense,random]")
     assert [record["policy"] for record in records] == ["dense", "random", "adaptive"]
     assert [record["rho"] for record in records] == [1.0, 0.25, 0.25]
-    assert records[1]["kept_share"] == records[2]["kept_share"], "the same budget for both"
+    assert records[1]["keep_ratio"] == records[2]["keep_ratio"], "the same budget for both"
     table = (tmp_path / "table.md").read_text()
     assert all(policy in table for policy in ("dense", "random", "adaptive"))
     for name in ("dense", "random"):
@@ -74,7 +74,7 @@ def test_rivals_are_trained_alike_and_tabled(finished: Any, start: Any, tmp_path
 
 def test_a_callback_can_be_left_out(start: Any, tmp_path: Path) -> None:
     [record] = start(tmp_path, "~callbacks.profile", "data.train_size=16", "data.test_size=8")
-    assert record["kept_share"] == {"mean": None, "by_layer": {}}, "not measured"
+    assert record["keep_ratio"] == {"mean": None, "by_layer": {}}, "not measured"
     assert not (tmp_path / "retention_profile.json").exists() and not (tmp_path / "kept_tokens.html").exists()
 
 

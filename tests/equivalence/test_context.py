@@ -120,9 +120,9 @@ def test_copies_of_a_hooked_model(
             policy.phase = "soft"
             encoder(**batch).last_hidden_state.sum().backward()
             policy.eval()
-        twin, policy_twin = duplicate((encoder, policy))
-        assert torch.equal(states(twin, batch), expected)
-    assert hooks(twin) > 0
+        clone, policy_twin = duplicate((encoder, policy))
+        assert torch.equal(states(clone, batch), expected)
+    assert hooks(clone) > 0
     assert policy_twin is not policy
 
 

@@ -30,10 +30,10 @@ def loss_and_gradients(encoder: Any, retainer: Retainer, batch: dict[str, Tensor
 
 # the name that every supported version of the library has
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
-@pytest.mark.parametrize("phase", ["soft", "removal"])
+@pytest.mark.parametrize("phase", ["soft", "hard"])
 @pytest.mark.parametrize(
     ("recomputing", "place"),
-    [(family, place) for family in RECOMPUTING for place in adapters()[family].places],
+    [(family, place) for family in RECOMPUTING for place in adapters()[family].prune_points],
 )
 def test_same_loss_and_same_gradients(
     recomputing: str,
@@ -46,7 +46,7 @@ def test_same_loss_and_same_gradients(
 ) -> None:
     encoder: Any = build(recomputing).train()
     policy, batch = policy_named("adaptive"), make_batch(encoder)
-    retainer = attach(encoder, policy, protected_ids=[3], place=place)
+    retainer = attach(encoder, policy, protected_ids=[3], prune_at=place)
     policy.train()
     policy.phase = phase
     plain_loss, plain = loss_and_gradients(encoder, retainer, batch)

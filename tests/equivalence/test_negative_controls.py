@@ -60,8 +60,8 @@ def test_positions_counted_anew_are_seen(
         return REINDEX[relative](encoder, kwargs, args, layer)
 
     masked = masked_states(build(relative), batch, keep)
-    for place in adapters()[relative].places:
-        with torch.no_grad(), Retainer(encoder, fixed_gate(keep), layers=[0, 2], place=place):
+    for place in adapters()[relative].prune_points:
+        with torch.no_grad(), Retainer(encoder, fixed_gate(keep), layers=[0, 2], prune_at=place):
             # after the engine's own hooks
             hooks = [layer.register_forward_pre_hook(wrong, with_kwargs=True) for layer in layers_of(encoder)]
             removed = encoder(**batch).last_hidden_state
@@ -85,8 +85,8 @@ def test_one_wrong_token_is_seen(
     for mask in wrong.values():
         mask[0, victim] = False
     masked = masked_states(encoder, batch, keep)
-    for place in adapters()[family].places:
-        with torch.no_grad(), Retainer(encoder, fixed_gate(wrong), layers=[0, 2], place=place):
+    for place in adapters()[family].prune_points:
+        with torch.no_grad(), Retainer(encoder, fixed_gate(wrong), layers=[0, 2], prune_at=place):
             removed = encoder(**batch).last_hidden_state
         difference = (removed - masked).abs().amax(2)
         assert difference[0][wrong[2][0]].max() > SEEN

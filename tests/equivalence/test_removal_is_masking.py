@@ -19,7 +19,7 @@ each_padding = pytest.mark.parametrize("lengths", [PADDED, FULL], ids=["padded",
 
 
 def removed_states(encoder: nn.Module, batch: dict[str, Tensor], gate: Any, place: str = "after_layer") -> Tensor:
-    with torch.no_grad(), Retainer(encoder, gate, layers=[0, 2], place=place):
+    with torch.no_grad(), Retainer(encoder, gate, layers=[0, 2], prune_at=place):
         states: Tensor = encoder(**batch).last_hidden_state
     return states
 
@@ -58,8 +58,8 @@ def test_removal_between_attention_and_feed_forward_equals_masking(
     """What is kept does not notice: only later layers would see the tokens that skip the feed-forward part."""
     batch = make_batch(encoder, lengths)
     keep = nested_keep(batch["attention_mask"])
-    if "after_attention" not in adapters()[family].places:
-        with pytest.raises(ConfigError, match="place: must be one of after_layer with"):
+    if "after_attention" not in adapters()[family].prune_points:
+        with pytest.raises(ConfigError, match="prune_at: must be one of after_layer with"):
             removed_states(encoder, batch, fixed_gate(keep), "after_attention")
         return
     removed = removed_states(encoder, batch, fixed_gate(keep), "after_attention")
@@ -80,7 +80,7 @@ def test_gates_of_zero_and_one_equal_removal(
 ) -> None:
     batch = make_batch(encoder, lengths)
     keep = nested_keep(batch["attention_mask"])
-    for place in adapters()[family].places:
+    for place in adapters()[family].prune_points:
         removed = removed_states(encoder, batch, fixed_gate(keep), place)
         soft = removed_states(encoder, batch, fixed_gate(keep, soft=True), place)
         # what was dropped, too: it leaves with the state it had

@@ -71,8 +71,8 @@ def test_without_a_similar_key_the_known_ones_are_listed() -> None:
         ("rho", "abc", "must be float, got 'abc'"),
         ("rho", True, "must be float, got True"),
         ("rho", None, "must be float, got None"),
-        ("inner", 2.5, "must be int, got 2.5"),
-        ("scorer", 3, "must be str, got 3"),
+        ("scorer_dim", 2.5, "must be int, got 2.5"),
+        ("scorer_kind", 3, "must be str, got 3"),
     ],
 )
 def test_wrong_types(key: str, value: Any, message: str) -> None:

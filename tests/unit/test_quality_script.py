@@ -117,11 +117,11 @@ def test_a_wrong_command_line_is_refused(
 
 
 def test_settings_of_stage_2_reach_the_policies_alone(bench: Bench) -> None:
-    assert bench("--seeds", "0", "--series", "adaptive:0.3", "--stage2", "guidance=saliency", "task.lr=1e-4") == 0
-    first, second = "dense-stage1-seed0", "adaptive-0.3-seed0-guidance_saliency-task.lr_1e-4"
+    assert bench("--seeds", "0", "--series", "adaptive:0.3", "--stage2", "distillation=saliency", "task.lr=1e-4") == 0
+    first, second = "dense-stage1-seed0", "adaptive-0.3-seed0-distillation_saliency-task.lr_1e-4"
     assert [name for what, name in bench.events() if what == "start"] == [first, second]
     assert "guidance" not in (bench.root / f"{first}.words").read_text()
-    assert (bench.root / f"{second}.words").read_text().endswith(" guidance=saliency task.lr=1e-4")
+    assert (bench.root / f"{second}.words").read_text().endswith(" distillation=saliency task.lr=1e-4")
 
 
 def test_what_has_a_record_with_these_settings_is_skipped(bench: Bench) -> None:
@@ -133,5 +133,5 @@ def test_what_has_a_record_with_these_settings_is_skipped(bench: Bench) -> None:
         append_record(record, {"kind": "quality", "policy": policy, "rho": rho, "seed": 0, "command": command})
     assert bench("--seeds", "0", "--series", "dense", "adaptive:0.3") == 0
     assert not (bench.root / "events").exists(), "all is there"
-    assert bench("--seeds", "0", "--series", "adaptive:0.3", "--stage2", "guidance=saliency") == 0
-    assert [name for what, name in bench.events() if what == "end"][1:] == ["adaptive-0.3-seed0-guidance_saliency"]
+    assert bench("--seeds", "0", "--series", "adaptive:0.3", "--stage2", "distillation=saliency") == 0
+    assert [name for what, name in bench.events() if what == "end"][1:] == ["adaptive-0.3-seed0-distillation_saliency"]

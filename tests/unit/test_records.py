@@ -39,8 +39,8 @@ def quality(**changes: Any) -> Quality:
         "policy": "adaptive",
         "backbone": "distilbert",
         "rho": 0.3,
-        "kept_share": {"mean": 0.3, "by_layer": {0: 0.3}},
-        "flops_share": 0.4,
+        "keep_ratio": {"mean": 0.3, "by_layer": {0: 0.3}},
+        "flops_ratio": 0.4,
         "metrics": {"accuracy": 0.9},
         "monitor": "accuracy",
         "throughput_tokens_per_s": 12.5,
@@ -59,7 +59,7 @@ def test_a_quality_record_has_all_fields() -> None:
     assert set(record) == _ALL | {field.name for field in fields(Quality)}
     assert (record["kind"], record["command"], record["seed"]) == ("quality", "python run.py seed=3", 3)
     assert record["wall_s"] == 1.235
-    assert record["kept_share"] == {"mean": 0.3, "by_layer": {"0": 0.3}}
+    assert record["keep_ratio"] == {"mean": 0.3, "by_layer": {"0": 0.3}}
     assert datetime.fromisoformat(record["date"]).utcoffset() is not None
     assert set(record["versions"]) == {"python", "torch", "lightning", "transformers", "datasets", "retention"}
     assert set(record["machine"]) == {"cpu", "cores", "ram_gib", "gpu", "platform"}

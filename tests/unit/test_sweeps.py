@@ -18,7 +18,7 @@ from retention.experiment.sweeps import Sweep, job_name, leave_report
 def record(seed: int, accuracy: float | None = 0.5) -> dict[str, Any]:
     return {
         **{"kind": "quality", "task": "t", "data": {"source": "rows", "train": 8, "test": 4}, "policy": "adaptive"},
-        **{"backbone": "tiny", "rho": 0.3, "seed": seed, "kept_share": {"mean": 0.3}, "flops_share": 0.4},
+        **{"backbone": "tiny", "rho": 0.3, "seed": seed, "keep_ratio": {"mean": 0.3}, "flops_ratio": 0.4},
         **{"metrics": {"accuracy": accuracy}, "monitor": "accuracy", "config": {"seed": seed}, "date": "2026"},
     }
 

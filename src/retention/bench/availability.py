@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from retention.bench.timing import release, waiter
-from retention.bench.variants import Spec, Variant, Workshop
+from retention.bench.variants import Spec, Variant, VariantBuilder
 
 
 def available(
-    workshop: Workshop, wanted: Sequence[Spec], title: str, tell: Callable[[str], None]
+    builder: VariantBuilder, wanted: Sequence[Spec], title: str, tell: Callable[[str], None]
 ) -> tuple[dict[str, Variant], dict[str, str]]:
     """Everything that runs here, by name, and why the other dense variants do not.
 
@@ -22,14 +22,14 @@ def available(
         title: of the case, for messages.
         tell: is given a line for each variant that is left out.
     """
-    device = workshop.plan.settings.device
+    device = builder.plan.settings.device
     variants, unavailable = {}, {}
     for spec in wanted:
-        if spec is wanted[0] or spec.contender is not None:
-            variants[spec.name] = workshop.build(spec)
+        if spec is wanted[0] or spec.candidate is not None:
+            variants[spec.name] = builder.build(spec)
             continue
         try:
-            variants[spec.name] = _tried(workshop, spec, waiter(device))
+            variants[spec.name] = _tried(builder, spec, waiter(device))
         except Exception as error:  # compilers and kernels raise whatever they like
             unavailable[spec.name] = f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0][:200]}"
         if spec.name in unavailable:  # by now the error is gone, and with it what its traceback held
@@ -38,8 +38,8 @@ def available(
     return variants, unavailable
 
 
-def _tried(workshop: Workshop, spec: Spec, wait: Callable[[], None]) -> Variant:
-    variant = workshop.build(spec)
+def _tried(builder: VariantBuilder, spec: Spec, wait: Callable[[], None]) -> Variant:
+    variant = builder.build(spec)
     variant.calls()[0]()
     wait()
     return variant

@@ -16,23 +16,23 @@ from retention.bench.inputs import make_inputs
 from retention.bench.memory import Peak, peak_alone
 from retention.bench.plan import Plan
 from retention.bench.timing import Spread, interleaved, ratios, release, waiter
-from retention.bench.variants import Spec, Workshop, specs
+from retention.bench.variants import Spec, VariantBuilder, specs
 from retention.core.flops import EncoderShape
 from retention.engine import ForwardReport
 
 
 @dataclass(frozen=True)
-class Ledger:
+class FlopsAccount:
     """What a policy did to the batches, by count.
 
     Attributes:
         ideal_speedup: dense FLOPs / (FLOPs on the kept tokens + FLOPs of the scorers), on real tokens.
-        kept_share: ``mean`` over the gated layers and ``by_layer``, of kept / real tokens, mean over samples.
+        keep_ratio: ``mean`` over the gated layers and ``by_layer``, of kept / real tokens, mean over samples.
         gflops_by_layer: ``dense`` and ``policy``, per batch, [L] each; a layer's gate is part of it.
     """
 
     ideal_speedup: float
-    kept_share: dict[str, Any]
+    keep_ratio: dict[str, Any]
     gflops_by_layer: dict[str, list[float]]
 
 
@@ -52,7 +52,7 @@ class Row:
     spec: Spec
     seconds: list[float]
     speedup: Spread
-    ledger: Ledger | None
+    ledger: FlopsAccount | None
     peak: Peak | None
     activations: Activations | None = None
 
@@ -103,8 +103,8 @@ def measure(plan: Plan, length: int, batch_size: int, *, memory: bool, tell: Cal
     settings, title = plan.settings, f"length {length}, batch {batch_size}"
     tell(f"{title}: preparing")
     inputs = make_inputs(plan, length, batch_size)
-    workshop = Workshop(plan, inputs.to(settings.device))
-    variants, unavailable = available(workshop, specs(plan, inputs), title, tell)
+    builder = VariantBuilder(plan, inputs.to(settings.device))
+    variants, unavailable = available(builder, specs(plan, inputs), title, tell)
     wanted = [variant.spec for variant in variants.values()]
     ledgers = {
         name: ledger(plan.shape, variant.policy.scorer_macs(), variant.reports(), early=_early(plan, variant.spec))
@@ -119,7 +119,7 @@ def measure(plan: Plan, length: int, batch_size: int, *, memory: bool, tell: Cal
         tell=_Progress(title, tell),
     )
     saved = {name: variant.activations() for name, variant in variants.items()}
-    del workshop, variants  # the processes that measure memory need what these hold of the device
+    del builder, variants  # the processes that measure memory need what these hold of the device
     release(settings.device)
     peaks: dict[str, Peak] = {}
     for spec in wanted if memory else ():
@@ -151,7 +151,7 @@ def measure(plan: Plan, length: int, batch_size: int, *, memory: bool, tell: Cal
     )
 
 
-def ledger(shape: EncoderShape, macs: dict[int, int], reports: Sequence[ForwardReport], *, early: bool) -> Ledger:
+def ledger(shape: EncoderShape, macs: dict[int, int], reports: Sequence[ForwardReport], *, early: bool) -> FlopsAccount:
     """The account of some batches.
 
     Args:
@@ -167,14 +167,14 @@ def ledger(shape: EncoderShape, macs: dict[int, int], reports: Sequence[ForwardR
         layer: float(torch.cat([report.kept[layer] / report.lengths for report in reports]).mean())
         for layer in sorted(reports[0].kept)
     }
-    kept_share = {"mean": fmean(by_layer.values()), "by_layer": by_layer}
+    keep_ratio = {"mean": fmean(by_layer.values()), "by_layer": by_layer}
     gflops = dict(zip(("dense", "policy"), (costs.mean(0) / 1e9).tolist(), strict=True))
-    return Ledger(dense / spent, kept_share, gflops)
+    return FlopsAccount(dense / spent, keep_ratio, gflops)
 
 
 def fastest_dense(wanted: Sequence[Spec], seconds: dict[str, list[float]]) -> str:
     """Name of the dense variant with the least median time."""
-    return min((spec.name for spec in wanted if spec.contender is None), key=lambda name: median(seconds[name]))
+    return min((spec.name for spec in wanted if spec.candidate is None), key=lambda name: median(seconds[name]))
 
 
 def scoring_cost(plan: Plan, wanted: Sequence[Spec], seconds: dict[str, list[float]]) -> dict[str, Spread]:
@@ -184,15 +184,15 @@ def scoring_cost(plan: Plan, wanted: Sequence[Spec], seconds: dict[str, list[flo
     """
     costs = {}
     for spec in wanted:
-        if spec.keeps_all and spec.contender is not None:
+        if spec.keeps_all and spec.candidate is not None:
             rival = "dense-engine" if plan.engine_attention else f"dense-{spec.attention}"
             pairs = zip(seconds[spec.name], seconds[rival], strict=True)
-            costs[plan.contenders[spec.contender].name] = Spread.of([scored / dense - 1.0 for scored, dense in pairs])
+            costs[plan.candidates[spec.candidate].name] = Spread.of([scored / dense - 1.0 for scored, dense in pairs])
     return costs
 
 
 def _early(plan: Plan, spec: Spec) -> bool:
-    return spec.contender is not None and plan.contenders[spec.contender].place == "after_attention"
+    return spec.candidate is not None and plan.candidates[spec.candidate].prune_at == "after_attention"
 
 
 class _Progress:

@@ -39,7 +39,7 @@ class Point:
     Attributes:
         rho: asked share.
         length: tokens per text.
-        place: where tokens leave a layer.
+        prune_at: where tokens leave a layer.
         batch: texts.
         speedup: median, 10th and 90th percentile, against the fastest dense variant.
         ideal: ratio of FLOPs.
@@ -49,7 +49,7 @@ class Point:
 
     rho: float
     length: int
-    place: str
+    prune_at: str
     batch: int
     speedup: tuple[float, float, float]
     ideal: float
@@ -72,22 +72,22 @@ class Panel:
         """Lengths, shortest first."""
         return sorted({point.length for point in self.points})
 
-    def places(self) -> list[str]:
+    def prune_points(self) -> list[str]:
         """Places, ``after_layer`` first."""
-        return sorted({point.place for point in self.points}, reverse=True)
+        return sorted({point.prune_at for point in self.points}, reverse=True)
 
-    def at(self, *, place: str, rho: float | None = None, length: int | None = None) -> list[Point]:
+    def at(self, *, prune_at: str, rho: float | None = None, length: int | None = None) -> list[Point]:
         """Points of one curve, by length and then by share."""
         chosen = [
             point
             for point in self.points
-            if point.place == place and rho in (None, point.rho) and length in (None, point.length)
+            if point.prune_at == prune_at and rho in (None, point.rho) and length in (None, point.length)
         ]
         return sorted(chosen, key=lambda point: (point.length, point.rho))
 
-    def by_rho(self, place: str) -> list[tuple[int, float, list[Point]]]:
+    def by_rho(self, prune_at: str) -> list[tuple[int, float, list[Point]]]:
         """Curves over length: number of the share among all, the share, and its points, of which there are some."""
-        curves = ((number, rho, self.at(place=place, rho=rho)) for number, rho in enumerate(self.rhos()))
+        curves = ((number, rho, self.at(prune_at=prune_at, rho=rho)) for number, rho in enumerate(self.rhos()))
         return [curve for curve in curves if curve[2]]
 
 
@@ -101,7 +101,7 @@ def panels(records: Iterable[Record]) -> list[Panel]:
     for record in records:
         if record["kind"] == "speed":
             setting, point = _read(record)
-            newest[setting, point.rho, point.length, point.place, point.batch] = setting, point
+            newest[setting, point.rho, point.length, point.prune_at, point.batch] = setting, point
     if not newest:
         raise DataError("there is no speed record among these; scripts/bench.py writes them")
     found: dict[Setting, list[Point]] = defaultdict(list)
@@ -157,11 +157,11 @@ def _read(record: Record) -> tuple[Setting, Point]:
         return setting, Point(
             rho=record["rho"],
             length=record["length"],
-            place=record.get("place", "after_layer"),
+            prune_at=record.get("prune_at", "after_layer"),
             batch=record["batch"],
             speedup=(speed["median"], speed["low"], speed["high"]),
             ideal=record["ideal_speedup"],
-            kept={int(layer): share for layer, share in record["kept_share"]["by_layer"].items()},
+            kept={int(layer): share for layer, share in record["keep_ratio"]["by_layer"].items()},
             saved=None if saved is None else (saved["saved_by_layer"], saved["dense_saved_by_layer"]),
         )
     except (KeyError, TypeError) as error:

@@ -51,9 +51,9 @@ class EngineDense(Dense):
 class Retained:
     """The encoder with removal, [B, N] -> [B, M, D]; hooks are attached for every batch, as in ``RetentionModule``."""
 
-    def __init__(self, encoder: nn.Module, gate: Gate, layers: tuple[int, ...], place: str = "after_layer") -> None:
+    def __init__(self, encoder: nn.Module, gate: Gate, layers: tuple[int, ...], prune_at: str = "after_layer") -> None:
         self.dense = Dense(encoder)
-        self.retainer = Retainer(encoder, gate, layers=layers, dropped="cut", place=place)
+        self.retainer = Retainer(encoder, gate, layers=layers, dropped="cut", prune_at=prune_at)
 
     def __call__(self, batch: Batch) -> Tensor:
         with self.retainer, self.retainer.protect(batch["protected_mask"]):

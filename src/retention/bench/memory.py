@@ -15,7 +15,7 @@ from retention.bench.inputs import Inputs
 from retention.bench.plan import make_plan
 from retention.bench.settings import Settings
 from retention.bench.timing import waiter
-from retention.bench.variants import Spec, Workshop
+from retention.bench.variants import Spec, VariantBuilder
 from retention.callbacks.gauges import gauge_for
 
 
@@ -51,7 +51,7 @@ def peak_here(settings: Settings, spec: Spec, inputs: Inputs) -> Peak:
     """The same in this process; everything it already holds is counted."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    variant = Workshop(make_plan(settings), inputs.to(settings.device)).build(spec)
+    variant = VariantBuilder(make_plan(settings), inputs.to(settings.device)).build(spec)
     gc.collect()
     gauge = gauge_for(torch.device(settings.device))
     gauge.reset()

@@ -25,25 +25,25 @@ from retention.policies import RetentionPolicy
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """One policy at one asked share, sized for the encoder.
 
     Attributes:
         name: of its file in conf/retention.
         policy: freshly initialised.
-        place: where tokens leave a layer.
+        prune_at: where tokens leave a layer.
         node: its resolved configuration.
     """
 
     name: str
     policy: RetentionPolicy
-    place: str
+    prune_at: str
     node: dict[str, Any]
 
     @property
     def title(self) -> str:
         """Unique among contenders."""
-        early = "" if self.place == "after_layer" else f" {self.place}"
+        early = "" if self.prune_at == "after_layer" else f" {self.prune_at}"
         return f"{self.name} {self.policy.rho:g}{early}"
 
 
@@ -67,7 +67,7 @@ class Plan:
     shape: EncoderShape
     attention: tuple[str, ...]
     engine_attention: bool
-    contenders: tuple[Contender, ...]
+    candidates: tuple[Candidate, ...]
 
     def data(self, length: int, batch_size: int) -> RetentionData:
         """The data module of the task, with texts cut at ``length``."""
@@ -89,16 +89,16 @@ def make_plan(settings: Settings) -> Plan:
     builder = Builder(_config(settings, {}))
     backbone = builder.make("backbone")
     checks.problems += builder.checks.problems
-    contenders = [
-        _contender(settings, name, rho, place, checks)
+    candidates = [
+        _contender(settings, name, rho, prune_at, checks)
         for name in settings.policies
         for rho in settings.rhos
-        for place in settings.places
+        for prune_at in settings.prune_points
     ]
     if settings.task is not None:
         checks.gather(lambda: _check_data(settings))
     if backbone is not None:
-        checks.gather(lambda: _check_fit(settings, backbone, contenders))
+        checks.gather(lambda: _check_fit(settings, backbone, candidates))
     checks.problems = list(dict.fromkeys(checks.problems))  # the same mistake shows once per policy
     checks.finish()
     return Plan(
@@ -108,7 +108,7 @@ def make_plan(settings: Settings) -> Plan:
         shape=backbone.shape(),
         attention=_attention(backbone),
         engine_attention=_adapter(backbone).computes_attention,
-        contenders=tuple(contender for contender in contenders if contender is not None),
+        candidates=tuple(candidate for candidate in candidates if candidate is not None),
     )
 
 
@@ -159,7 +159,7 @@ def _composed(conf: Path, groups: tuple[str, ...]) -> DictConfig:
         return compose("config", overrides=list(groups))
 
 
-def _contender(settings: Settings, name: str, rho: float, place: str, checks: Checks) -> Contender | None:
+def _contender(settings: Settings, name: str, rho: float, prune_at: str, checks: Checks) -> Candidate | None:
     schedule = list(settings.schedule) if isinstance(settings.schedule, tuple) else settings.schedule
     changes = {"retention.rho": rho, "retention.slope": settings.slope, "retention.schedule": schedule}
     try:
@@ -169,7 +169,7 @@ def _contender(settings: Settings, name: str, rho: float, place: str, checks: Ch
         return None
     policy = builder.make("retention")
     checks.problems += builder.checks.problems
-    return None if policy is None else Contender(name, policy, place, _plain(builder.config, "retention"))
+    return None if policy is None else Candidate(name, policy, prune_at, _plain(builder.config, "retention"))
 
 
 def _data_config(settings: Settings, length: int, batch_size: int) -> DictConfig:
@@ -183,23 +183,23 @@ def _check_data(settings: Settings) -> None:
         builder.finish()
 
 
-def _check_fit(settings: Settings, backbone: Backbone, contenders: list[Contender | None]) -> None:
+def _check_fit(settings: Settings, backbone: Backbone, candidates: list[Candidate | None]) -> None:
     """Sizes the policies, too; weights are not needed for it."""
     checks = Checks()
     shape = backbone.shape()
-    for place in settings.places:
-        checks.gather(partial(backbone.check_place, place))
-    for contender in contenders:
-        if contender is not None:
-            policy = contender.policy
+    for prune_at in settings.prune_points:
+        checks.gather(partial(backbone.check_prune_at, prune_at))
+    for candidate in candidates:
+        if candidate is not None:
+            policy = candidate.policy
             checks.gather(lambda policy=policy: policy.build(shape, backbone.name), "retention")  # type: ignore[misc]
             checks.gather(lambda policy=policy: _check_shown(policy, backbone), "backbone")  # type: ignore[misc]
     config = backbone.config(VOCABULARY)
     table = _adapter(backbone).position_table(config)
-    places = getattr(config, "max_position_embeddings", None) if table is None else table.places(config)
+    prune_points = getattr(config, "max_position_embeddings", None) if table is None else table.num_positions(config)
     for length in settings.lengths:
-        fits = places is None or length <= places
-        checks.require(fits, "--length", f"{backbone.name} has {places} positions, got {length}")
+        fits = prune_points is None or length <= prune_points
+        checks.require(fits, "--length", f"{backbone.name} has {prune_points} positions, got {length}")
     checks.finish()
 
 

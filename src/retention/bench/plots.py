@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from retention.bench.curves import Panel, Point, break_even
-from retention.report.figure_style import COLORS, GREY, STYLE, look, save
+from retention.report.figure_style import COLORS, GREY, STYLE, curve_style, save
 
 LINES = {"after_layer": "-", "after_attention": "--"}
 Draw = Callable[[Axes, Panel], None]
@@ -41,11 +41,16 @@ def draw_all(panels: Sequence[Panel], folder: Path) -> list[Path]:
 
 def by_rho(axes: Axes, panel: Panel) -> None:
     """Speed-up against the share of tokens, one curve per length."""
-    for place in panel.places():
+    for prune_at in panel.prune_points():
         for number, length in enumerate(panel.lengths()):
-            points = panel.at(place=place, length=length)
+            points = panel.at(prune_at=prune_at, length=length)
             _speeds(
-                axes, [point.rho for point in points], points, number, _label(panel, f"{length} tokens", place), place
+                axes,
+                [point.rho for point in points],
+                points,
+                number,
+                _label(panel, f"{length} tokens", prune_at),
+                prune_at,
             )
     _share_axis(axes, panel)
     _speed_axis(axes)
@@ -54,10 +59,15 @@ def by_rho(axes: Axes, panel: Panel) -> None:
 
 def by_length(axes: Axes, panel: Panel) -> None:
     """Speed-up against length, one curve per share."""
-    for place in panel.places():
-        for number, rho, points in panel.by_rho(place):
+    for prune_at in panel.prune_points():
+        for number, rho, points in panel.by_rho(prune_at):
             _speeds(
-                axes, [point.length for point in points], points, number, _label(panel, f"rho {rho:g}", place), place
+                axes,
+                [point.length for point in points],
+                points,
+                number,
+                _label(panel, f"rho {rho:g}", prune_at),
+                prune_at,
             )
     _length_axis(axes, panel)
     _speed_axis(axes)
@@ -67,11 +77,11 @@ def by_length(axes: Axes, panel: Panel) -> None:
 def crossing(axes: Axes, panel: Panel) -> None:
     """Length where the speed-up reaches 1, against the share; triangles where it lies beyond what was measured."""
     marks = {"crosses": "o", "below": "v", "above": "^"}
-    for number, place in enumerate(panel.places()):
+    for number, prune_at in enumerate(panel.prune_points()):
         color = COLORS[number]
-        found = [(rho, *break_even(points)) for _, rho, points in panel.by_rho(place)]
+        found = [(rho, *break_even(points)) for _, rho, points in panel.by_rho(prune_at)]
         rhos, crossings, kinds = zip(*found, strict=True)
-        axes.plot(rhos, crossings, LINES[place], color=color, label=_readable(place))
+        axes.plot(rhos, crossings, LINES[prune_at], color=color, label=_readable(prune_at))
         for rho, length, kind in zip(rhos, crossings, kinds, strict=True):
             inside = color if kind == "crosses" else "white"
             axes.plot([rho], [length], marks[kind], color=color, markerfacecolor=inside)
@@ -87,11 +97,13 @@ def crossing(axes: Axes, panel: Panel) -> None:
 
 def ideal_share(axes: Axes, panel: Panel) -> None:
     """How much of the FLOP-ideal speed-up is reached, against length."""
-    for place in panel.places():
-        for number, rho, points in panel.by_rho(place):
+    for prune_at in panel.prune_points():
+        for number, rho, points in panel.by_rho(prune_at):
             lengths = [float(point.length) for point in points]
             shares = [100.0 * point.speedup[0] / point.ideal for point in points]
-            axes.plot(lengths, shares, LINES[place], label=_label(panel, f"rho {rho:g}", place), **look(number))
+            axes.plot(
+                lengths, shares, LINES[prune_at], label=_label(panel, f"rho {rho:g}", prune_at), **curve_style(number)
+            )
     axes.axhline(100.0, color=GREY, linewidth=0.8)
     axes.set_ylim(bottom=0.0)
     axes.set_ylabel("share of the FLOP-ideal, %")
@@ -101,11 +113,11 @@ def ideal_share(axes: Axes, panel: Panel) -> None:
 
 def tokens_by_depth(axes: Axes, panel: Panel) -> None:
     """Tokens that go on after each layer, as a share of the text, at the greatest length."""
-    for number, rho, points in panel.by_rho(panel.places()[0]):
+    for number, rho, points in panel.by_rho(panel.prune_points()[0]):
         kept = points[-1].kept
         steps = [0, *(layer + 1 for layer in sorted(kept))]
         shares = [100.0, *(100.0 * kept[layer] for layer in sorted(kept))]
-        axes.step(steps, shares, where="post", label=f"rho {rho:g}", **look(number))
+        axes.step(steps, shares, where="post", label=f"rho {rho:g}", **curve_style(number))
     axes.axhline(100.0, color=GREY, linewidth=0.8)
     axes.set_ylim(bottom=0.0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -116,13 +128,13 @@ def tokens_by_depth(axes: Axes, panel: Panel) -> None:
 def memory_by_depth(axes: Axes, panel: Panel) -> None:
     """Activations kept for the backward pass when each layer has run, at the greatest length; thin: dense."""
     longest = max(point.length for point in panel.points if point.saved is not None)
-    for place in panel.places():
+    for prune_at in panel.prune_points():
         for number, rho in enumerate(panel.rhos()):
-            for point in panel.at(place=place, rho=rho, length=longest):
+            for point in panel.at(prune_at=prune_at, rho=rho, length=longest):
                 if point.saved is not None:
                     own, dense = point.saved
-                    style: dict[str, Any] = {"label": _label(panel, f"rho {rho:g}", place), **look(number)}
-                    axes.plot(range(1, len(own) + 1), own, LINES[place], **style)
+                    style: dict[str, Any] = {"label": _label(panel, f"rho {rho:g}", prune_at), **curve_style(number)}
+                    axes.plot(range(1, len(own) + 1), own, LINES[prune_at], **style)
                     axes.plot(range(1, len(dense) + 1), dense, color=GREY, linewidth=1.0)
     axes.set_ylim(bottom=0.0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -132,23 +144,23 @@ def memory_by_depth(axes: Axes, panel: Panel) -> None:
 
 
 def _speeds(
-    axes: Axes, places: Sequence[float], points: Sequence[Point], number: int, name: str | None, place: str
+    axes: Axes, prune_points: Sequence[float], points: Sequence[Point], number: int, name: str | None, prune_at: str
 ) -> None:
     """Medians with their 10th and 90th percentile, and the ideal, dotted."""
     if not points:
         return
     medians, lows, highs = (np.array([point.speedup[part] for point in points]) for part in range(3))
-    style = look(number)
+    style = curve_style(number)
     axes.errorbar(
-        places,
+        prune_points,
         medians,
         yerr=(medians - lows, highs - medians),
-        linestyle=LINES[place],
+        linestyle=LINES[prune_at],
         capsize=2.0,
         label=name,
         **style,
     )
-    axes.plot(places, [point.ideal for point in points], ":", linewidth=1.0, color=style["color"])
+    axes.plot(prune_points, [point.ideal for point in points], ":", linewidth=1.0, color=style["color"])
 
 
 def _share_axis(axes: Axes, panel: Panel) -> None:
@@ -174,18 +186,18 @@ def _ticks(axes: Axes, values: Sequence[float]) -> None:
     axes.set_xticks(values, [f"{value:g}" for value in values])
 
 
-def _label(panel: Panel, name: str, place: str) -> str | None:
+def _label(panel: Panel, name: str, prune_at: str) -> str | None:
     """A curve's entry in the legend: colours are explained once, not for every place."""
-    return name if place == panel.places()[0] else None
+    return name if prune_at == panel.prune_points()[0] else None
 
 
 def _explain_places(axes: Axes, panel: Panel) -> None:
-    for place in panel.places() if len(panel.places()) > 1 else ():
-        axes.plot([], [], LINES[place], color=GREY, label=_readable(place))
+    for prune_at in panel.prune_points() if len(panel.prune_points()) > 1 else ():
+        axes.plot([], [], LINES[prune_at], color=GREY, label=_readable(prune_at))
 
 
-def _readable(place: str) -> str:
-    return place.replace("_", " ")
+def _readable(prune_at: str) -> str:
+    return prune_at.replace("_", " ")
 
 
 def _figure(draw: Draw, panels: Sequence[Panel]) -> Figure:

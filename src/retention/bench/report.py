@@ -40,7 +40,7 @@ def table(plan: Plan, case: Case) -> str:
 def records(plan: Plan, case: Case, argv: Sequence[str]) -> list[Record]:
     """One speed record per policy and share.
 
-    Besides the fields of ``Speed``: ``kept_share`` and ``data`` as in quality records; ``timing`` with the milliseconds
+    Besides the fields of ``Speed``: ``keep_ratio`` and ``data`` as in quality records; ``timing`` with the milliseconds
     per batch (median over rounds) of the policy and of every dense variant, rounds, warm-up, threads and what scoring
     alone costs; ``rest_mib`` and ``baseline_rest_mib``, memory in use before the first batch; ``gflops_by_layer`` of a
     batch, ``dense`` and ``policy``; ``activations`` of a training step, see there; ``unavailable``, dense variants that
@@ -51,9 +51,9 @@ def records(plan: Plan, case: Case, argv: Sequence[str]) -> list[Record]:
 
 def _record(plan: Plan, case: Case, row: Row, argv: Sequence[str]) -> Record:
     settings, baseline = plan.settings, case.row(case.baseline)
-    if row.ledger is None or row.spec.contender is None:
+    if row.ledger is None or row.spec.candidate is None:
         raise ValueError(f"{row.spec.name} removes nothing, so there is no speed-up to record")
-    contender = plan.contenders[row.spec.contender]
+    candidate = plan.candidates[row.spec.candidate]
     speed = Speed(
         phase=settings.phase,
         backbone=plan.backbone.name,
@@ -61,8 +61,8 @@ def _record(plan: Plan, case: Case, row: Row, argv: Sequence[str]) -> Record:
         dtype=settings.dtype,
         batch=case.batch_size,
         length=case.length,
-        policy=contender.name,
-        rho=contender.policy.rho,
+        policy=candidate.name,
+        rho=candidate.policy.rho,
         baseline=case.baseline,
         speedup=row.speedup.as_dict(),
         ideal_speedup=row.ledger.ideal_speedup,
@@ -71,18 +71,18 @@ def _record(plan: Plan, case: Case, row: Row, argv: Sequence[str]) -> Record:
         baseline_peak_mib=None if baseline.peak is None else baseline.peak.peak_mib,
         memory_kind=None if row.peak is None else row.peak.kind,
     )
-    config = {"bench": asdict(settings), "backbone": plan.backbone_node, "retention": contender.node}
+    config = {"bench": asdict(settings), "backbone": plan.backbone_node, "retention": candidate.node}
     record = build_record(speed, config=config, seed=settings.seed, wall_s=case.wall_s, argv=argv)
-    cost = case.scoring.get(contender.name)
-    record["kept_share"] = row.ledger.kept_share
-    record["place"] = contender.place
+    cost = case.scoring.get(candidate.name)
+    record["keep_ratio"] = row.ledger.keep_ratio
+    record["prune_at"] = candidate.prune_at
     record["data"] = case.note
     record["timing"] = {
         "ms_per_batch": _milliseconds(row, settings.batches),
         "dense_ms_per_batch": {
             other.spec.name: _milliseconds(other, settings.batches)
             for other in case.rows
-            if other.spec.contender is None
+            if other.spec.candidate is None
         },
         "rounds": settings.rounds,
         "warmup": settings.warmup,
@@ -131,7 +131,7 @@ def _cells(case: Case, row: Row, batches: int, training: bool) -> tuple[str, ...
     spread = "" if row.spec.name == case.baseline else f"{row.speedup.low:.2f}-{row.speedup.high:.2f}"
     kept, ideal, share = "100.0 %", "", ""
     if row.ledger is not None:
-        kept = f"{100 * row.ledger.kept_share['mean']:.1f} %"
+        kept = f"{100 * row.ledger.keep_ratio['mean']:.1f} %"
         ideal = f"{row.ledger.ideal_speedup:.2f}"
         share = f"{100 * row.speedup.median / row.ledger.ideal_speedup:.0f} %"
     peak = "" if row.peak is None else f"{row.peak.peak_mib:.0f}"

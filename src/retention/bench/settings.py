@@ -48,7 +48,7 @@ class Settings:
         backbone, path, shape: the encoder, see ``plan.backbone_node``.
         batches: batches per round and variant.
         schedule: a name, or one share per gated layer; None = as in the policy's file.
-        places: where tokens leave a layer, see ``Retainer``.
+        prune_points: where tokens leave a layer, see ``Retainer``.
         sets: ``key=value`` for any other setting of the configuration.
         compiled: whether the compiled dense model takes part.
     """
@@ -68,7 +68,7 @@ class Settings:
     rhos: tuple[float, ...] = (0.5, 0.3, 0.1)
     schedule: str | tuple[float, ...] | None = None
     slope: float | None = None
-    places: tuple[str, ...] = ("after_layer",)
+    prune_points: tuple[str, ...] = ("after_layer",)
     sets: tuple[str, ...] = ()
     rounds: int = 10
     warmup: int = 2
@@ -95,7 +95,7 @@ class Settings:
         for size in self.batch_sizes:
             checks.require(size >= 1, "--batch", f"must be at least 1, got {size}")
         lists = {"--length": self.lengths, "--batch": self.batch_sizes, "--rho": self.rhos, "--policy": self.policies}
-        lists["--place"] = self.places
+        lists["--prune-at"] = self.prune_points
         for flag, values in lists.items():
             checks.require(len(set(values)) == len(values), flag, f"names something twice: {list(values)}")
         enough = self.threads is None or self.threads >= 1

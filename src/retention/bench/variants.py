@@ -45,7 +45,7 @@ class Spec:
     compiled: bool = False
     packed: bool = False
     engine: bool = False
-    contender: int | None = None
+    candidate: int | None = None
     keeps_all: bool = False
 
 
@@ -61,8 +61,8 @@ def specs(plan: Plan, inputs: Inputs) -> list[Spec]:
         found.append(Spec("dense-packed", best, packed=True))
     if plan.settings.compiled:
         found.append(Spec(f"dense-{best}-compiled", best, compiled=True))
-    for index, contender in enumerate(plan.contenders):
-        found.append(Spec(contender.title, _attention(plan, index), contender=index))
+    for index, candidate in enumerate(plan.candidates):
+        found.append(Spec(candidate.title, _attention(plan, index), candidate=index))
     return found + ([] if plan.settings.phase == "train" else _scoring(plan))
 
 
@@ -74,19 +74,19 @@ def _can_be_packed(plan: Plan, inputs: Inputs) -> bool:
 
 def _attention(plan: Plan, index: int) -> str:
     """The best implementation that shows a contender what it observes."""
-    return "eager" if "attention" in plan.contenders[index].policy.observes else plan.attention[0]
+    return "eager" if "attention" in plan.candidates[index].policy.observes else plan.attention[0]
 
 
 def _scoring(plan: Plan) -> list[Spec]:
     """Scoring alone, once per kind of trainable policy: at the share where most layers have a scorer."""
     most: dict[str, int] = {}
-    for index, contender in enumerate(plan.contenders):
-        scorers = len(contender.policy.scorer_macs())
-        before = most.get(contender.name)
-        if scorers and (before is None or scorers > len(plan.contenders[before].policy.scorer_macs())):
-            most[contender.name] = index
+    for index, candidate in enumerate(plan.candidates):
+        scorers = len(candidate.policy.scorer_macs())
+        before = most.get(candidate.name)
+        if scorers and (before is None or scorers > len(plan.candidates[before].policy.scorer_macs())):
+            most[candidate.name] = index
     return [
-        Spec(f"{name} scoring", _attention(plan, index), contender=index, keeps_all=True)
+        Spec(f"{name} scoring", _attention(plan, index), candidate=index, keeps_all=True)
         for name, index in most.items()
     ]
 
@@ -130,7 +130,7 @@ class Variant:
         return found
 
 
-class Workshop:
+class VariantBuilder:
     """Builds variants that share one set of weights.
 
     Args:
@@ -149,13 +149,13 @@ class Workshop:
     def build(self, spec: Spec) -> Variant:
         """One variant, ready to run."""
         encoder = self._encoder(spec)
-        if spec.contender is None:
+        if spec.candidate is None:
             forward = self._dense(spec, encoder)
             return Variant(spec, self._batches(spec, encoder), self._step(forward, encoder, None))
-        policy = self._policy(spec.contender)
+        policy = self._policy(spec.candidate)
         gate: Gate = KeepsAll(policy) if spec.keeps_all else policy
-        place = self.plan.contenders[spec.contender].place
-        retained = Retained(encoder, gate, policy.layers, place)
+        prune_at = self.plan.candidates[spec.candidate].prune_at
+        retained = Retained(encoder, gate, policy.layers, prune_at)
         step = self._step(retained, encoder, policy)
         return Variant(spec, self.inputs.bucketed, step, retained.retainer, policy)
 
@@ -189,7 +189,7 @@ class Workshop:
 
     def _policy(self, index: int) -> RetentionPolicy:
         settings = self.plan.settings
-        policy = copy.deepcopy(self.plan.contenders[index].policy).to(settings.device, self._weights_dtype)
+        policy = copy.deepcopy(self.plan.candidates[index].policy).to(settings.device, self._weights_dtype)
         return policy.train(settings.phase == "train")
 
     def _step(

@@ -12,7 +12,7 @@ from retention.engine.report import ForwardReport
 Batch = Mapping[str, Any]
 
 
-class Priced(Protocol):
+class LagrangianPolicy(Protocol):
     """A policy as the callbacks see it."""
 
     @property
@@ -31,11 +31,11 @@ class Watched(Protocol):
         """Account of the latest forward pass."""
 
     @property
-    def last_answers(self) -> list[dict[str, Any]]:
+    def last_prediction_rows(self) -> list[dict[str, Any]]:
         """What the latest test said of each row."""
 
     @property
-    def policy(self) -> Priced:
+    def policy(self) -> LagrangianPolicy:
         """The retention policy in use."""
 
     @property
@@ -43,7 +43,7 @@ class Watched(Protocol):
         """Layers followed by a gate, ascending, 0-based; empty for the dense model."""
 
     @property
-    def target_share(self) -> float:
+    def target_keep_ratio(self) -> float:
         """Share asked at this step of the annealing, in (0, 1]."""
 
 

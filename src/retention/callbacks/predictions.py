@@ -37,5 +37,5 @@ class Predictions(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            lines = [json.dumps(answer) + "\n" for answer in watched(pl_module).last_answers]
+            lines = [json.dumps(answer) + "\n" for answer in watched(pl_module).last_prediction_rows]
             write_atomic(self.dirpath / FILE_NAME, "".join(lines))

@@ -24,8 +24,8 @@ FILE_NAME = "retention_profile.json"
 class RetentionProfile(Callback):
     """Logs the kept share of real tokens after each gated layer, and writes the fate of some test tokens to a file.
 
-    ``retention/kept_share/layer_k`` is the mean over the samples of kept / real tokens after layer k,
-    ``retention/kept_share`` its mean over the gated layers, for validation and for testing. Only real removal is
+    ``retention/keep_ratio/layer_k`` is the mean over the samples of kept / real tokens after layer k,
+    ``retention/keep_ratio`` its mean over the gated layers, for validation and for testing. Only real removal is
     counted: a forward pass with soft gates is left out. A gate that the report does not mention removed nothing. A
     policy without gates keeps everything: mean 1.0, no layers.
 
@@ -125,8 +125,8 @@ class RetentionProfile(Callback):
         }
         mean = sum(by_layer.values()) / len(by_layer) if by_layer else 1.0
         self._summary = {"mean": mean, "by_layer": by_layer}
-        named = {f"retention/kept_share/layer_{layer}": share for layer, share in by_layer.items()}
-        log_epoch(module, {"retention/kept_share": mean, **named})
+        named = {f"retention/keep_ratio/layer_{layer}": share for layer, share in by_layer.items()}
+        log_epoch(module, {"retention/keep_ratio": mean, **named})
 
     def _offer(self, module: LightningModule, batch: Batch, report: ForwardReport) -> None:
         token_ids = batch["input_ids"]

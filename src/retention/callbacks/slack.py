@@ -74,7 +74,7 @@ class Slack(Callback):
         report = module.last_report
         if report is None or not report.keep_mass or self._epoch is None:
             return
-        if module.target_share != self._target:
+        if module.target_keep_ratio != self._target:
             self._restart(module)
         sums = _slack_sums(report, module.gated_layers)
         for totals in (self._epoch, self._present):
@@ -107,9 +107,9 @@ class Slack(Callback):
 
     def _restart(self, module: Watched) -> None:
         """The target moved: earlier batches say nothing about it, and F* holds for a looser target at most."""
-        if self._target is None or module.target_share < self._target:
+        if self._target is None or module.target_keep_ratio < self._target:
             self._best_loss = None
-        self._target = module.target_share
+        self._target = module.target_keep_ratio
         self._present = _totals(len(module.gated_layers))
 
     def _update_best(self, present: dict[str, list[float]], layers: tuple[int, ...]) -> None:

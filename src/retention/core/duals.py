@@ -185,9 +185,9 @@ def solve_multiplier(scores: Tensor, weights: Tensor, budget: Tensor) -> Tensor:
         low = s.masked_fill(~live, torch.inf).amin(1).clamp(-1e4, 1e4) - _OPEN
         high = s.masked_fill(~live, -torch.inf).amax(1).clamp(-1e4, 1e4) + _OPEN
         for _ in range(_BISECTIONS):
-            middle = 0.5 * (low + high)
-            over = (w * torch.sigmoid(s - middle.unsqueeze(1))).sum(1) > goal
-            low, high = torch.where(over, middle, low), torch.where(over, high, middle)
+            attention_output = 0.5 * (low + high)
+            over = (w * torch.sigmoid(s - attention_output.unsqueeze(1))).sum(1) > goal
+            low, high = torch.where(over, attention_output, low), torch.where(over, high, attention_output)
         start = (0.5 * (low + high)).to(scores.dtype)
     kept = weights * torch.sigmoid(scores - start.unsqueeze(1))
     with torch.no_grad():

@@ -52,14 +52,14 @@ class GatedScorer(Scorer):
         inner: int = 32,
         decay: float = 0.9,
         keep_bias: float = 0.0,
-        both_ways: bool = False,
+        bidirectional: bool = False,
     ) -> None:
         check_scorer(inner=inner, decay=decay)
         super().__init__()
         self.decay = decay
         self.state = nn.Linear(hidden_size, inner, bias=False)
         self.summary = nn.Linear(hidden_size, inner, bias=False)
-        self.ahead = nn.Linear(hidden_size, inner, bias=False) if both_ways else None
+        self.ahead = nn.Linear(hidden_size, inner, bias=False) if bidirectional else None
         self.out = nn.Linear(inner, 1)
         nn.init.normal_(self.out.weight, std=0.02)
         nn.init.constant_(self.out.bias, keep_bias)
@@ -116,28 +116,28 @@ class LinearScorer(Scorer):
 SCORERS = ("gated", "mlp", "linear")
 
 
-def check_scorer(*, kind: str = "gated", inner: int = 32, decay: float = 0.9, both_ways: bool = False) -> None:
+def check_scorer(*, kind: str = "gated", inner: int = 32, decay: float = 0.9, bidirectional: bool = False) -> None:
     """Raise ``ConfigError`` with every scorer setting that is out of range."""
     checks = Checks()
-    checks.require(kind in SCORERS, "scorer", f"must be one of {', '.join(SCORERS)}, got {kind!r}")
-    checks.require(inner >= 1, "inner", f"the scorer width must be >= 1, got {inner}")
+    checks.require(kind in SCORERS, "scorer_kind", f"must be one of {', '.join(SCORERS)}, got {kind!r}")
+    checks.require(inner >= 1, "scorer_dim", f"the scorer width must be >= 1, got {inner}")
     checks.require(0.0 <= decay <= 1.0, "decay", f"the summary decay must be in [0, 1], got {decay}")
     message = f"only the gated scorer has a summary, this is {kind}; set it to false"
-    checks.require(kind == "gated" or not both_ways, "both_ways", message)
+    checks.require(kind == "gated" or not bidirectional, "bidirectional", message)
     checks.finish()
 
 
 def build_scorer(
-    kind: str, hidden_size: int, *, inner: int, decay: float, keep_bias: float, both_ways: bool = False
+    kind: str, hidden_size: int, *, inner: int, decay: float, keep_bias: float, bidirectional: bool = False
 ) -> Scorer:
     """A scorer by name.
 
     Raises:
         ConfigError: the name is unknown or a setting is out of range.
     """
-    check_scorer(kind=kind, inner=inner, decay=decay, both_ways=both_ways)
+    check_scorer(kind=kind, inner=inner, decay=decay, bidirectional=bidirectional)
     if kind == "gated":
-        return GatedScorer(hidden_size, inner=inner, decay=decay, keep_bias=keep_bias, both_ways=both_ways)
+        return GatedScorer(hidden_size, inner=inner, decay=decay, keep_bias=keep_bias, bidirectional=bidirectional)
     if kind == "mlp":
         return MLPScorer(hidden_size, keep_bias=keep_bias)
     return LinearScorer(hidden_size, keep_bias=keep_bias)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def select_top(scores: Tensor, counts: Tensor, valid: Tensor, protected: Tensor) -> Tensor:
+def topk_mask(scores: Tensor, counts: Tensor, valid: Tensor, protected: Tensor) -> Tensor:
     """Keep the ``counts`` highest-scoring tokens of every sample (paper, eq. 7).
 
     Protected tokens come first and count towards the budget; if a sample has more of them than its count, all of
@@ -29,7 +29,7 @@ def select_top(scores: Tensor, counts: Tensor, valid: Tensor, protected: Tensor)
     return torch.zeros_like(valid).scatter(1, order, chosen)
 
 
-def unit_means(scores: Tensor, units: Tensor, free: Tensor) -> Tensor:
+def span_means_over(scores: Tensor, spans: Tensor, free: Tensor) -> Tensor:
     """Give the tokens of a unit one score, the mean of theirs; the scores of others stay.
 
     Where tokens are selected by such scores, a unit of neighbours goes or stays as one. ``select_top`` still meets its
@@ -40,13 +40,13 @@ def unit_means(scores: Tensor, units: Tensor, free: Tensor) -> Tensor:
         units: [B, N] long >= 0, the same number for the tokens of a unit.
         free: [B, N] bool, False = counts for nothing (padding, protected tokens).
     """
-    shape = (len(units), int(units.amax()) + 1)
-    sums = scores.new_zeros(shape).scatter_add(1, units, torch.where(free, scores, 0.0))
-    counts = scores.new_zeros(shape).scatter_add(1, units, free.to(scores.dtype))
-    return torch.where(free, (sums / counts.clamp_min(1.0)).gather(1, units), scores)
+    shape = (len(spans), int(spans.amax()) + 1)
+    sums = scores.new_zeros(shape).scatter_add(1, spans, torch.where(free, scores, 0.0))
+    counts = scores.new_zeros(shape).scatter_add(1, spans, free.to(scores.dtype))
+    return torch.where(free, (sums / counts.clamp_min(1.0)).gather(1, spans), scores)
 
 
-def select_above(scores: Tensor, level: float | Tensor, valid: Tensor, protected: Tensor) -> Tensor:
+def threshold_mask(scores: Tensor, level: float | Tensor, valid: Tensor, protected: Tensor) -> Tensor:
     """Keep every token whose score reaches ``level``; the count follows the text.
 
     Protected tokens are always kept, padding never, and of a sample without any such token the best one: an empty

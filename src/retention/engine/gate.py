@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from retention.core.topk import unit_means
+from retention.core.topk import span_means_over
 from retention.engine.report import ForwardReport
 
 OBSERVABLE = ("attention", "keys")
@@ -28,7 +28,7 @@ class LayerView:
         weights: [B, N] float, product of the gates z so far; 0 on padding. In [0, 1], or the number of tokens that one
             stands for where tokens were merged.
         input_ids: [B, T] long, the original sequence, or None if the model got embeddings.
-        units: [B, N] long, position in the original sequence where the unit of the token begins; the tokens of a unit
+        spans: [B, N] long, position in the original sequence where the unit of the token begins; the tokens of a unit
             are neighbours that stay or go as one. None = every token by itself.
         received_attention: [B, N] float >= 0, attention that the token got as a key in this layer, mean over the heads,
             sum over the queries, each weighed by its own gates: 1 on average, 0 on padding; None if not observed.
@@ -45,14 +45,14 @@ class LayerView:
     survival: Tensor
     weights: Tensor
     input_ids: Tensor | None
-    units: Tensor | None = None
+    spans: Tensor | None = None
     received_attention: Tensor | None = None
     accumulated_attention: Tensor | None = None
     key_norms: Tensor | None = None
 
-    def by_unit(self, values: Tensor) -> Tensor:
+    def by_span(self, values: Tensor) -> Tensor:
         """Values [B, N] with the mean of its unprotected tokens for all tokens of a unit; as they are without units."""
-        return values if self.units is None else unit_means(values, self.units, self.valid & ~self.protected)
+        return values if self.spans is None else span_means_over(values, self.spans, self.valid & ~self.protected)
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,12 @@ class Retainer:
         layers: 0-based indices of the gated layers.
         dropped: ``forward`` puts dropped tokens back after the last layer, with the state they left with, so the output
             keeps its length; ``cut`` returns only the kept tokens.
-        place: ``after_layer``, or ``after_attention``: removed tokens skip the feed-forward part of their last layer.
+        prune_at: ``after_layer``, or ``after_attention``: removed tokens skip the feed-forward part of their last layer.
         protected_ids: token ids that are never removed (CLS, SEP); used where ``protect`` gave no mask for the batch.
 
     Raises:
         ConfigError: no adapter for the family, a configuration it cannot serve exactly, attention other than sdpa or
-            eager, a layer that does not exist, a place where this family cannot be hooked, a gate that observes what
+            eager, a layer that does not exist, a prune_at where this family cannot be hooked, a gate that observes what
             the model does not show.
 
     >>> with Retainer(model, gate, layers=[0]) as retainer:        # doctest: +SKIP
@@ -57,13 +57,13 @@ class Retainer:
         *,
         layers: Iterable[int],
         dropped: str = "forward",
-        place: str = "after_layer",
+        prune_at: str = "after_layer",
         protected_ids: Iterable[int] = (),
     ) -> None:
         self.encoder = encoder_of(model)
         self.gate = gate
         self.dropped = dropped
-        self.place = place
+        self.prune_at = prune_at
         self.protected_ids = tuple(protected_ids)
         config: Any = self.encoder.config
         self.adapter = adapter_for(config.model_type)
@@ -71,12 +71,12 @@ class Retainer:
         self.shape = self.adapter.shape(config)
         self.layers = check_layers(layers, self.shape.num_layers, str(config.model_type))
         check_engine(dropped, str(config._attn_implementation), self.adapter.attention)
-        check_place(place, self.adapter.places, str(config.model_type))
+        check_prune_at(prune_at, self.adapter.prune_points, str(config.model_type))
         self.observes: tuple[str, ...] = tuple(getattr(gate, "observes", ()))
         check_observed(self.observes, self.adapter.observable, str(config._attn_implementation), config.model_type)
         self._state: ForwardState | None = None
         self._protected: Tensor | None = None
-        self._units: Tensor | None = None
+        self._spans: Tensor | None = None
         self._handles: list[Handle] = []
         self._entered: dict[int, ForwardState] = {}
 
@@ -117,13 +117,13 @@ class Retainer:
             self._protected = None
 
     @contextmanager
-    def group(self, units: Tensor) -> Iterator[None]:
-        """Tokens of a unit stay or go as one in passes inside the block, [B, T] long, see ``LayerView.units``."""
-        self._units = units
+    def prune_together(self, spans: Tensor) -> Iterator[None]:
+        """Tokens of a unit stay or go as one in passes inside the block, [B, T] long, see ``LayerView.spans``."""
+        self._spans = spans
         try:
             yield
         finally:
-            self._units = None
+            self._spans = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies of a hooked model leave out the last forward pass: tensors of a graph cannot be copied."""
@@ -155,7 +155,7 @@ class Retainer:
         self._handles.clear()
 
     def _gated_part(self, layer: nn.Module) -> nn.Module:
-        return self.adapter.middle(layer) if self.place == "after_attention" else layer
+        return self.adapter.attention_output(layer) if self.prune_at == "after_attention" else layer
 
     def _begin(self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         call = inspect.signature(encoder.forward).bind_partial(*args, **kwargs).arguments
@@ -169,7 +169,7 @@ class Retainer:
             raise ValueError(f"attention_mask must be [B, T] with 1 = real token, got shape {tuple(mask.shape)}")
         protected, shared = self._protection(input_ids, mask), self.adapter.global_tokens(call)
         never_removed = protected if shared is None else protected | shared
-        self._state = ForwardState(mask, never_removed, input_ids, self._units)
+        self._state = ForwardState(mask, never_removed, input_ids, self._spans)
         if shared is not None:
             self._state.report.global_tokens = (shared & mask.bool()).sum(1)
         self._entered.clear()
@@ -185,22 +185,22 @@ class Retainer:
         return protected
 
     def _before(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
-        if not self.state.touched:
+        if not self.state.is_modified:
             return None
         self._remember(argument(layer, (args, kwargs), "hidden_states"), self.state)
         return self.adapter.rewrite(layer, (args, kwargs), self.state)
 
     def _after(self, layer: nn.Module, args: Any, output: Any) -> Any:
-        if self.state.entering is None:
+        if self.state.residual_states is None:
             return None
         blended = self.state.blended(states_of(output))
-        self.state.entering = None
+        self.state.residual_states = None
         return with_states(output, blended)
 
     def _remember(self, hidden_states: Tensor, state: ForwardState) -> None:
         """Keep the states before a part of a layer, if soft gates will mix them with those after it."""
         soft = self.dropped == "forward" and state.log_gates is not None
-        state.entering = hidden_states if soft else None
+        state.residual_states = hidden_states if soft else None
 
     def gate_layer(self, layer_idx: int, output: Any) -> Any:
         """Ask the gate and carry out its decision on the output of a layer."""
@@ -211,7 +211,7 @@ class Retainer:
             remember = self.dropped == "forward"
             hidden_states = state.apply(layer_idx, hidden_states, decision, remember=remember)
         state.note_gate()
-        if self.place == "after_attention":
+        if self.prune_at == "after_attention":
             self._remember(hidden_states, state)
         return with_states(output, hidden_states)
 
@@ -221,7 +221,7 @@ class Retainer:
         Gradient checkpointing runs the inside of a layer once more in the backward pass; a gate in there then decides
         again, on a copy, from the same tokens.
         """
-        if self.place == "after_layer":
+        if self.prune_at == "after_layer":
             return self.state
         if layer_idx in self._entered:
             return self._entered[layer_idx].copy()
@@ -268,8 +268,10 @@ def check_engine(dropped: str, attention: str, supported: Sequence[str]) -> None
     checks.finish()
 
 
-def check_place(place: str, supported: Sequence[str], name: str) -> None:
-    """Raise ``ConfigError`` for a place where tokens cannot leave the layers of this family."""
+def check_prune_at(prune_at: str, supported: Sequence[str], name: str) -> None:
+    """Raise ``ConfigError`` for a prune_at where tokens cannot leave the layers of this family."""
     checks = Checks()
-    checks.require(place in supported, "place", f"must be one of {', '.join(supported)} with {name}, got {place!r}")
+    checks.require(
+        prune_at in supported, "prune_at", f"must be one of {', '.join(supported)} with {name}, got {prune_at!r}"
+    )
     checks.finish()

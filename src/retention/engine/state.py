@@ -23,7 +23,7 @@ class ForwardState:
         attention_mask: [B, T], non-zero = real.
         protected: [B, T] bool, True = never removed.
         input_ids: [B, T] long or None.
-        units: [B, T] long or None, see ``LayerView``.
+        spans: [B, T] long or None, see ``LayerView``.
 
     Attributes:
         width: T.
@@ -37,18 +37,18 @@ class ForwardState:
     """
 
     def __init__(
-        self, attention_mask: Tensor, protected: Tensor, input_ids: Tensor | None, units: Tensor | None = None
+        self, attention_mask: Tensor, protected: Tensor, input_ids: Tensor | None, spans: Tensor | None = None
     ) -> None:
         self.valid = attention_mask.bool()
         self.protected = protected & self.valid
         self.input_ids = input_ids
-        self.units = units
+        self.spans = spans
         self.lengths = self.valid.sum(1)
         batch, self.width = self.valid.shape
         self.positions = torch.arange(self.width, device=self.valid.device).expand(batch, self.width)
         self.log_gates: Tensor | None = None
         self.survival: Tensor | None = None
-        self.entering: Tensor | None = None
+        self.residual_states: Tensor | None = None
         self.received: Tensor | None = None
         self.accumulated: Tensor | None = None
         self.key_norms: Tensor | None = None
@@ -62,12 +62,12 @@ class ForwardState:
 
     def copy(self) -> ForwardState:
         """The same tokens; what happens to them from here on stays apart."""
-        twin = copy.copy(self)
-        twin._removed, twin._cache = list(self._removed), {}
-        return twin
+        clone = copy.copy(self)
+        clone._removed, clone._cache = list(self._removed), {}
+        return clone
 
     @property
-    def touched(self) -> bool:
+    def is_modified(self) -> bool:
         """Whether later layers see anything else than the model itself would show them."""
         return self.shortened or self.log_gates is not None
 
@@ -90,7 +90,7 @@ class ForwardState:
             survival=survival,
             weights=self.weights.to(hidden_states.dtype),
             input_ids=self.input_ids,
-            units=None if self.units is None else self.units.gather(1, self.positions),
+            spans=None if self.spans is None else self.spans.gather(1, self.positions),
             received_attention=self.received,
             accumulated_attention=self.accumulated,
             key_norms=self.key_norms,
@@ -142,10 +142,10 @@ class ForwardState:
         A dropped token leaves with the state it has, so a gate of 0 keeps the state from before, and a gate of 1 takes
         the new one, as does a token that counts as many; in between the gate mixes them.
         """
-        if self.log_gates is None or self.entering is None:
+        if self.log_gates is None or self.residual_states is None:
             return hidden_states
         weights = self.log_gates.clamp_max(0.0).exp().to(hidden_states.dtype).unsqueeze(-1).expand_as(hidden_states)
-        return torch.lerp(self.entering.to(hidden_states.dtype), hidden_states, weights)
+        return torch.lerp(self.residual_states.to(hidden_states.dtype), hidden_states, weights)
 
     def restored(self, hidden_states: Tensor) -> Tensor:
         """States at their original places, [B, T, D]; dropped tokens have the state they left with."""

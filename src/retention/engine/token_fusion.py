@@ -10,7 +10,7 @@ from torch import Tensor
 from retention.engine.gate import Decision, LayerView
 
 
-def carry(decision: Decision, scores: Tensor, view: LayerView) -> Decision:
+def fuse_dropped(decision: Decision, scores: Tensor, view: LayerView) -> Decision:
     """The same decision, but in every text the kept token of lowest score stands for those that leave as well.
 
     Its state becomes the mean over itself and them, each weighed by exp(score) and by how many tokens it stands for

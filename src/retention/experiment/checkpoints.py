@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from retention.errors import CheckpointError
+from retention.records.legacy import upgrade_config
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def checkpoint_config(content: dict[str, Any]) -> DictConfig:
     """The configuration (unresolved) that a checkpoint was trained with."""
-    config: DictConfig = OmegaConf.create(content["hyper_parameters"]["config"])
+    config: DictConfig = OmegaConf.create(upgrade_config(content["hyper_parameters"]["config"]))
     return config
 
 

@@ -33,7 +33,7 @@ _BUDGET = ("rho", "schedule", "slope", "layers")  # what rivals take over from t
 _KNOWN_KEYS = {
     *_FROM_COMMAND,
     *("task", "backbone", "dual", "retention", "data", "optimizer", "phases", "distill", "init", "seed"),
-    *("dropped", "place", "budgets", "freeze"),
+    *("dropped", "prune_at", "budgets", "freeze"),
 }
 
 
@@ -68,7 +68,7 @@ def prepare(config: DictConfig, compose: Compose) -> list[tuple[DictConfig, Part
     rivals = list(config.compare) if isinstance(config.compare, ListConfig) else []
     for place, name in enumerate(rivals):
         try:
-            rival = rival_config(config, compose([f"retention={name}"]), name)
+            rival = baseline_config(config, compose([f"retention={name}"]), name)
             prepared.insert(place, (rival, build_parts(rival)))
         except ConfigError as error:
             checks.problems += error.problems
@@ -146,8 +146,10 @@ def loaded_config(content: dict[str, Any], ckpt: Path, rho: float | None = None)
     folder = str(ckpt.resolve().parent.parent)
     config.mode, config.ckpt, config.compare = "test", str(ckpt), []
     config.callbacks, config.logger, config.paths = {}, None, {"run_dir": folder}
-    own_files = "hub" in config.task.data and config.task.data.hub is None  # which then need a folder; it is not read
-    config.data.dir = folder if own_files else None
+    is_local_only = (
+        "hub" in config.task.data and config.task.data.hub is None
+    )  # which then need a folder; it is not read
+    config.data.dir = folder if is_local_only else None
     if rho is not None:
         config.retention.rho = rho
     _use_saved_encoder(config, str(ckpt))
@@ -165,7 +167,7 @@ def _use_saved_encoder(config: DictConfig, ckpt: str) -> None:
     }
 
 
-def rival_config(config: DictConfig, rival: DictConfig, name: str) -> DictConfig:
+def baseline_config(config: DictConfig, rival: DictConfig, name: str) -> DictConfig:
     """The same run with another retention policy, in a folder of its own.
 
     Args:
@@ -202,7 +204,7 @@ def build_parts(config: DictConfig) -> Parts:
         budgets=builder.make("budgets"),
         freeze=config.freeze,
     )
-    module_type = builder.make_later("task.module")
+    module_type = builder.make_later("task.head")
     callbacks = [builder.make(f"callbacks.{name}") for name in config.callbacks]
     shapes: list[EncoderShape] = []
     if backbone is not None:
@@ -212,7 +214,7 @@ def build_parts(config: DictConfig) -> Parts:
         sampled = policy is not None and training.budgets is not None and training.budgets.active
         if sampled:
             budgets = training.budgets
-            builder.checks.gather(partial(policy.serve, budgets.low, budgets.high), "retention")
+            builder.checks.gather(partial(policy.support_budgets, budgets.low, budgets.high), "retention")
         builder.checks.gather(partial(_fit_together, policy, shape, backbone.name, asked), "retention")
         if sampled:
             builder.checks.gather(partial(_check_budgets, policy, training, str(config.mode)))
@@ -224,7 +226,7 @@ def build_parts(config: DictConfig) -> Parts:
             builder.checks.gather(lambda: backbone.check_length(data.settings.max_length))
         if writes(module_type):
             builder.checks.gather(backbone.check_decoder)
-        builder.checks.gather(lambda: backbone.check_place(str(config.place)))
+        builder.checks.gather(lambda: backbone.check_prune_at(str(config.prune_at)))
         if policy is not None:
             builder.checks.gather(partial(backbone.show, policy.observes), "backbone")
     known = config.dropped in DROPPED

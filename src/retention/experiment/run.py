@@ -91,7 +91,7 @@ def run_one(config: DictConfig, parts: Parts, argv: Sequence[str] | None = None)
         put_record_aside(folder)
         write_atomic(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
 
-    tokenizer = own_tokenizer(parts)
+    tokenizer = resolve_tokenizer(parts)
     parts.data.attach(tokenizer)
     parts.data.setup("test" if config.mode == "test" else "fit")
     module = build_module(config, parts, len(tokenizer))
@@ -124,7 +124,7 @@ def _earlier_record(config: DictConfig) -> Record | None:
     return record
 
 
-def own_tokenizer(parts: Parts) -> Any:
+def resolve_tokenizer(parts: Parts) -> Any:
     """The backbone's tokenizer, or the task's own where the backbone has none.
 
     Raises:
@@ -144,7 +144,12 @@ def build_module(config: DictConfig, parts: Parts, vocab_size: int) -> Retention
     plain = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=False))
     if "label_names" in plain["task"]["data"]:  # those in use, which a file of the data may have given
         plain["task"]["data"]["label_names"] = [str(name) for name in getattr(parts.data, "label_names", ())]
-    shared = {"training": parts.training, "dropped": str(config.dropped), "place": str(config.place), "config": plain}
+    shared = {
+        "training": parts.training,
+        "dropped": str(config.dropped),
+        "prune_at": str(config.prune_at),
+        "config": plain,
+    }
 
     def make(policy: RetentionPolicy) -> RetentionModule:
         load = parts.backbone.encoder_decoder if parts.writes else parts.backbone.encoder
@@ -156,7 +161,7 @@ def build_module(config: DictConfig, parts: Parts, vocab_size: int) -> Retention
     if config.init is not None and config.mode == "fit":
         load_weights(module, read_checkpoint(config.init), config.init, policy=False)
     if parts.training.distill.active and config.mode == "fit":
-        module.teach(_teacher(make, parts, head=str(config.task.module)))
+        module.set_teacher(_teacher(make, parts, head=str(config.task.head)))
     return module
 
 
@@ -220,15 +225,15 @@ def _record(
     peak = memory.summary() if isinstance(memory, Memory) else {}
     kept = profile.summary() if isinstance(profile, RetentionProfile) else {"mean": None, "by_layer": {}}
     scores = {name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")}
-    share = scores.pop("flops_share")
+    share = scores.pop("flops_ratio")
     result = Quality(
         task=str(config.task.name),
         data=parts.data.describe(),
         policy=parts.policy.name,
         backbone=parts.backbone.name,
         rho=parts.policy.rho,
-        kept_share=kept,
-        flops_share=share,
+        keep_ratio=kept,
+        flops_ratio=share,
         metrics=scores,
         monitor=str(config.task.monitor),
         throughput_tokens_per_s=speed.get("test_tokens_per_s"),

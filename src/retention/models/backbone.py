@@ -20,9 +20,9 @@ from transformers import (
 from retention.core.flops import EncoderShape
 from retention.engine.adapters import adapter_for
 from retention.engine.observer import check_observed
-from retention.engine.retainer import check_engine, check_place
+from retention.engine.retainer import check_engine, check_prune_at
 from retention.errors import Checks, ConfigError, Problem
-from retention.models.encoders import bare, build_encoder
+from retention.models.encoders import build_encoder, strip_pooler
 from retention.models.positions import extend, extended_config
 
 _HIDDEN_DROPOUT = (  # what the families call it; T5 has one field for both
@@ -117,20 +117,20 @@ class Backbone:
         """Raise ``ConfigError`` where texts of so many tokens are longer than the encoder's table of positions."""
         config, checks = self.config(), Checks()
         table = adapter_for(config.model_type).position_table(config)
-        room = max_length if table is None else table.places(config)
+        room = max_length if table is None else table.num_positions(config)
         message = f"{self.name} has {room} positions, got {max_length}; lower it, or raise backbone.max_positions"
         checks.require(max_length <= room, "task.data.max_length", message)
         checks.finish()
 
-    def check_place(self, place: str) -> None:
-        """Raise ``ConfigError`` where tokens cannot leave the layers at this place.
+    def check_prune_at(self, prune_at: str) -> None:
+        """Raise ``ConfigError`` where tokens cannot leave the layers at this prune_at.
 
         Recomputed layers run again in the backward pass, when no gate inside them is listening any more.
         """
-        places, name = adapter_for(self.config().model_type).places, self.name
+        prune_points, name = adapter_for(self.config().model_type).prune_points, self.name
         if self.gradient_checkpointing:
-            places, name = places[:1], f"{name} whose layers are recomputed (gradient_checkpointing=true)"
-        check_place(place, places, name)
+            prune_points, name = prune_points[:1], f"{name} whose layers are recomputed (gradient_checkpointing=true)"
+        check_prune_at(prune_at, prune_points, name)
 
     def show(self, observes: Sequence[str]) -> None:
         """Make sure that a policy can observe this of the layers; decides ``attn_implementation`` where that is open.
@@ -203,7 +203,7 @@ class Pretrained(Backbone):
 
     def encoder(self, vocab_size: int) -> nn.Module:
         extra = {} if self.attn_implementation is None else {"attn_implementation": self.attn_implementation}
-        model: Any = bare(self._load(AutoModel, config=self._own_config(), dtype=torch.float32, **extra))
+        model: Any = strip_pooler(self._load(AutoModel, config=self._own_config(), dtype=torch.float32, **extra))
         if self.config() is not self._own_config():
             model = extend(model, build_encoder(self.config(), self.attn_implementation)).eval()
         if self.freeze_embeddings:

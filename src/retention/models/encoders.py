@@ -15,10 +15,10 @@ def build_encoder(config: Any, attn_implementation: str | None) -> nn.Module:
     """A randomly initialised encoder."""
     extra = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     loader: Any = AutoModel
-    return bare(loader.from_config(config, dtype=torch.float32, **extra))
+    return strip_pooler(loader.from_config(config, dtype=torch.float32, **extra))
 
 
-def bare(model: nn.Module) -> nn.Module:
+def strip_pooler(model: nn.Module) -> nn.Module:
     """The encoder without decoder and pooler: heads here read states, and unused parts trouble distributed runs."""
     encoder = encoder_of(model)
     if getattr(encoder, "pooler", None) is not None:

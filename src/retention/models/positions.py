@@ -19,7 +19,7 @@ def extended_config(config: Any, max_positions: int) -> Any:
         ConfigError: the family learns no absolute positions, or the checkpoint has more of them than asked for.
     """
     table = _table(config)
-    places = table.places(config)
+    places = table.num_positions(config)
     if places > max_positions:
         message = f"must be at least the {places} positions of the checkpoint, got {max_positions}; leave it null"
         raise ConfigError([Problem("backbone.max_positions", message)])
@@ -44,7 +44,7 @@ def extend(encoder: nn.Module, longer: nn.Module) -> nn.Module:
     config: Any = longer.config
     table = _table(config)
     state = encoder.state_dict()
-    state[table.parameter] = repeated(state[table.parameter], table.offset, table.places(config))
+    state[table.parameter] = repeated(state[table.parameter], table.offset, table.num_positions(config))
     longer.load_state_dict(state)
     return longer
 

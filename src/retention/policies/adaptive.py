@@ -15,11 +15,11 @@ from retention.core.hard_concrete import HardConcrete, log_gate
 from retention.core.scorer import Scorer, build_scorer, check_scorer
 from retention.engine.gate import Decision, LayerView
 from retention.engine.report import ForwardReport
-from retention.engine.token_fusion import carry
+from retention.engine.token_fusion import fuse_dropped
 from retention.errors import Checks
 from retention.policies.bases.retention_policy import RetentionPolicy, check_policy
 
-ACTS_ON = ("attention", "states")
+GATE_TARGETS = ("attention", "states")
 
 
 @dataclass
@@ -82,40 +82,44 @@ class Adaptive(RetentionPolicy):
         beta: float = 0.66,
         gamma: float = -0.1,
         zeta: float = 1.1,
-        scorer: str = "gated",
-        inner: int = 32,
+        scorer_kind: str = "gated",
+        scorer_dim: int = 32,
         decay: float = 0.9,
         keep_bias: float = 3.0,
-        explore: float = 0.0,
+        ranking_noise: float = 0.0,
         relaxed: bool = True,
-        both_ways: bool = False,
+        bidirectional: bool = False,
         beta_end: float | None = None,
-        acts_on: str = "attention",
-        carry: bool = False,
+        gate_target: str = "attention",
+        token_fusion: bool = False,
         name: str | None = None,
     ) -> None:
         checks = Checks()
-        checks.gather(lambda: check_scorer(kind=scorer, inner=inner, decay=decay, both_ways=both_ways))
+        checks.gather(
+            lambda: check_scorer(kind=scorer_kind, inner=scorer_dim, decay=decay, bidirectional=bidirectional)
+        )
         checks.gather(lambda: HardConcrete(beta=beta, gamma=gamma, zeta=zeta))
         checks.gather(lambda: check_policy(rho, schedule, slope, layers))
-        checks.require(explore >= 0, "explore", f"the noise scale must be >= 0, got {explore}")
+        checks.require(ranking_noise >= 0, "ranking_noise", f"the noise scale must be >= 0, got {ranking_noise}")
         message = f"the temperature must be > 0, or null to stay at beta, got {beta_end}"
         checks.require(beta_end is None or beta_end > 0, "beta_end", message)
-        checks.require(acts_on in ACTS_ON, "acts_on", f"must be one of {', '.join(ACTS_ON)}, got {acts_on!r}")
+        checks.require(
+            gate_target in GATE_TARGETS, "gate_target", f"must be one of {', '.join(GATE_TARGETS)}, got {gate_target!r}"
+        )
         checks.finish()
         super().__init__(rho=rho, schedule=schedule, slope=slope, layers=layers, name=name)
         self.beta, self.beta_end = beta, beta if beta_end is None else beta_end
         self.gamma, self.zeta = gamma, zeta
         self.dual = dual
-        self.scorer = scorer
-        self.inner = inner
+        self.scorer_kind = scorer_kind
+        self.scorer_dim = scorer_dim
         self.decay = decay
         self.keep_bias = keep_bias
-        self.explore = explore
+        self.ranking_noise = ranking_noise
         self.relaxed = relaxed
-        self.both_ways = both_ways
-        self.acts_on = acts_on
-        self.carry = carry
+        self.bidirectional = bidirectional
+        self.gate_target = gate_target
+        self.token_fusion = token_fusion
         self._saliency: dict[int, Tensor] = {}
         self._pass = _Pass()
 
@@ -123,25 +127,25 @@ class Adaptive(RetentionPolicy):
         """Copies leave out the last forward pass: tensors of a graph cannot be copied."""
         return {**self.__dict__, "_pass": _Pass(), "_saliency": {}}
 
-    def serve(self, low: float, high: float) -> None:
+    def support_budgets(self, low: float, high: float) -> None:
         checks = Checks()
-        checks.gather(lambda: super(Adaptive, self).serve(low, high))
+        checks.gather(lambda: super(Adaptive, self).support_budgets(low, high))
         message = "sampled budgets need dual=exact: a multiplier shared by all samples holds one level of scores, hence"
         checks.require(isinstance(self.dual, ExactDual), "dual", f"{message} one budget")
         checks.finish()
 
     def build(self, shape: EncoderShape, name: str = "the encoder") -> None:
         super().build(shape, name)
-        scored = [layer for layer, active in zip(self.layers, self.active_anywhere(), strict=True) if active]
+        scored = [layer for layer, active in zip(self.layers, self.gates_in_use(), strict=True) if active]
         self.scorers = nn.ModuleDict(
             {
                 str(layer): build_scorer(
-                    self.scorer,
+                    self.scorer_kind,
                     shape.hidden_size,
-                    inner=self.inner,
+                    inner=self.scorer_dim,
                     decay=self.decay,
                     keep_bias=self.keep_bias,
-                    both_ways=self.both_ways,
+                    bidirectional=self.bidirectional,
                 )
                 for layer in scored
             }
@@ -161,7 +165,7 @@ class Adaptive(RetentionPolicy):
         targets = self.budget.targets(report.lengths, self.current_anneal)
         # a removed token leaves no gradient that says what it would have been worth: a division of the budget learned
         # from the survivors alone moves tokens away from where they are missed
-        self._pass = _Pass(targets=targets.detach() if self.current_phase == "removal" else targets)
+        self._pass = _Pass(targets=targets.detach() if self.current_phase == "hard" else targets)
 
     def score(self, view: LayerView) -> Tensor:
         scorer: Scorer = self.scorers[str(view.layer_idx)]  # type: ignore[assignment]
@@ -172,32 +176,32 @@ class Adaptive(RetentionPolicy):
             self._pass.ranking.append(ranking_loss(scores, saliency, view.valid & ~view.protected))
         return scores
 
-    def guide(self, saliency: dict[int, Tensor]) -> None:
+    def set_saliency(self, saliency: dict[int, Tensor]) -> None:
         """Importance that the scorers should rank by in the next passes; layer_idx -> [B, T] float >= 0."""
         self._saliency = saliency
 
-    def guidance_loss(self) -> Tensor:
+    def saliency_loss(self) -> Tensor:
         """Mean ranking loss of the last pass over the gates, scalar; 0 where nothing guides."""
         return torch.stack(self._pass.ranking).mean() if self._pass.ranking else torch.zeros(())
 
     def soft_decision(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
         logits, keep_probs = self._probabilities(gate, scores, view.survival.float(), view)
         drawn = self.gate.sample(logits) if self.relaxed else torch.sigmoid(logits)
-        if view.units is not None:
-            drawn = drawn.gather(1, view.units)  # one draw per unit; nothing is removed while gates are soft
+        if view.spans is not None:
+            drawn = drawn.gather(1, view.spans)  # one draw per unit; nothing is removed while gates are soft
         gates = torch.where(view.protected, torch.ones_like(scores), drawn)
         survival = view.survival.float() * keep_probs
         self._account(gate, survival.sum(1), view)
         self.report.keep_mass[view.layer_idx] = survival.detach().sum(1)
         self.report.targets[view.layer_idx] = self._target(gate, view)
-        if self.acts_on == "states":
+        if self.gate_target == "states":
             gates = torch.where(view.valid, gates, 1.0)
             return Decision(hidden_states=scaled(view.hidden_states, gates), survival=survival)
         return Decision(log_gates=torch.where(view.valid, log_gate(gates), 0.0), survival=survival)
 
     def remove(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
         decision = self._removed(gate, scores, view) if self.training else super().remove(gate, scores, view)
-        return carry(decision, scores, view) if self.carry else decision
+        return fuse_dropped(decision, scores, view) if self.token_fusion else decision
 
     def _removed(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
         real = view.valid.float()
@@ -206,7 +210,7 @@ class Adaptive(RetentionPolicy):
         keep_mask = self.select(gate, self._explored(scores, view), view)
         # the forward value is log 1 = 0, or a factor of 1; the gradient is that of the keep probability
         open_gates = keep_probs - keep_probs.detach()
-        if self.acts_on == "states":
+        if self.gate_target == "states":
             return Decision(keep_mask=keep_mask, hidden_states=scaled(view.hidden_states, 1.0 + open_gates))
         return Decision(keep_mask=keep_mask, log_gates=open_gates)
 
@@ -235,7 +239,7 @@ class Adaptive(RetentionPolicy):
 
     def scorer_macs(self) -> dict[int, int]:
         at_work = [str(layer) for layer, active in zip(self.layers, self.active, strict=True) if active]
-        mean = self.hidden_size if self.carry else 0
+        mean = self.hidden_size if self.token_fusion else 0
         return {int(layer): self.scorers[layer].macs_per_token() + mean for layer in at_work}  # type: ignore[operator]
 
     def _probabilities(self, gate: int, scores: Tensor, survival: Tensor, view: LayerView) -> tuple[Tensor, Tensor]:
@@ -252,9 +256,9 @@ class Adaptive(RetentionPolicy):
         self._pass.slacks[view.layer_idx] = (slack if self.dual.uses_raw_slack() else slack / view.lengths).mean()
 
     def _explored(self, scores: Tensor, view: LayerView) -> Tensor:
-        if self.explore == 0.0:
+        if self.ranking_noise == 0.0:
             return scores
-        return scores + self.explore * view.by_unit(torch.logit(torch.rand_like(scores), eps=1e-6))
+        return scores + self.ranking_noise * view.by_span(torch.logit(torch.rand_like(scores), eps=1e-6))
 
 
 def scaled(hidden_states: Tensor, gates: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class LengthAdaptive(RetentionPolicy):
     Differs from the paper: the sandwich lies across the samples of one pass instead of four passes over the same
     batch, so the full model's answers come from a dense teacher (``distill``) instead of from the pass itself; layers
     are not dropped; the evolutionary search for length configurations is replaced by the schedule.
-    ``place=after_attention`` lets tokens leave where the paper does.
+    ``prune_at=after_attention`` lets tokens leave where the paper does.
 
     Args:
         smallest: least mean share that training draws, in (0, rho].

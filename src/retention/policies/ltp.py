@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retention.core.flops import EncoderShape
-from retention.core.topk import select_above
+from retention.core.topk import threshold_mask
 from retention.engine.gate import Decision, LayerView
 from retention.errors import Checks
 from retention.policies.bases.retention_policy import observed
-from retention.policies.bases.soft_budget import Pressured
+from retention.policies.bases.soft_budget import SoftBudgetPolicy
 
 
-class LTP(Pressured):
+class LTP(SoftBudgetPolicy):
     """Keeps the tokens whose received attention reaches a threshold learned for each layer.
 
     Training needs: a soft stage, in which a token is gated by sigmoid((attention - threshold) / temperature), then a
@@ -26,7 +26,7 @@ class LTP(Pressured):
     Differs from the paper: the weight of the pressure on kept tokens comes from a dual, so that a share can be asked
     for, instead of from a search; attention is summed, not averaged, over the queries, so that 1 is the average token
     at any length; soft gates enter as logarithms on attention logits instead of multiplying states.
-    ``place=after_attention`` lets tokens leave where the paper does.
+    ``prune_at=after_attention`` lets tokens leave where the paper does.
 
     Args:
         temperature: of the soft stage, > 0, in units of the average token's attention.
@@ -45,7 +45,7 @@ class LTP(Pressured):
         checks = Checks()
         checks.require(temperature > 0, "temperature", f"must be > 0, got {temperature}")
         checks.require(rate > 0, "rate", f"must be > 0, got {rate}")
-        checks.gather(lambda: Pressured.check(**settings))
+        checks.gather(lambda: SoftBudgetPolicy.check(**settings))
         checks.finish()
         super().__init__(**settings)
         self.temperature = temperature
@@ -73,6 +73,6 @@ class LTP(Pressured):
         return Decision(log_gates=torch.where(shut, F.logsigmoid(logits), 0.0), survival=survival)
 
     def select(self, gate: int, scores: Tensor, view: LayerView) -> Tensor:
-        if self.strict:
+        if self.exact_topk:
             return super().select(gate, scores, view)
-        return select_above(scores, self.thresholds[gate].detach(), view.valid, view.protected)
+        return threshold_mask(scores, self.thresholds[gate].detach(), view.valid, view.protected)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from retention.core.flops import EncoderShape
-from retention.policies.bases.rank_curve import RankCurve
+from retention.policies.bases.rank_curve import RankCurvePolicy
 
 _LEAST = 1e-3  # a weight of 0 would have no gradient
 
 
-class PowerBert(RankCurve):
+class PowerBert(RankCurvePolicy):
     """Keeps the tokens that get most attention, as many in each layer as learned rank weights say.
 
     Training needs: the soft phase is the paper's configuration search: the token at rank k of gate l is gated by a
@@ -23,7 +23,7 @@ class PowerBert(RankCurve):
     Differs from the paper: the weight of the pressure comes from a dual on the mean kept share, and the configuration
     is scaled to the share asked for; ranks are relative to a sample's real tokens, in ``bins``, instead of positions
     of a padded length; weights enter as logarithms on attention logits instead of multiplying states; a token's
-    attention to itself counts. ``place=after_attention`` lets tokens leave where the paper does.
+    attention to itself counts. ``prune_at=after_attention`` lets tokens leave where the paper does.
 
     Args:
         rho: mean share of a sample's real tokens that is kept, over the gated layers, in (0, 1].

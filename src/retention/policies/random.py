@@ -35,7 +35,7 @@ class Random(RetentionPolicy):
         self.seed = seed
 
     def score(self, view: LayerView) -> Tensor:
-        if view.units is not None:  # one number per unit: the mean of many would favour short ones
+        if view.spans is not None:  # one number per unit: the mean of many would favour short ones
             return hashed_uniform(view, int(torch.randint(2**31, ())) if self.training else self.seed)
         if self.training:
             return torch.rand(view.valid.shape, device=view.valid.device)
@@ -44,7 +44,7 @@ class Random(RetentionPolicy):
 
 def hashed_uniform(view: LayerView, seed: int) -> Tensor:
     """Numbers in [0, 1), [B, N], from a hash of seed, layer, the sample's tokens and the position or unit."""
-    places = view.positions if view.units is None else view.units
+    places = view.positions if view.spans is None else view.spans
     content = torch.zeros_like(view.lengths)
     if view.input_ids is not None:
         tokens = view.input_ids.gather(1, view.positions) * view.valid

@@ -16,7 +16,7 @@ def retain(
     *,
     protected_ids: Iterable[int] = (),
     dropped: str = "forward",
-    place: str = "after_layer",
+    prune_at: str = "after_layer",
 ) -> Retainer:
     """A context in which ``model`` drops tokens between its layers, as ``policy`` ranks them.
 
@@ -28,7 +28,7 @@ def retain(
         policy: a retention policy.
         protected_ids: token ids that are never removed, such as CLS and SEP.
         dropped: ``forward`` = dropped tokens return with their last state, ``cut`` = they stay out.
-        place: ``after_layer``, or ``after_attention`` = dropped tokens skip the feed-forward part of their last layer.
+        prune_at: ``after_layer``, or ``after_attention`` = dropped tokens skip the feed-forward part of their last layer.
 
     Raises:
         ConfigError: the family, its attention, or a layer is not supported.
@@ -40,4 +40,6 @@ def retain(
     config = encoder_of(model).config
     if not policy.built:
         policy.build(adapter_for(str(config.model_type)).shape(config), str(config.model_type))  # type: ignore[union-attr]
-    return Retainer(model, policy, layers=policy.layers, dropped=dropped, place=place, protected_ids=protected_ids)
+    return Retainer(
+        model, policy, layers=policy.layers, dropped=dropped, prune_at=prune_at, protected_ids=protected_ids
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from retention.core.topk import select_above
+from retention.core.topk import threshold_mask
 from retention.engine.gate import LayerView
 from retention.errors import Checks
 from retention.policies.adaptive import Adaptive
@@ -40,4 +40,4 @@ class Threshold(Adaptive):
 
     def select(self, gate: int, scores: Tensor, view: LayerView) -> Tensor:
         _, keep_probs = self._probabilities(gate, scores, view.valid.float(), view)
-        return select_above(keep_probs, self.threshold, view.valid, view.protected)
+        return threshold_mask(keep_probs, self.threshold, view.valid, view.protected)

@@ -25,7 +25,7 @@ class ToMe(RetentionPolicy):
 
     Differs from the paper: similarity is the cosine of the states, not of the layer's keys; where more than half of
     the free tokens have to go, the matching is repeated; where only protected tokens fit the budget, the last free one
-    is dropped; a head that pools by ``mean`` weighs a token by its size. ``place=after_attention`` merges where the
+    is dropped; a head that pools by ``mean`` weighs a token by its size. ``prune_at=after_attention`` merges where the
     paper does. The matching's own cost, at most N^2 D multiply-accumulates a round, is not in the FLOPs ledger, which
     counts costs per token.
 
@@ -87,6 +87,6 @@ def merge_once(tokens: _Merging, free: Tensor, wanted: Tensor) -> _Merging:
     weighted = tokens.states * tokens.sizes.unsqueeze(-1).to(tokens.states.dtype)
     gained = weighted * leaving.unsqueeze(-1)
     sums = weighted.scatter_add(1, partner.unsqueeze(-1).expand_as(gained), gained)
-    touched = (sizes > tokens.sizes).unsqueeze(-1)
-    states = torch.where(touched, sums / sizes.clamp_min(1e-6).unsqueeze(-1).to(sums.dtype), tokens.states)
+    is_modified = (sizes > tokens.sizes).unsqueeze(-1)
+    states = torch.where(is_modified, sums / sizes.clamp_min(1e-6).unsqueeze(-1).to(sums.dtype), tokens.states)
     return _Merging(states, sizes, tokens.alive & ~leaving)

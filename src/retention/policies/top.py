@@ -11,12 +11,12 @@ from retention.core.flops import EncoderShape, encoder_flops
 from retention.core.hard_concrete import HardConcrete
 from retention.engine.report import ForwardReport
 from retention.errors import Checks
-from retention.policies.bases.rank_curve import RankCurve
+from retention.policies.bases.rank_curve import RankCurvePolicy
 
 _GRID = 64  # scales tried at once, twice; the second time between two of the first
 
 
-class ToP(RankCurve):
+class ToP(RankCurvePolicy):
     """Keeps the tokens that get most attention; Hard-Concrete gates on rank bins learn how many, under a MAC budget.
 
     Training needs: in the soft phase one Hard-Concrete gate for each bin and layer is drawn per pass, and a Lagrangian
@@ -45,7 +45,7 @@ class ToP(RankCurve):
     ) -> None:
         checks = Checks()
         checks.gather(lambda: HardConcrete(beta=beta, gamma=gamma, zeta=zeta))
-        checks.gather(lambda: RankCurve.check(**settings))
+        checks.gather(lambda: RankCurvePolicy.check(**settings))
         checks.finish()
         super().__init__(**settings)
         self.gate = HardConcrete(beta=beta, gamma=gamma, zeta=zeta)

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from retention.core.flops import EncoderShape
 from retention.core.scorer import MLPScorer
-from retention.core.topk import select_above
+from retention.core.topk import threshold_mask
 from retention.engine.gate import Decision, LayerView
 from retention.errors import Checks
-from retention.policies.bases.soft_budget import Pressured
+from retention.policies.bases.soft_budget import SoftBudgetPolicy
 
 
-class Transkimmer(Pressured):
+class Transkimmer(SoftBudgetPolicy):
     """Keeps the tokens that a small MLP of each layer wants to keep.
 
     Training needs: in the soft phase every decision is drawn with Gumbel noise, and the tokens leave at once; the
@@ -42,7 +42,7 @@ class Transkimmer(Pressured):
     def __init__(self, *, temperature: float = 1.0, keep_bias: float = 3.0, **settings: Any) -> None:
         checks = Checks()
         checks.require(temperature > 0, "temperature", f"must be > 0, got {temperature}")
-        checks.gather(lambda: Pressured.check(**settings))
+        checks.gather(lambda: SoftBudgetPolicy.check(**settings))
         checks.finish()
         super().__init__(**settings)
         self.temperature = temperature
@@ -76,11 +76,11 @@ class Transkimmer(Pressured):
         """Room for losses of a subclass; ``kept`` [B, N] is 0 or 1 with the gradient of the keep probability."""
 
     def select(self, gate: int, scores: Tensor, view: LayerView) -> Tensor:
-        return super().select(gate, scores, view) if self.strict else self._above(scores, view)
+        return super().select(gate, scores, view) if self.exact_topk else self._above(scores, view)
 
     def scorer_macs(self) -> dict[int, int]:
         return {int(layer): predictor.macs_per_token() for layer, predictor in self.predictors.items()}  # type: ignore[operator]
 
     @staticmethod
     def _above(scores: Tensor, view: LayerView) -> Tensor:
-        return select_above(scores, 0.0, view.valid, view.protected)
+        return threshold_mask(scores, 0.0, view.valid, view.protected)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from retention.errors import DataError
+from retention.records.legacy import upgrade_record
 from retention.records.plain import Record, plain
 
 
@@ -72,7 +73,7 @@ def read_numbered(path: str | Path) -> list[tuple[int, Record]]:
         if "kind" not in record:
             where = path if Path(path).suffix == ".json" else f"{path}:{number}"
             raise DataError(f"{where}: not a result record; expected a JSON object with a 'kind'")
-    return found
+    return [(number, upgrade_record(record)) for number, record in found]
 
 
 def read_objects(path: str | Path) -> list[tuple[int, dict[str, Any]]]:

@@ -7,30 +7,31 @@ from typing import Any
 
 # where a run writes, what it runs on and its seed are no part of the method; what its rows are is told by ``data``
 _OUTSIDE = frozenset({"paths", "logger", "callbacks", "hydra", "mode", "trained_backbone"})
-_INCIDENTAL = frozenset({"seed", "dir", "dirpath", "save_dir", "accelerator", "devices", "precision", "num_workers"})
+_INCIDENTAL = frozenset(
+    {"seed", "dir", "dirpath", "save_dir", "accelerator", "devices", "precision", "num_workers", "_target_"}
+)
 _ROWS = frozenset({"source", "source_note", "local_note"})
 _TOLD = frozenset({"retention.rho"})  # a column of its own; a dense model was asked for any share and keeps everything
 # Settings that came after the first records, and what runs before them did: such runs are not set apart.
 _ADDED: Mapping[str, Any] = {
-    "place": "after_layer",
-    "task.module.protect": "special",
+    "prune_at": "after_layer",
+    "task.head.protect": "special",
     "retention.relaxed": True,
-    "retention.both_ways": False,
+    "retention.bidirectional": False,
     "retention.beta_end": None,
-    "retention.acts_on": "attention",
-    "retention.carry": False,
-    "retention.calibrate": False,
+    "retention.gate_target": "attention",
+    "retention.token_fusion": False,
+    "retention.calibrate_threshold": False,
     "distill.saliency": 0.0,
-    "distill.states": 0.0,
-    "distill.tokens": 0.0,
+    "distill.pooled_states": 0.0,
+    "distill.token_states": 0.0,
     "backbone.gradient_checkpointing": False,
     "backbone.hidden_dropout": None,
-    "budgets._target_": "retention.training.budget_sampling.BudgetSampling",
     "budgets.sampled": 0,
     "budgets.sandwich": False,
     "budgets.low": 0.1,
     "budgets.high": 0.7,
-    "budgets.in_place": 1.0,
+    "budgets.in_place_weight": 1.0,
 }
 
 

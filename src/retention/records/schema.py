@@ -23,8 +23,8 @@ class Quality:
         policy: name of the retention policy.
         backbone: name of the encoder.
         rho: asked share of kept tokens, in (0, 1].
-        kept_share: ``mean`` and ``by_layer``, achieved on real tokens.
-        flops_share: encoder FLOPs on real tokens as a share of the dense model's.
+        keep_ratio: ``mean`` and ``by_layer``, achieved on real tokens.
+        flops_ratio: encoder FLOPs on real tokens as a share of the dense model's.
         metrics: name -> value; shares in [0, 1].
         monitor: the headline metric, a key of ``metrics``.
         throughput_tokens_per_s: real tokens per second of the test run, None if not timed.
@@ -41,8 +41,8 @@ class Quality:
     policy: str
     backbone: str
     rho: float
-    kept_share: Mapping[str, Any]
-    flops_share: float
+    keep_ratio: Mapping[str, Any]
+    flops_ratio: float
     metrics: Mapping[str, float]
     monitor: str
     throughput_tokens_per_s: float | None

@@ -44,7 +44,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def look(number: int) -> dict[str, Any]:
+def curve_style(number: int) -> dict[str, Any]:
     """Colour and marker of the curve with this number."""
     return {"color": COLORS[number % len(COLORS)], "marker": MARKERS[number % len(MARKERS)]}
 

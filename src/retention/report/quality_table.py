@@ -14,7 +14,7 @@ from reproduction.runs import (
     Row,
     best_dense,
     columns_of,
-    mean_known,
+    mean_of_measured,
     percent,
     points,
     sort_runs,
@@ -69,8 +69,8 @@ def _entries(row: Row, column: Column, cells: Cells) -> list[str]:
     records = cells.get((row, column))
     if records is None:
         return [NOT_RUN] * 4
-    kept = mean_known(record["kept_share"].get("mean") for record in records)
-    flops = mean_known(record["flops_share"] for record in records)
+    kept = mean_of_measured(record["keep_ratio"].get("mean") for record in records)
+    flops = mean_of_measured(record["flops_ratio"] for record in records)
     return [_score(records), percent(kept), percent(flops), _distance(row, column, cells)]
 
 

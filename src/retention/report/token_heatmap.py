@@ -100,12 +100,12 @@ def _bars(profile: Mapping[str, Any], layers: Sequence[int]) -> str:
 
 def _bar(place: int, layer: int, share: float) -> str:
     top, width = _ROW * place + 6, max(2.0, _BAR * share)
-    middle = top + 14
+    attention_output = top + 14
     return (
-        f'<text class="name" x="{_LEFT - 12}" y="{middle}">layer {layer}</text>'
+        f'<text class="name" x="{_LEFT - 12}" y="{attention_output}">layer {layer}</text>'
         f'<rect class="track" x="{_LEFT}" y="{top}" width="{_BAR}" height="18" rx="3"/>'
         f'<rect class="fill" x="{_LEFT}" y="{top}" width="{width:.1f}" height="18" rx="3"/>'
-        f'<text class="value" x="{_LEFT + _BAR + 10}" y="{middle}">{_percent(share)}</text>'
+        f'<text class="value" x="{_LEFT + _BAR + 10}" y="{attention_output}">{_percent(share)}</text>'
     )
 
 

@@ -13,7 +13,7 @@ from retention.data.batching import Batch, SortedBatches
 from retention.data.loading import Collate
 from retention.engine import ForwardReport
 from retention.errors import ConfigError, Problem
-from retention.trained.results import kept_share
+from retention.trained.results import keep_ratio
 from retention.training.module import RetentionModule
 
 
@@ -24,12 +24,12 @@ class RowResult:
     Attributes:
         said: what the model says of it.
         depth: for each of its tokens the number of gates that let it pass.
-        kept_share: see ``Prediction``.
+        keep_ratio: see ``Prediction``.
     """
 
     said: Any
     depth: tuple[int, ...]
-    kept_share: float
+    keep_ratio: float
 
 
 def run_rows(
@@ -64,5 +64,5 @@ def run_rows(
             depths = report.depth(layers, batch["input_ids"].shape[1]).tolist()
         for place, words, passed in zip(places, said, depths, strict=True):
             depth = tuple(passed[: rows[place]["length"]])
-            found[place] = RowResult(words, depth, kept_share(depth, len(layers)))
+            found[place] = RowResult(words, depth, keep_ratio(depth, len(layers)))
     return [found[place] for place in range(len(rows))]

@@ -9,7 +9,7 @@ import torch
 from retention.errors import CheckpointError
 from retention.experiment.checkpoints import load_weights, read_checkpoint
 from retention.experiment.config import build_parts, loaded_config
-from retention.experiment.run import build_module, own_tokenizer
+from retention.experiment.run import build_module, resolve_tokenizer
 from retention.trained.model import Trained
 
 _CHECKPOINT = Path("checkpoints") / "last.ckpt"
@@ -39,7 +39,7 @@ def load(path: str | Path, *, rho: float | None = None, device: str | torch.devi
     content = read_checkpoint(checkpoint)
     config = loaded_config(content, checkpoint, rho)
     parts = build_parts(config)
-    tokenizer = own_tokenizer(parts)
+    tokenizer = resolve_tokenizer(parts)
     parts.data.attach(tokenizer)
     module = build_module(config, parts, len(tokenizer))
     load_weights(module, content, checkpoint, policy=True, other_budget=rho is not None)

@@ -183,7 +183,7 @@ class Trained:
             for answer in answers
         ]
         profile = profile_of(
-            mean=fmean(answer.kept_share for answer in answers),
+            mean=fmean(answer.keep_ratio for answer in answers),
             by_layer=by_layer,
             rho=self.policy.rho,
             gated_layers=layers,
@@ -225,7 +225,7 @@ class Trained:
         if not isinstance(self.module, ExtractiveSummarizationModule):
             written = tuple(result.said["summary"].splitlines())
             return Summary(
-                sentences=written, chosen=None, scores=None, truncated=truncated, kept_share=result.kept_share
+                sentences=written, chosen=None, scores=None, truncated=truncated, keep_ratio=result.keep_ratio
             )
         [chosen] = self.module.choices(as_columns([result.said]))
         return Summary(
@@ -233,7 +233,7 @@ class Trained:
             chosen=tuple(chosen),
             scores=tuple(result.said["scores"]),
             truncated=truncated,
-            kept_share=result.kept_share,
+            keep_ratio=result.keep_ratio,
         )
 
 

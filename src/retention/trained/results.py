@@ -24,9 +24,9 @@ class Prediction:
     gates: int
 
     @property
-    def kept_share(self) -> float:
+    def keep_ratio(self) -> float:
         """Kept tokens / tokens of the text, mean over the gated layers, in (0, 1]; 1 without gates."""
-        return kept_share(self.depth, self.gates)
+        return keep_ratio(self.depth, self.gates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Answer:
         probability: in [0, 1]; of a span, of the kind and the place. Over windows, that of the most certain one, and
             for ``none`` that of the least certain one.
         truncated: whether the text goes on behind what was read.
-        kept_share: kept tokens / tokens, mean over gated layers and windows, in (0, 1].
+        keep_ratio: kept tokens / tokens, mean over gated layers and windows, in (0, 1].
     """
 
     kind: str
@@ -48,7 +48,7 @@ class Answer:
     characters: tuple[int, int] | None
     probability: float
     truncated: bool
-    kept_share: float
+    keep_ratio: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +60,16 @@ class Summary:
         chosen: the places of the sentences in the article, ascending; None where the summary was written anew.
         scores: one per sentence of the article that was read, the highest are chosen; None where it was written anew.
         truncated: whether the article goes on behind what was read.
-        kept_share: kept tokens / tokens of the article, mean over the gated layers, in (0, 1].
+        keep_ratio: kept tokens / tokens of the article, mean over the gated layers, in (0, 1].
     """
 
     sentences: tuple[str, ...]
     chosen: tuple[int, ...] | None
     scores: tuple[float, ...] | None
     truncated: bool
-    kept_share: float
+    keep_ratio: float
 
 
-def kept_share(depth: tuple[int, ...], gates: int) -> float:
+def keep_ratio(depth: tuple[int, ...], gates: int) -> float:
     """Kept tokens / tokens, mean over the gates, from the number of gates that each token passed; 1 without gates."""
     return sum(depth) / (gates * len(depth)) if gates else 1.0

@@ -36,7 +36,7 @@ class BudgetSampling:
         sampled: random budgets in each step, >= 0, uniform in [low, high].
         sandwich: whether the keep-all and the smallest budget are run as well.
         low, high: range of budgets, 0 < low < high <= 1.
-        in_place: w in [0, 1], for the passes of a sandwich that remove tokens: loss = (1 - w) (that of an ordinary
+        in_place_weight: w in [0, 1], for the passes of a sandwich that remove tokens: loss = (1 - w) (that of an ordinary
             step) + w (distillation from the keep-all pass).
         seed: with the number of the optimiser step it decides the random budgets, so that all ranks, all micro-batches
             of a step, and a resumed training draw the same.
@@ -49,7 +49,7 @@ class BudgetSampling:
     sandwich: bool = False
     low: float = 0.1
     high: float = 0.7
-    in_place: float = 1.0
+    in_place_weight: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -57,7 +57,9 @@ class BudgetSampling:
         checks.require(self.sampled >= 0, "sampled", f"random budgets in each step, must be >= 0, got {self.sampled}")
         ordered = 0.0 < self.low < self.high <= 1.0
         checks.require(ordered, "low", f"must be in (0, high) with high <= 1, got {self.low} with high = {self.high}")
-        checks.require(0.0 <= self.in_place <= 1.0, "in_place", f"must be in [0, 1], got {self.in_place}")
+        checks.require(
+            0.0 <= self.in_place_weight <= 1.0, "in_place_weight", f"must be in [0, 1], got {self.in_place_weight}"
+        )
         checks.finish()
 
     @property
@@ -73,7 +75,7 @@ class BudgetSampling:
 
     def blend(self, loss: Tensor, in_place: Tensor) -> Tensor:
         """Loss of a pass that removes tokens, from its ordinary loss and its distance to the keep-all pass."""
-        return (1.0 - self.in_place) * loss + self.in_place * in_place
+        return (1.0 - self.in_place_weight) * loss + self.in_place_weight * in_place
 
     def check_run(self, *, saliency: float) -> None:
         """Raise ``ConfigError`` where the rest of the training makes no sense with these budgets.
@@ -82,11 +84,11 @@ class BudgetSampling:
             saliency: of ``Distillation``.
         """
         checks = Checks()
-        unread = self.sandwich and self.in_place == 1.0 and saliency > 0.0
+        unread = self.sandwich and self.in_place_weight == 1.0 and saliency > 0.0
         message = (
             "no pass would read distill.saliency: those that remove tokens learn from the keep-all pass alone; set"
         )
-        checks.require(not unread, "in_place", f"{message} it below 1")
+        checks.require(not unread, "in_place_weight", f"{message} it below 1")
         checks.finish()
 
     def covers(self, rho: float) -> bool:

@@ -17,10 +17,10 @@ class Distillation:
     Attributes:
         weight: w in [0, 1]; loss = (1 - w) task + w distillation. 0 = off.
         temperature: > 0; the loss is scaled by its square.
-        states: weight >= 0 of the distance between the pooled state that the answer is read from and the teacher's
+        pooled_states: weight >= 0 of the distance between the pooled state that the answer is read from and the teacher's
             (hints, Romero et al. 2015), see ``pooled_state_loss``. A state says more about a text than its few logits;
             needs a head that pools. 0 = off.
-        tokens: weight >= 0 of the distance between the states of each token and the teacher's, after each layer that
+        token_states: weight >= 0 of the distance between the states of each token and the teacher's, after each layer that
             the token reaches, see ``token_state_loss``. The teacher runs in every step. 0 = off.
         saliency: weight >= 0 of a ranking loss that teaches scorers which token states the teacher's answer rests on
             (its gradient norms); needs a trainable policy. 0 = off.
@@ -32,8 +32,8 @@ class Distillation:
 
     weight: float = 0.0
     temperature: float = 2.0
-    states: float = 0.0
-    tokens: float = 0.0
+    pooled_states: float = 0.0
+    token_states: float = 0.0
     saliency: float = 0.0
     teacher: str | None = None
 
@@ -41,8 +41,8 @@ class Distillation:
         checks = Checks()
         checks.require(0.0 <= self.weight <= 1.0, "weight", f"must be in [0, 1], got {self.weight}")
         checks.require(self.temperature > 0, "temperature", f"must be > 0, got {self.temperature}")
-        checks.require(self.states >= 0, "states", f"must be >= 0, got {self.states}")
-        checks.require(self.tokens >= 0, "tokens", f"must be >= 0, got {self.tokens}")
+        checks.require(self.pooled_states >= 0, "pooled_states", f"must be >= 0, got {self.pooled_states}")
+        checks.require(self.token_states >= 0, "token_states", f"must be >= 0, got {self.token_states}")
         checks.require(self.saliency >= 0, "saliency", f"must be >= 0, got {self.saliency}")
         message = "there is no teacher to learn from; pass distill.teacher=<checkpoint of a dense run>"
         checks.require(not self.active or self.teacher is not None, "teacher", message)
@@ -51,7 +51,7 @@ class Distillation:
     @property
     def active(self) -> bool:
         """Whether a teacher is asked at all."""
-        return any(weight > 0 for weight in (self.weight, self.states, self.tokens, self.saliency))
+        return any(weight > 0 for weight in (self.weight, self.pooled_states, self.token_states, self.saliency))
 
     def mix(self, task_loss: Tensor, soft_loss: Tensor) -> Tensor:
         """(1 - w) task + w distillation."""

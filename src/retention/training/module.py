@@ -33,7 +33,7 @@ class RetentionModule(pl.LightningModule):
         encoder: Hugging Face encoder.
         policy: retention policy, already built for the encoder.
         training: optimiser, phases, distillation, budgets, what is frozen.
-        dropped, place: see ``Retainer``.
+        dropped, prune_at: see ``Retainer``.
         config: resolved plain configuration, stored in checkpoints.
     """
 
@@ -48,7 +48,7 @@ class RetentionModule(pl.LightningModule):
         policy: RetentionPolicy,
         training: TrainingSettings,
         dropped: str,
-        place: str = "after_layer",
+        prune_at: str = "after_layer",
         config: dict[str, Any],
     ) -> None:
         super().__init__()
@@ -56,10 +56,10 @@ class RetentionModule(pl.LightningModule):
         self.encoder = encoder
         self.policy = policy
         self.settings = training
-        self.retainer = Retainer(encoder, policy, layers=policy.layers, dropped=dropped, place=place)
+        self.retainer = Retainer(encoder, policy, layers=policy.layers, dropped=dropped, prune_at=prune_at)
         self.last_report: ForwardReport | None = None
         self.last_predictions: Tensor | None = None
-        self.last_answers: list[dict[str, Any]] = []
+        self.last_prediction_rows: list[dict[str, Any]] = []
         self.objective = Objective(self)
         self._evaluation = Evaluation()
         self._rng: dict[str, Any] | None = None
@@ -93,7 +93,7 @@ class RetentionModule(pl.LightningModule):
         """Scalar loss against the teacher's logits."""
 
     @abstractmethod
-    def answer_score(self, logits: Tensor, batch: Batch) -> Tensor:
+    def confidence(self, logits: Tensor, batch: Batch) -> Tensor:
         """Scalar, confidence in the answer given, summed over the batch; its gradient is the saliency."""
 
     @abstractmethod
@@ -129,11 +129,11 @@ class RetentionModule(pl.LightningModule):
 
     @property
     def phase(self) -> str:
-        """The phase in force: ``keep_all``, ``soft`` or ``removal``."""
+        """The phase in force: ``warmup``, ``soft`` or ``hard``."""
         return self.policy.current_phase
 
     @property
-    def target_share(self) -> float:
+    def target_keep_ratio(self) -> float:
         """The share of tokens asked for now, annealed while training."""
         return 1.0 - self.policy.current_anneal * (1.0 - self.policy.rho)
 
@@ -152,7 +152,7 @@ class RetentionModule(pl.LightningModule):
         everything = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
         return Encoded(states, mask.float(), everything)
 
-    def by_depth(self, encoded: Encoded) -> Encoded:
+    def depth_weighted(self, encoded: Encoded) -> Encoded:
         """The last pass with each token weighed by how much of the encoder it went through as well.
 
         For heads that read a mean: at 10 % of the tokens nine in ten left after a layer or two, and would drown the few
@@ -171,7 +171,7 @@ class RetentionModule(pl.LightningModule):
 
     # -- training ------------------------------------------------------------------------------------------------------
 
-    def teach(self, teacher: Teacher) -> None:
+    def set_teacher(self, teacher: Teacher) -> None:
         """Learn from this finished model as well; it is neither trained nor saved.
 
         Raises:
@@ -207,7 +207,7 @@ class RetentionModule(pl.LightningModule):
         loss = losses.total + self._idle_policy()
         size = len(batch["input_ids"])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
-        self.log("retention/target_share", self.target_share, batch_size=size)
+        self.log("retention/target_keep_ratio", self.target_keep_ratio, batch_size=size)
         return {"loss": loss, "task_loss": losses.task.detach()}
 
     def _idle_policy(self) -> Tensor | float:
@@ -251,18 +251,18 @@ class RetentionModule(pl.LightningModule):
     def _evaluate(self, batch: Batch) -> None:
         logits = self(batch)
         rows = self.collect(logits, batch)
-        early = self.retainer.place == "after_attention"
+        early = self.retainer.prune_at == "after_attention"
         dense, spent = self.retainer.report.flops(self.shape, self.policy.scorer_macs(), before_feed_forward=early)
         self._evaluation.add(rows, dense=dense, spent=spent)
 
     def _finish(self, stage: str) -> None:
-        rows, flops_share = self._evaluation.finish(self.trainer, self.device)
+        rows, flops_ratio = self._evaluation.finish(self.trainer, self.device)
         scores = self.score(rows) | (self.baselines(rows) if stage == "test" else {})
-        self.last_answers = self.answers(rows) if stage == "test" else []
+        self.last_prediction_rows = self.answers(rows) if stage == "test" else []
         for place, (name, value) in enumerate(scores.items()):
             # the same on every rank already; sync_dist only keeps Lightning from warning about it
             self.log(f"{stage}/{name}", value, prog_bar=stage == "val" and place == 0, sync_dist=True)
-        self.log(f"{stage}/flops_share", flops_share, sync_dist=True)
+        self.log(f"{stage}/flops_ratio", flops_ratio, sync_dist=True)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from retention.errors import Checks
 from retention.training.budget_sampling import KEEP_ALL
 from retention.training.distillation import pooled_state_loss
-from retention.training.teacher import Lesson, Teacher
+from retention.training.teacher import Teacher, TeacherOutputs
 from retention.training.token_states import recorded, token_state_loss
 
 if TYPE_CHECKING:
@@ -50,10 +50,10 @@ class Objective:
         """
         checks = Checks()
         message = f"{type(self._module).__name__} reads every token and has no pooled state to learn; set it to 0"
-        checks.require(self._distill.states == 0 or self._module.pools, "distill.states", message)
+        checks.require(self._distill.pooled_states == 0 or self._module.pools, "distill.pooled_states", message)
         own, other = ((each.shape.num_layers, each.shape.hidden_size) for each in (self._module, teacher.module))
         message = f"needs a teacher of {own[0]} layers of width {own[1]}, it has {other[0]} of {other[1]}; set it to 0"
-        checks.require(self._distill.tokens == 0 or own == other, "distill.tokens", message)
+        checks.require(self._distill.token_states == 0 or own == other, "distill.token_states", message)
         checks.finish()
         self.teacher = teacher
 
@@ -70,23 +70,25 @@ class Objective:
         self._slacks.clear()
         return slack
 
-    def _passes(self, batch: Batch, taught: Lesson | None, step: int) -> Iterator[Losses]:
+    def _passes(self, batch: Batch, taught: TeacherOutputs | None, step: int) -> Iterator[Losses]:
         """Losses of each pass of a step: one pass, or one for each budget that is drawn."""
         budgets, answers = self._drawn_budgets(step), None
         if not budgets:
             yield self._pass(batch, taught)[1]
         for rho in budgets:
-            with self._policy.serving(rho):
+            with self._policy.at_budget(rho):
                 logits, losses = self._pass(batch, taught, answers)
             answers = logits.detach() if rho == KEEP_ALL else answers
             yield losses
 
     def _drawn_budgets(self, step: int) -> tuple[float, ...]:
         """Budgets of a step's passes; empty for a single one: nothing is sampled, or no gate would act."""
-        sampled = self._budgets.active and self._module.phase != "keep_all" and self._policy.layers
+        sampled = self._budgets.active and self._module.phase != "warmup" and self._policy.layers
         return self._budgets.draw(step) if sampled else ()
 
-    def _pass(self, batch: Batch, taught: Lesson | None, in_place: Tensor | None = None) -> tuple[Tensor, Losses]:
+    def _pass(
+        self, batch: Batch, taught: TeacherOutputs | None, in_place: Tensor | None = None
+    ) -> tuple[Tensor, Losses]:
         """Logits and losses of one pass; ``in_place`` are the logits of the step's keep-all pass."""
         module = self._module
         wanted = taught is not None and len(taught.states) > 0
@@ -94,33 +96,33 @@ class Objective:
             answer = module.answer(batch)
         loss = module.task_loss(answer.logits, batch)
         if taught is not None:
-            loss = self._with_teacher(loss, Lesson(answer, states, {}), taught, batch)
+            loss = self._with_teacher(loss, TeacherOutputs(answer, states, {}), taught, batch)
         if in_place is not None:
             loss = self._budgets.blend(loss, module.distillation_loss(answer.logits, in_place, batch))
         return answer.logits, Losses(loss, loss + self._budget_loss(loss))
 
-    def _ask_teacher(self, batch: Batch) -> Lesson | None:
+    def _ask_teacher(self, batch: Batch) -> TeacherOutputs | None:
         """What the teacher says; guides the policy by the teacher's saliency on the way."""
         if self.teacher is None:
             return None
         explained = self._policy.scored if self._distill.saliency > 0 else ()
-        lesson = self.teacher.lesson(batch, states=self._distill.tokens > 0, explained=explained)
+        outputs = self.teacher.outputs(batch, states=self._distill.token_states > 0, explained=explained)
         if explained:
-            self._policy.guide(lesson.saliency)
-        return lesson
+            self._policy.set_saliency(outputs.saliency)
+        return outputs
 
-    def _with_teacher(self, task_loss: Tensor, own: Lesson, taught: Lesson, batch: Batch) -> Tensor:
+    def _with_teacher(self, task_loss: Tensor, own: TeacherOutputs, taught: TeacherOutputs, batch: Batch) -> Tensor:
         soft_loss = self._module.distillation_loss(own.answer.logits, taught.answer.logits, batch)
         loss = self._distill.mix(task_loss, soft_loss)
-        if self._distill.states > 0:
+        if self._distill.pooled_states > 0:
             apart = pooled_state_loss(cast(Tensor, own.answer.pooled), cast(Tensor, taught.answer.pooled))
-            loss = loss + self._distill.states * apart
+            loss = loss + self._distill.pooled_states * apart
         if taught.states:
-            loss = loss + self._distill.tokens * token_state_loss(own.states, taught.states)
-        return loss + self._distill.saliency * self._policy.guidance_loss().to(loss)
+            loss = loss + self._distill.token_states * token_state_loss(own.states, taught.states)
+        return loss + self._distill.saliency * self._policy.saliency_loss().to(loss)
 
     def _budget_loss(self, task_loss: Tensor) -> Tensor:
-        if not self._policy.constrained or self._module.phase == "keep_all":
+        if not self._policy.constrained or self._module.phase == "warmup":
             return task_loss.new_zeros(())
         self._slacks.append(self._policy.budget_slack().detach())
         return self._policy.budget_loss()

@@ -12,7 +12,7 @@ class Phases:
     """Boundaries as shares of the optimiser steps, each in [0, 1] and in this order.
 
     Up to ``anneal_start`` everything is kept; from there to ``anneal_end`` the budget falls linearly from 1 to its
-    target; before ``removal_start`` gates are soft, after it tokens are removed for real, so that training ends on
+    target; before ``pruning_start`` gates are soft, after it tokens are removed for real, so that training ends on
     exactly what inference does. Policies without soft gates remove for real from ``anneal_start`` on.
 
     Raises:
@@ -21,11 +21,11 @@ class Phases:
 
     anneal_start: float = 0.0
     anneal_end: float = 0.4
-    removal_start: float = 0.6
+    pruning_start: float = 0.6
 
     def __post_init__(self) -> None:
         checks = Checks()
-        for key in ("anneal_start", "anneal_end", "removal_start"):
+        for key in ("anneal_start", "anneal_end", "pruning_start"):
             value = getattr(self, key)
             checks.require(0.0 <= value <= 1.0, key, f"a share of training, must be in [0, 1], got {value}")
         message = f"must not be before anneal_start = {self.anneal_start}, got {self.anneal_end}"
@@ -35,7 +35,7 @@ class Phases:
     def at(self, progress: float) -> tuple[str, float]:
         """Phase name and annealing (0 = keep all, 1 = full budget) at a share of training."""
         if progress < self.anneal_start:
-            return "keep_all", 0.0
+            return "warmup", 0.0
         width = self.anneal_end - self.anneal_start
         anneal = 1.0 if width == 0 else min(1.0, (progress - self.anneal_start) / width)
-        return ("soft" if progress < self.removal_start else "removal"), anneal
+        return ("soft" if progress < self.pruning_start else "hard"), anneal

@@ -31,7 +31,7 @@ class Answer(NamedTuple):
     pooled: Tensor | None
 
 
-class Lesson(NamedTuple):
+class TeacherOutputs(NamedTuple):
     """What there is to learn of a batch.
 
     Attributes:
@@ -80,7 +80,7 @@ class Teacher:
             self._unsaved = True
         return found
 
-    def lesson(self, batch: Batch, *, states: bool = False, explained: Iterable[int] = ()) -> Lesson:
+    def outputs(self, batch: Batch, *, states: bool = False, explained: Iterable[int] = ()) -> TeacherOutputs:
         """What it says of the batch, from one pass; only plain answers are remembered.
 
         Args:
@@ -90,10 +90,10 @@ class Teacher:
         """
         layers = tuple(explained)
         if not states and not layers:
-            return Lesson(self.answer(batch), [], {})
+            return TeacherOutputs(self.answer(batch), [], {})
         with recorded(self.module.retainer, wanted=states) as found:
             answer, saliency = self._explained(batch, layers)
-        return Lesson(answer, [each.detached() for each in found], saliency)
+        return TeacherOutputs(answer, [each.detached() for each in found], saliency)
 
     def _explained(self, batch: Batch, layers: tuple[int, ...]) -> tuple[Answer, Saliency]:
         if not layers:
@@ -103,7 +103,7 @@ class Teacher:
 
         def confidence() -> Tensor:
             answers.append(self.module.answer(batch))
-            return self.module.answer_score(answers[0].logits, batch)
+            return self.module.confidence(answers[0].logits, batch)
 
         saliency = layer_saliency(self.module.encoder, layers, confidence)
         logits, pooled = answers[0]

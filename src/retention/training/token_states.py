@@ -54,7 +54,7 @@ def recorded(retainer: Retainer, *, wanted: bool = True) -> Iterator[list[TokenS
             handle.remove()
 
 
-def token_state_loss(pupil: Sequence[TokenStates], teacher: Sequence[TokenStates]) -> Tensor:
+def token_state_loss(student: Sequence[TokenStates], teacher: Sequence[TokenStates]) -> Tensor:
     """|pupil - teacher|^2 / |teacher|^2 of the states of each token after each layer that it reached, scalar.
 
     Mean over the tokens of a layer, by their weights, then over layers: few tokens reach the upper ones. The teacher's
@@ -62,7 +62,7 @@ def token_state_loss(pupil: Sequence[TokenStates], teacher: Sequence[TokenStates
     projection, since the widths are equal.)
     """
     losses = []
-    for own, whole in zip(pupil, teacher, strict=True):
+    for own, whole in zip(student, teacher, strict=True):
         wanted = whole.hidden_states.gather(1, own.positions.unsqueeze(-1).expand_as(own.hidden_states))
         errors = relative_errors(own.hidden_states, wanted)
         losses.append((own.weights * errors).sum() / own.weights.sum().clamp_min(1e-6))

@@ -88,7 +88,7 @@ def test_the_sign_of_an_ablation(quality: Make, ablated: tuple[float, ...], verd
 
 def test_an_ablation_is_held_against_runs_that_were_trained_alike(quality: Make) -> None:
     policy = {"_target_": "x.adaptive", "beta": 0.66, "gamma": -0.1, "zeta": 1.1}
-    sampled = {"place": "after_layer", "budgets": {"sampled": 1}, "retention": policy}
+    sampled = {"prune_at": "after_layer", "budgets": {"sampled": 1}, "retention": policy}
     own = [*series(quality, "adaptive", 0.5, DENSE), *series(quality, "adaptive", 0.5, DENSE, config=sampled)]
     other = series(quality, "threshold", 0.5, (0.80, 0.81, 0.82))
     found = finding(claim("SST-2 accuracy at 50 %", "threshold pruning"), [*own, *other])
@@ -127,7 +127,7 @@ def test_plateaus(quality: Make, far: float, verdict: Verdict) -> None:
 
 def test_kept_shares_must_average_the_budget(quality: Make) -> None:
     claimed = claim("SST-2 at 30 %", "kept shares by layer")
-    off = {"kept_share": {"mean": 0.42, "by_layer": {"0": 0.45, "1": 0.39}}}
+    off = {"keep_ratio": {"mean": 0.42, "by_layer": {"0": 0.45, "1": 0.39}}}
     assert finding(claimed, [quality("adaptive", 0.3, 0.9)]).verdict is Verdict.REPRODUCED
     assert finding(claimed, [quality("adaptive", 0.3, 0.9, **off)]).verdict is Verdict.NOT_REPRODUCED
 

@@ -77,7 +77,7 @@ def test_an_architecture_is_its_dense_model_on_the_same_rows(quality: Make) -> N
 def test_settings_are_never_mixed_in_a_cell(quality: Make) -> None:
     records = (
         quality("adaptive", 0.3, 0.8, 0),
-        quality("adaptive", 0.3, 0.6, 1, config={"place": "after_attention", "retention": {}}),
+        quality("adaptive", 0.3, 0.6, 1, config={"prune_at": "after_attention", "retention": {}}),
     )
     names = [row[0] for row in quality_report(Evidence(records).runs, 0.3).sections[0].rows]
     assert sum(name.startswith("Adaptive Retention (") for name in names) == 2
@@ -102,7 +102,7 @@ def test_ablations_stand_beside_the_full_method(quality: Make) -> None:
 
 
 def test_table_4_compares_within_one_setting(speed: Make) -> None:
-    records = [speed("adaptive", 0.3, 2.0), speed("adaptive", 0.3, 3.0, place="after_attention")]
+    records = [speed("adaptive", 0.3, 2.0), speed("adaptive", 0.3, 3.0, prune_at="after_attention")]
     report = cost_report(records)
     assert [section.caption.rpartition("removal ")[2] for section in report.sections] == [
         "after attention",
@@ -157,7 +157,7 @@ def test_equals_share_a_rank(quality: Make) -> None:
 def test_who_spends_more_than_the_others_has_no_rank(quality: Make) -> None:
     spent = {"ltp": 0.50, "adaptive": 0.423, "random": 0.418, "transkimmer": 0.380}
     records = tuple(
-        quality(policy, 0.3, 0.9 - place / 10, flops_share=share) for place, (policy, share) in enumerate(spent.items())
+        quality(policy, 0.3, 0.9 - place / 10, flops_ratio=share) for place, (policy, share) in enumerate(spent.items())
     )
     section = leaderboard(Evidence(records).runs, []).sections[0]
     rows = [dict(zip(section.header, row, strict=True)) for row in section.rows]
@@ -188,7 +188,7 @@ def test_sections_of_one_report_share_a_header() -> None:
 
 def test_ablations_are_no_rivals_and_do_not_move_the_budget(quality: Make) -> None:
     spent = {"adaptive": 0.42, "ltp": 0.45, "threshold": 0.50, "adaptive_joint": 0.50}
-    records = tuple(quality(policy, 0.3, 0.9, flops_share=share) for policy, share in spent.items())
+    records = tuple(quality(policy, 0.3, 0.9, flops_ratio=share) for policy, share in spent.items())
     section = leaderboard(Evidence(records).runs, []).sections[0]
     ranks = {row[0]: row[2] for row in section.rows}
     assert ranks == {"adaptive": "1", "ltp": "1"}

@@ -21,8 +21,8 @@ def record(policy: str = "adaptive", rho: float = 0.3, value: float | None = 0.8
         "backbone": "distilbert",
         "rho": rho,
         "seed": 1,
-        "kept_share": {"mean": 0.31, "by_layer": {"0": 0.31}},
-        "flops_share": 0.4,
+        "keep_ratio": {"mean": 0.31, "by_layer": {"0": 0.31}},
+        "flops_ratio": 0.4,
         "metrics": {"accuracy": value},
         "monitor": "accuracy",
         "config": {"seed": 1, "trainer": {"epochs": 2}},
@@ -42,7 +42,7 @@ def test_means_spread_and_distance_to_dense() -> None:
         record("adaptive", value=0.80, seed=1),
         record("adaptive", value=0.83, seed=2),
         record("adaptive", value=0.86, seed=3),
-        record("dense", 1.0, 0.90, kept_share={"mean": 1.0, "by_layer": {}}, flops_share=1.0),
+        record("dense", 1.0, 0.90, keep_ratio={"mean": 1.0, "by_layer": {}}, flops_ratio=1.0),
     ]
     assert cells(quality_table(records)) == [
         ["dense", "1", "90.0 (1)", "100.0 %", "100.0 %", "-"],
@@ -121,7 +121,7 @@ def test_a_run_that_diverged_has_no_number() -> None:
 
 
 def test_an_unmeasured_share_is_said_to_be_so() -> None:
-    assert cells(quality_table([record(kept_share={"mean": None, "by_layer": {}})]))[0][3] == "not measured"
+    assert cells(quality_table([record(keep_ratio={"mean": None, "by_layer": {}})]))[0][3] == "not measured"
 
 
 def test_lines_are_aligned_and_bars_escaped() -> None:

@@ -12,7 +12,7 @@ from retention.bench.activations import Activations, SavedTensors, saved_by
 from retention.bench.inputs import make_inputs
 from retention.bench.plan import Plan
 from retention.bench.training import TrainingStep
-from retention.bench.variants import Workshop, specs
+from retention.bench.variants import VariantBuilder, specs
 
 FLOAT = 4
 
@@ -60,16 +60,16 @@ def test_the_mean_of_steps() -> None:
 
 
 @pytest.fixture
-def workshop(plan: Callable[..., Plan]) -> Workshop:
+def builder(plan: Callable[..., Plan]) -> VariantBuilder:
     dropouts = ("backbone.fields.hidden_dropout_prob=0", "backbone.fields.attention_probs_dropout_prob=0")
     made = plan(phase="train", policies=("truncate", "adaptive"), rhos=(0.5,), sets=dropouts)
-    return Workshop(made, make_inputs(made, 16, 3))
+    return VariantBuilder(made, make_inputs(made, 16, 3))
 
 
-def test_removal_keeps_less_for_the_backward_pass(workshop: Workshop) -> None:
+def test_removal_keeps_less_for_the_backward_pass(builder: VariantBuilder) -> None:
     found = {}
-    for spec in specs(workshop.plan, workshop.inputs):
-        account = workshop.build(spec).activations()
+    for spec in specs(builder.plan, builder.inputs):
+        account = builder.build(spec).activations()
         assert account is not None and len(account.by_layer) == 2
         found[spec.name] = account
     dense, truncate, adaptive = (found[name] for name in ("dense-sdpa", "truncate 0.5", "adaptive 0.5"))
@@ -80,9 +80,9 @@ def test_removal_keeps_less_for_the_backward_pass(workshop: Workshop) -> None:
     assert found["dense-eager"].saved_mib > dense.saved_mib  # eager attention keeps its maps
 
 
-def test_counting_moves_no_weights(workshop: Workshop) -> None:
-    spec = specs(workshop.plan, workshop.inputs)[0]
-    variant = workshop.build(spec)
+def test_counting_moves_no_weights(builder: VariantBuilder) -> None:
+    spec = specs(builder.plan, builder.inputs)[0]
+    variant = builder.build(spec)
     assert isinstance(variant.step, TrainingStep)
     before: list[Tensor] = [parameter.detach().clone() for parameter in variant.step.encoder.parameters()]
     variant.activations()
@@ -92,5 +92,5 @@ def test_counting_moves_no_weights(workshop: Workshop) -> None:
 
 def test_inference_keeps_nothing(plan: Callable[..., Plan]) -> None:
     made = plan(policies=("truncate",))
-    workshop = Workshop(made, make_inputs(made, 16, 3))
-    assert workshop.build(specs(made, workshop.inputs)[0]).activations() is None
+    builder = VariantBuilder(made, make_inputs(made, 16, 3))
+    assert builder.build(specs(made, builder.inputs)[0]).activations() is None

@@ -43,7 +43,7 @@ def test_synthetic_texts(main: Main, words: list[str], tmp_path: Path, capsys: p
         assert record["speedup"]["low"] <= record["speedup"]["median"] <= record["speedup"]["high"]
         assert record["speedup"]["low"] > 0
         assert record["baseline"] in ("dense-sdpa", "dense-eager")
-        assert record["kept_share"]["by_layer"] == {"0": record["rho"]}
+        assert record["keep_ratio"]["by_layer"] == {"0": record["rho"]}
         assert record["share_of_ideal"] == pytest.approx(record["speedup"]["median"] / record["ideal_speedup"])
         assert record["command"].startswith("python scripts/bench.py --backbone")
     assert found[3]["ideal_speedup"] > found[1]["ideal_speedup"] > found[0]["ideal_speedup"] > 1.0

@@ -39,4 +39,4 @@ def test_what_could_not_be_measured_is_listed(tmp_path: Path) -> None:
     commands = done.stdout.splitlines()
     assert len(commands) == 4 and all("--dtype bfloat16" in command for command in commands)
     assert "--length 64 --batch 2 " in commands[0] and "--length 128 --batch 1 " in commands[1]
-    assert "--place after_attention" in commands[0] and "--place after_layer" in commands[2]
+    assert "--prune-at after_attention" in commands[0] and "--prune-at after_layer" in commands[2]

@@ -16,7 +16,7 @@ from retention.bench.forwards import Dense
 from retention.bench.inputs import Batch, make_inputs, padded_to
 from retention.bench.packed import FAMILIES, PackedDense, packed, packed_implementation, varlen_attention
 from retention.bench.plan import Plan
-from retention.bench.variants import Spec, Workshop, specs
+from retention.bench.variants import Spec, VariantBuilder, specs
 from retention.models.encoders import build_encoder
 
 SMALL = {"vocab_size": 60, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 3}
@@ -95,26 +95,26 @@ def test_the_kernel_is_called_with_texts_and_window(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def workshop(plan: Callable[..., Plan]) -> Workshop:
+def builder(plan: Callable[..., Plan]) -> VariantBuilder:
     made = plan(policies=("truncate",))
     inputs = make_inputs(made, 16, 3)
-    return Workshop(made, replace(inputs, padded=[padded_to(batch, 20, 0) for batch in inputs.bucketed]))
+    return VariantBuilder(made, replace(inputs, padded=[padded_to(batch, 20, 0) for batch in inputs.bucketed]))
 
 
 def test_what_the_platform_cannot_run_is_left_out_and_named(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    builder: VariantBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = specs(workshop.plan, workshop.inputs)
+    wanted = specs(builder.plan, builder.inputs)
     assert Spec("dense-packed", "sdpa", packed=True) in wanted
     told: list[str] = []
-    variants, unavailable = available(workshop, wanted, "case", told.append)
+    variants, unavailable = available(builder, wanted, "case", told.append)
     assert (list(variants), unavailable, told) == ([spec.name for spec in wanted], {}, [])
 
     def missing(*given: Any) -> str:
         raise ValueError("no such kernel here\nmore")
 
     monkeypatch.setattr("retention.bench.variants.packed_implementation", missing)
-    variants, unavailable = available(workshop, wanted, "case", told.append)
+    variants, unavailable = available(builder, wanted, "case", told.append)
     assert unavailable == {"dense-packed": "ValueError: no such kernel here"}
     assert "dense-packed" not in variants and len(variants) == len(wanted) - 1
     assert "dense-packed is left out" in told[0]

@@ -69,26 +69,26 @@ def test_one_mistake(settings: Callable[..., Settings], changes: dict[str, Any],
 
 def test_contenders_are_policies_times_shares(plan: Callable[..., Plan]) -> None:
     made = plan(policies=("random", "adaptive"), rhos=(0.5, 0.3), schedule="flat")
-    assert [(each.name, each.policy.rho) for each in made.contenders] == [
+    assert [(each.name, each.policy.rho) for each in made.candidates] == [
         ("random", 0.5),
         ("random", 0.3),
         ("adaptive", 0.5),
         ("adaptive", 0.3),
     ]
-    assert [each.policy.budget.shares().tolist() for each in made.contenders[:2]] == [[0.5], [pytest.approx(0.3)]]
-    assert made.contenders[0].node["schedule"] == "flat"
+    assert [each.policy.budget.shares().tolist() for each in made.candidates[:2]] == [[0.5], [pytest.approx(0.3)]]
+    assert made.candidates[0].node["schedule"] == "flat"
     assert made.attention == ("sdpa", "eager")
 
 
 def test_other_settings_reach_policy_and_encoder(plan: Callable[..., Plan]) -> None:
-    made = plan(policies=("adaptive",), sets=("retention.inner=5", "backbone.attn_implementation=eager"))
-    assert made.contenders[0].policy.scorer_macs() == {0: 2 * 16 * 5 + 5}
+    made = plan(policies=("adaptive",), sets=("retention.scorer_dim=5", "backbone.attn_implementation=eager"))
+    assert made.candidates[0].policy.scorer_macs() == {0: 2 * 16 * 5 + 5}
     assert made.attention == ("eager", "sdpa")
 
 
 def test_a_schedule_may_be_a_list(plan: Callable[..., Plan]) -> None:
     made = plan(policies=("truncate",), schedule=(0.25,))
-    assert made.contenders[0].policy.budget.shares().tolist() == [0.25]
+    assert made.candidates[0].policy.budget.shares().tolist() == [0.25]
 
 
 def test_a_path_replaces_the_checkpoint_and_is_not_parsed(settings: Callable[..., Settings], tmp_path: Path) -> None:

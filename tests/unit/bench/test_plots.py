@@ -26,13 +26,13 @@ def record(length: int, rho: float, speedup: float, **changes: Any) -> Record:
         "device": "cpu",
         "dtype": "float32",
         "policy": "adaptive",
-        "place": "after_layer",
+        "prune_at": "after_layer",
         "batch": 4,
         "length": length,
         "rho": rho,
         "speedup": {"median": speedup, "low": 0.9 * speedup, "high": 1.2 * speedup},
         "ideal_speedup": 1.25 * speedup,
-        "kept_share": {"mean": rho, "by_layer": {"0": 1.5 * rho, "1": 0.5 * rho}},
+        "keep_ratio": {"mean": rho, "by_layer": {"0": 1.5 * rho, "1": 0.5 * rho}},
         "data": {"source": "synthetic (random ids)"},
         **changes,
     }
@@ -42,15 +42,15 @@ RECORDS = [record(length, rho, speed / rho) for rho in (0.5, 0.3) for length, sp
 
 
 def test_a_panel_holds_what_differs_in_share_length_and_place_alone() -> None:
-    early = record(64, 0.5, 2.0, place="after_attention")
+    early = record(64, 0.5, 2.0, prune_at="after_attention")
     training = record(64, 0.5, 1.5, phase="train")
     found = panels([*RECORDS, early, training])
     assert [panel.setting.phase for panel in found] == ["inference", "train"]
     inference = found[0]
     assert (inference.rhos(), inference.lengths()) == ([0.5, 0.3], [64, 256])
-    assert inference.places() == ["after_layer", "after_attention"]
-    assert [point.speedup[0] for point in inference.at(place="after_layer", rho=0.5)] == [0.5, 2.0]
-    assert [point.rho for point in inference.at(place="after_layer", length=64)] == [0.3, 0.5]
+    assert inference.prune_points() == ["after_layer", "after_attention"]
+    assert [point.speedup[0] for point in inference.at(prune_at="after_layer", rho=0.5)] == [0.5, 2.0]
+    assert [point.rho for point in inference.at(prune_at="after_layer", length=64)] == [0.3, 0.5]
     assert inference.setting.title == "small, inference\nadaptive, synthetic, float32 on cpu"
 
 
@@ -67,7 +67,7 @@ def test_batch_sizes_at_the_same_length_get_a_panel_each() -> None:
 
 def points(*speeds: float) -> list[Point]:
     [panel] = panels([record(64 * 2**place, 0.5, speed) for place, speed in enumerate(speeds)])
-    return panel.at(place="after_layer", rho=0.5)
+    return panel.at(prune_at="after_layer", rho=0.5)
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ def test_one_length_has_no_curve_over_lengths(tmp_path: Path) -> None:
 
 
 def test_a_share_measured_at_some_lengths_only_is_drawn_where_it_was(tmp_path: Path) -> None:
-    [panel] = panels([*RECORDS, record(64, 0.1, 2.0), record(64, 0.3, 2.0, place="after_attention")])
-    assert isinstance(panel, Panel) and panel.at(place="after_attention", rho=0.5) == []
+    [panel] = panels([*RECORDS, record(64, 0.1, 2.0), record(64, 0.3, 2.0, prune_at="after_attention")])
+    assert isinstance(panel, Panel) and panel.at(prune_at="after_attention", rho=0.5) == []
     assert draw_all([replace(panel)], tmp_path)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from retention.bench.activations import Activations
-from retention.bench.case import Case, Ledger, Row, fastest_dense, ledger, scoring_cost
+from retention.bench.case import Case, FlopsAccount, Row, fastest_dense, ledger, scoring_cost
 from retention.bench.memory import Peak
 from retention.bench.plan import Plan
 from retention.bench.report import records, table
@@ -38,8 +38,8 @@ def test_the_ideal_speed_up_is_the_ratio_of_flops_on_real_tokens() -> None:
     scorer = 2.0 * 7 * (10 + 6 + 4)  # 7 multiply-accumulates per token that reaches the gate
     account = ledger(SHAPE, {0: 7}, reports, early=False)
     assert account.ideal_speedup == pytest.approx(dense / (kept + scorer), rel=1e-12)
-    assert account.kept_share["by_layer"] == {0: pytest.approx((0.5 + 0.5 + 0.75) / 3)}
-    assert account.kept_share["mean"] == account.kept_share["by_layer"][0]
+    assert account.keep_ratio["by_layer"] == {0: pytest.approx((0.5 + 0.5 + 0.75) / 3)}
+    assert account.keep_ratio["mean"] == account.keep_ratio["by_layer"][0]
     # per batch, the scorer with the layer it follows
     first, second = (sum(map(layer, tokens)) for tokens in ((10, 6, 4), (5, 3, 3)))
     assert account.gflops_by_layer["policy"] == pytest.approx([(first + scorer) / 2e9, second / 2e9])
@@ -49,9 +49,9 @@ def test_the_ideal_speed_up_is_the_ratio_of_flops_on_real_tokens() -> None:
 SPECS = [
     Spec("dense-sdpa", "sdpa"),
     Spec("dense-eager", "eager"),
-    Spec("truncate 0.5", "sdpa", contender=0),
-    Spec("adaptive 0.5", "sdpa", contender=1),
-    Spec("adaptive scoring", "sdpa", contender=1, keeps_all=True),
+    Spec("truncate 0.5", "sdpa", candidate=0),
+    Spec("adaptive 0.5", "sdpa", candidate=1),
+    Spec("adaptive scoring", "sdpa", candidate=1, keeps_all=True),
 ]
 SECONDS = {
     "dense-sdpa": [4.0, 6.0, 4.0],
@@ -75,13 +75,13 @@ def made(plan: Callable[..., Plan]) -> Plan:
 @pytest.fixture
 def case(made: Plan) -> Case:
     """Hand-made results."""
-    account = Ledger(2.5, {"mean": 0.5, "by_layer": {0: 0.5}}, {"dense": [1.5, 1.25], "policy": [1.5, 0.125]})
+    account = FlopsAccount(2.5, {"mean": 0.5, "by_layer": {0: 0.5}}, {"dense": [1.5, 1.25], "policy": [1.5, 0.125]})
     rows = [
         Row(
             spec,
             SECONDS[spec.name],
             ratios(SECONDS["dense-sdpa"], SECONDS[spec.name]),
-            account if spec.contender is not None and not spec.keeps_all else None,
+            account if spec.candidate is not None and not spec.keeps_all else None,
             None if spec.keeps_all else Peak(100.0 + place, 90.0 + place, "resident_peak"),
         )
         for place, spec in enumerate(SPECS)
@@ -120,7 +120,7 @@ def test_every_policy_and_share_gets_a_record(made: Plan, case: Case) -> None:
         "command": "python scripts/bench.py --rho 0.5",
         "wall_s": 12.0,
         "seed": 0,
-        "kept_share": {"mean": 0.5, "by_layer": {0: 0.5}},
+        "keep_ratio": {"mean": 0.5, "by_layer": {0: 0.5}},
     }
     assert {key: found[0][key] for key in expected} == expected
     assert found[0]["data"]["source"] == "made-up texts"
@@ -138,8 +138,8 @@ def test_the_record_has_the_times_it_rests_on(made: Plan, case: Case) -> None:
 
 
 def test_memory_that_was_not_measured_is_null(made: Plan, case: Case) -> None:
-    bare = replace(case, rows=[replace(row, peak=None) for row in case.rows])
-    for record in records(made, bare, ["bench.py"]):
+    strip_pooler = replace(case, rows=[replace(row, peak=None) for row in case.rows])
+    for record in records(made, strip_pooler, ["bench.py"]):
         keys = ("peak_mib", "baseline_peak_mib", "memory_kind", "rest_mib", "baseline_rest_mib")
         assert [record[key] for key in keys] == [None] * 5
 

@@ -16,25 +16,25 @@ from retention.bench.forwards import Dense, KeepsAll, Retained
 from retention.bench.inputs import make_inputs, padded_to
 from retention.bench.plan import Plan
 from retention.bench.training import TrainingStep
-from retention.bench.variants import Spec, Variant, Workshop, specs
+from retention.bench.variants import Spec, Variant, VariantBuilder, specs
 from retention.engine import Retainer
 from retention.policies import Adaptive
 
 
 @pytest.fixture
-def workshop(plan: Callable[..., Plan]) -> Callable[..., Workshop]:
+def builder(plan: Callable[..., Plan]) -> Callable[..., VariantBuilder]:
     """``workshop(**changes)``: on synthetic texts, with a padded copy."""
 
-    def make(**changes: Any) -> Workshop:
+    def make(**changes: Any) -> VariantBuilder:
         made = plan(**changes)
         inputs = make_inputs(made, 16, 3)
-        return Workshop(made, replace(inputs, padded=[padded_to(batch, 20, 0) for batch in inputs.bucketed]))
+        return VariantBuilder(made, replace(inputs, padded=[padded_to(batch, 20, 0) for batch in inputs.bucketed]))
 
     return make
 
 
-def built(workshop: Workshop, name: str) -> Variant:
-    return workshop.build(next(spec for spec in specs(workshop.plan, workshop.inputs) if spec.name == name))
+def built(builder: VariantBuilder, name: str) -> Variant:
+    return builder.build(next(spec for spec in specs(builder.plan, builder.inputs) if spec.name == name))
 
 
 def encoder_in(variant: Variant) -> Any:
@@ -45,8 +45,8 @@ def encoder_in(variant: Variant) -> Any:
     return forward.encoder
 
 
-def test_dense_models_come_first_and_scoring_last(workshop: Callable[..., Workshop]) -> None:
-    made = workshop(policies=("adaptive", "truncate"), rhos=(0.5, 0.3), compiled=True)
+def test_dense_models_come_first_and_scoring_last(builder: Callable[..., VariantBuilder]) -> None:
+    made = builder(policies=("adaptive", "truncate"), rhos=(0.5, 0.3), compiled=True)
     names = [spec.name for spec in specs(made.plan, made.inputs)]
     assert names == [
         *("dense-sdpa", "dense-eager", "dense-sdpa-padded", "dense-packed", "dense-sdpa-compiled"),
@@ -61,21 +61,21 @@ def test_synthetic_texts_have_no_padded_rival(plan: Callable[..., Plan]) -> None
     assert names == ["dense-sdpa", "dense-eager", "truncate 0.5"]
 
 
-def test_training_has_no_scoring_variant(workshop: Callable[..., Workshop]) -> None:
-    made = workshop(phase="train", policies=("adaptive",))
+def test_training_has_no_scoring_variant(builder: Callable[..., VariantBuilder]) -> None:
+    made = builder(phase="train", policies=("adaptive",))
     assert not any(spec.keeps_all for spec in specs(made.plan, made.inputs))
 
 
-def test_scoring_is_measured_where_most_layers_score(workshop: Callable[..., Workshop]) -> None:
+def test_scoring_is_measured_where_most_layers_score(builder: Callable[..., VariantBuilder]) -> None:
     # of four layers three have a gate; at 0.5 and slope 1 the first one keeps everything and has no scorer
-    made = workshop(policies=("adaptive",), rhos=(0.5, 0.3), sets=("backbone.fields.num_hidden_layers=4",))
-    assert [len(each.policy.scorer_macs()) for each in made.plan.contenders] == [2, 3]
+    made = builder(policies=("adaptive",), rhos=(0.5, 0.3), sets=("backbone.fields.num_hidden_layers=4",))
+    assert [len(each.policy.scorer_macs()) for each in made.plan.candidates] == [2, 3]
     [spec] = [spec for spec in specs(made.plan, made.inputs) if spec.keeps_all]
-    assert spec == Spec("adaptive scoring", "sdpa", contender=1, keeps_all=True)
+    assert spec == Spec("adaptive scoring", "sdpa", candidate=1, keeps_all=True)
 
 
-def test_every_variant_has_the_attention_it_names_and_the_same_weights(workshop: Callable[..., Workshop]) -> None:
-    made = workshop(policies=("truncate",))
+def test_every_variant_has_the_attention_it_names_and_the_same_weights(builder: Callable[..., VariantBuilder]) -> None:
+    made = builder(policies=("truncate",))
     variants = [built(made, name) for name in ("dense-sdpa", "dense-eager", "truncate 0.5")]
     encoders = [encoder_in(variant) for variant in variants]
     assert [encoder.config._attn_implementation for encoder in encoders] == ["sdpa", "eager", "sdpa"]
@@ -88,8 +88,8 @@ def test_every_variant_has_the_attention_it_names_and_the_same_weights(workshop:
     assert not any(encoder.training for encoder in encoders)
 
 
-def test_only_the_padded_rival_gets_padded_texts(workshop: Callable[..., Workshop]) -> None:
-    made = workshop(policies=("truncate",))
+def test_only_the_padded_rival_gets_padded_texts(builder: Callable[..., VariantBuilder]) -> None:
+    made = builder(policies=("truncate",))
     widths = {
         name: [batch["input_ids"].shape[1] for batch in built(made, name).batches]
         for name in ("dense-sdpa", "dense-sdpa-padded", "truncate 0.5")
@@ -97,24 +97,24 @@ def test_only_the_padded_rival_gets_padded_texts(workshop: Callable[..., Worksho
     assert widths == {"dense-sdpa": [16, 16], "dense-sdpa-padded": [20, 20], "truncate 0.5": [16, 16]}
 
 
-def test_a_contender_really_removes_tokens(workshop: Callable[..., Workshop]) -> None:
-    variant = built(workshop(policies=("truncate",), rhos=(0.25,)), "truncate 0.25")
+def test_a_contender_really_removes_tokens(builder: Callable[..., VariantBuilder]) -> None:
+    variant = built(builder(policies=("truncate",), rhos=(0.25,)), "truncate 0.25")
     assert [report.kept[0].tolist() for report in variant.reports()] == [[4, 4, 4]] * 2
-    assert built(workshop(policies=("truncate",)), "dense-sdpa").reports() == []
+    assert built(builder(policies=("truncate",)), "dense-sdpa").reports() == []
 
 
-def test_removed_tokens_are_gone_from_the_output(workshop: Callable[..., Workshop]) -> None:
-    made = workshop(policies=("truncate",), rhos=(0.25,))
-    policy = made.plan.contenders[0].policy.eval()
+def test_removed_tokens_are_gone_from_the_output(builder: Callable[..., VariantBuilder]) -> None:
+    made = builder(policies=("truncate",), rhos=(0.25,))
+    policy = made.plan.candidates[0].policy.eval()
     encoder = encoder_in(built(made, "dense-sdpa"))
     with torch.no_grad():
         states = Retained(encoder, policy, policy.layers)(made.inputs.bucketed[0])
     assert states.shape == (3, 4, 16)
 
 
-def test_scoring_alone_scores_and_keeps_everything(workshop: Callable[..., Workshop]) -> None:
-    made = workshop(policies=("adaptive",))
-    policy = made.plan.contenders[0].policy.eval()
+def test_scoring_alone_scores_and_keeps_everything(builder: Callable[..., VariantBuilder]) -> None:
+    made = builder(policies=("adaptive",))
+    policy = made.plan.candidates[0].policy.eval()
     assert isinstance(policy, Adaptive)
     scored: list[tuple[int, ...]] = []
     for scorer in policy.scorers.values():
@@ -126,13 +126,13 @@ def test_scoring_alone_scores_and_keeps_everything(workshop: Callable[..., Works
     assert scored == [(3, 16)]
 
 
-def test_scoring_alone_does_not_ask_gates_without_a_scorer(workshop: Callable[..., Workshop]) -> None:
-    made = workshop(policies=("adaptive",), rhos=(0.5,), sets=("backbone.fields.num_hidden_layers=4",))
+def test_scoring_alone_does_not_ask_gates_without_a_scorer(builder: Callable[..., VariantBuilder]) -> None:
+    made = builder(policies=("adaptive",), rhos=(0.5,), sets=("backbone.fields.num_hidden_layers=4",))
     built(made, "adaptive scoring").calls()[0]()  # the scorer of layer 0 does not exist: asking it would fail
 
 
-def test_an_inference_pass_keeps_no_graph(workshop: Callable[..., Workshop]) -> None:
-    variant = built(workshop(policies=("adaptive",)), "adaptive 0.5")
+def test_an_inference_pass_keeps_no_graph(builder: Callable[..., VariantBuilder]) -> None:
+    variant = built(builder(policies=("adaptive",)), "adaptive 0.5")
     variant.calls()[0]()
     assert isinstance(variant.retainer, Retainer)
     assert variant.retainer.state.positions.is_inference()
@@ -142,12 +142,12 @@ def parameters_of(module: nn.Module) -> list[Tensor]:
     return [parameter.detach().clone() for parameter in module.parameters()]
 
 
-def test_a_training_step_moves_encoder_scorers_and_head(workshop: Callable[..., Workshop]) -> None:
-    variant = built(workshop(phase="train", policies=("adaptive",)), "adaptive 0.5")
+def test_a_training_step_moves_encoder_scorers_and_head(builder: Callable[..., VariantBuilder]) -> None:
+    variant = built(builder(phase="train", policies=("adaptive",)), "adaptive 0.5")
     step, policy = variant.step, variant.policy
     assert isinstance(step, TrainingStep) and isinstance(policy, Adaptive)
     encoder = encoder_in(variant)
-    assert encoder.training and policy.training and policy.current_phase == "removal"
+    assert encoder.training and policy.training and policy.current_phase == "hard"
     modules = (encoder.encoder.layer, policy.scorers, step.head)
     before = [parameters_of(module) for module in modules]
     variant.calls()[0]()
@@ -156,8 +156,8 @@ def test_a_training_step_moves_encoder_scorers_and_head(workshop: Callable[..., 
     assert [report.kept[0].tolist() for report in variant.reports()] == [[8, 8, 8]] * 2
 
 
-def test_training_variants_share_the_encoder_optimizer(workshop: Callable[..., Workshop]) -> None:
-    made = workshop(phase="train", policies=("adaptive",))
+def test_training_variants_share_the_encoder_optimizer(builder: Callable[..., VariantBuilder]) -> None:
+    made = builder(phase="train", policies=("adaptive",))
     steps = [built(made, name).step for name in ("dense-sdpa", "dense-eager", "adaptive 0.5")]
     assert all(isinstance(step, TrainingStep) for step in steps)
     shared = [step.optimizers[0] for step in steps if isinstance(step, TrainingStep)]
@@ -173,14 +173,14 @@ def test_longformer_s_rival_is_its_fastest_dense_form(plan: Callable[..., Plan],
     path = tmp_path / "long.yaml"
     path.write_text(json.dumps({**node, "fields": fields}))
     made = plan(backbone=str(path), policies=("adaptive",))
-    workshop = Workshop(made, make_inputs(made, 16, 3))
-    assert [spec.name for spec in specs(made, workshop.inputs)] == [
+    builder = VariantBuilder(made, make_inputs(made, 16, 3))
+    assert [spec.name for spec in specs(made, builder.inputs)] == [
         *("dense-eager", "dense-engine", "adaptive 0.5", "adaptive scoring")
     ]
-    library, engine = (built(workshop, name).step.args[0] for name in ("dense-eager", "dense-engine"))  # type: ignore[attr-defined]
-    batch = workshop.inputs.bucketed[0]
+    library, engine = (built(builder, name).step.args[0] for name in ("dense-eager", "dense-engine"))  # type: ignore[attr-defined]
+    batch = builder.inputs.bucketed[0]
     with torch.no_grad():
         torch.testing.assert_close(engine(batch), library(batch))
     assert library.encoder is engine.encoder
-    [report] = built(workshop, "adaptive 0.5").reports()[:1]
+    [report] = built(builder, "adaptive 0.5").reports()[:1]
     assert report.global_tokens is not None and report.global_tokens.tolist() == [1, 1, 1]

@@ -38,11 +38,11 @@ class Toy(pl.LightningModule):
         self.gated_layers = gated_layers
         self.prices: dict[int, float] = {}
         self.policy = SimpleNamespace(rho=rho, price=lambda: self.prices)
-        self.target_share = rho
+        self.target_keep_ratio = rho
         self.phase = "soft"
         self.last_report: ForwardReport | None = None
         self.last_predictions: Tensor | None = None
-        self.last_answers: list[dict[str, Any]] = []
+        self.last_prediction_rows: list[dict[str, Any]] = []
         self.during: Callable[[str], None] = lambda stage: None
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -62,7 +62,7 @@ class Toy(pl.LightningModule):
     def _look_up(self, batch: Batch, stage: str) -> None:
         self.last_report = batch.get("report")
         self.last_predictions = batch.get("predictions")
-        self.target_share = batch.get("target_share", self.target_share)
+        self.target_keep_ratio = batch.get("target_keep_ratio", self.target_keep_ratio)
         self.prices = batch.get("prices", self.prices)
         self.during(stage)
 

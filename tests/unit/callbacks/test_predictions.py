@@ -20,7 +20,7 @@ def test_one_line_per_answer(
     said = [{"index": 0, "prediction": 1}, {"index": 1, "text": "naïve \u2028 cat\n"}]
 
     def say(stage: str) -> None:
-        module.last_answers = said
+        module.last_prediction_rows = said
 
     module.during = say
     trainer = trainer_with(Predictions(dirpath=str(tmp_path / "run")))

@@ -60,8 +60,8 @@ def test_shares_are_means_over_samples(
     assert profile.summary()["by_layer"] == pytest.approx(by_layer)
     assert profile.summary()["mean"] == pytest.approx(sum(by_layer.values()) / 2)
     logged = trainer.callback_metrics
-    assert logged["retention/kept_share"] == pytest.approx(sum(by_layer.values()) / 2)
-    assert logged["retention/kept_share/layer_2"] == pytest.approx(by_layer[2])
+    assert logged["retention/keep_ratio"] == pytest.approx(sum(by_layer.values()) / 2)
+    assert logged["retention/keep_ratio/layer_2"] == pytest.approx(by_layer[2])
     assert not (tmp_path / "retention_profile.json").exists()
 
 
@@ -91,7 +91,7 @@ def test_dense_keeps_everything(
     batches = [batch_of([3, 2], report=ForwardReport(lengths=torch.tensor([3, 2])))]
     trainer.test(module, datamodule=Rows(loader_of(batches), None), verbose=False)
     assert profile.summary() == {"mean": 1.0, "by_layer": {}}
-    assert trainer.callback_metrics["retention/kept_share"] == 1.0
+    assert trainer.callback_metrics["retention/keep_ratio"] == 1.0
     written = json.loads((tmp_path / "retention_profile.json").read_text(encoding="utf-8"))
     assert [example["depth"] for example in written["examples"]] == [[0, 0, 0], [0, 0]]
     assert written["label_names"] is None
@@ -115,7 +115,7 @@ def test_soft_gates_remove_nothing_that_could_be_counted(
     trainer = trainer_with(profile)
     trainer.validate(module, loader_of([batch_of([4], report=soft)]), verbose=False)
     assert profile.summary() == {"mean": None, "by_layer": {}}
-    assert "retention/kept_share" not in trainer.callback_metrics
+    assert "retention/keep_ratio" not in trainer.callback_metrics
 
 
 def test_examples_need_a_tokenizer(

@@ -81,7 +81,7 @@ def bounds_of(
         price = {0: 0.5} if prices is None else prices
         module.train_dataloader = lambda: loader_of(
             [
-                batch_of([10], report=one_gate(share), loss=loss, target_share=target, prices=price)
+                batch_of([10], report=one_gate(share), loss=loss, target_keep_ratio=target, prices=price)
                 for share, loss, target in epochs[trainer.current_epoch]
             ]
         )

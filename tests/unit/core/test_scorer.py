@@ -74,7 +74,7 @@ def test_gated_score_reads_the_past_and_skips_weight_zero() -> None:
 def test_all_errors_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         build_scorer("oracle", 16, inner=0, decay=1.5, keep_bias=0.0)
-    assert [problem.key for problem in caught.value.problems] == ["scorer", "inner", "decay"]
+    assert [problem.key for problem in caught.value.problems] == ["scorer_kind", "scorer_dim", "decay"]
     assert "gated, mlp, linear" in str(caught.value)
 
 
@@ -85,7 +85,7 @@ def test_gated_scorer_checks_itself() -> None:
 
 def test_both_ways_reads_what_follows_as_the_past_of_the_reversed_text() -> None:
     torch.manual_seed(0)
-    scorer = GatedScorer(8, inner=4, both_ways=True)
+    scorer = GatedScorer(8, inner=4, bidirectional=True)
     states, real = torch.randn(2, 6, 8), torch.tensor([[1.0] * 6, [1.0] * 4 + [0.0] * 2])
     changed = states.clone()
     changed[:, 3] = torch.randn(2, 8)
@@ -100,5 +100,5 @@ def test_both_ways_reads_what_follows_as_the_past_of_the_reversed_text() -> None
 
 
 def test_only_the_gated_scorer_looks_both_ways() -> None:
-    with pytest.raises(ConfigError, match="both_ways"):
-        build_scorer("linear", 8, inner=4, decay=0.9, keep_bias=0.0, both_ways=True)
+    with pytest.raises(ConfigError, match="bidirectional"):
+        build_scorer("linear", 8, inner=4, decay=0.9, keep_bias=0.0, bidirectional=True)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from retention.core.topk import select_top, unit_means
+from retention.core.topk import span_means_over, topk_mask
 
 
 def ranked(scores: list[float], count: int, valid: list[bool], protected: list[bool]) -> set[int]:
@@ -33,7 +33,7 @@ def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 @given(batch=batches())
 def test_equals_a_plain_ranking(batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
     scores, counts, valid, protected = batch
-    keep = select_top(scores, counts, valid, protected)
+    keep = topk_mask(scores, counts, valid, protected)
     for row in range(len(scores)):
         expected = ranked(scores[row].tolist(), int(counts[row]), valid[row].tolist(), protected[row].tolist())
         assert set(keep[row].nonzero().flatten().tolist()) == expected
@@ -42,7 +42,7 @@ def test_equals_a_plain_ranking(batch: tuple[Tensor, Tensor, Tensor, Tensor]) ->
 @given(batch=batches())
 def test_counts_protection_and_padding(batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
     scores, counts, valid, protected = batch
-    keep = select_top(scores, counts, valid, protected)
+    keep = topk_mask(scores, counts, valid, protected)
     shielded = protected & valid
     assert not (keep & ~valid).any()
     assert (keep | ~shielded).all()
@@ -50,21 +50,21 @@ def test_counts_protection_and_padding(batch: tuple[Tensor, Tensor, Tensor, Tens
 
 
 def test_equal_scores_keep_the_earlier_tokens() -> None:
-    keep = select_top(torch.zeros(1, 9), torch.tensor([4]), torch.ones(1, 9).bool(), torch.zeros(1, 9).bool())
+    keep = topk_mask(torch.zeros(1, 9), torch.tensor([4]), torch.ones(1, 9).bool(), torch.zeros(1, 9).bool())
     assert keep.nonzero()[:, 1].tolist() == [0, 1, 2, 3]
 
 
 def test_scores_without_gradient_and_in_half_precision() -> None:
     scores = torch.tensor([[0.1, 0.9, 0.5]], dtype=torch.bfloat16, requires_grad=True)
-    keep = select_top(scores, torch.tensor([1]), torch.ones(1, 3).bool(), torch.zeros(1, 3).bool())
+    keep = topk_mask(scores, torch.tensor([1]), torch.ones(1, 3).bool(), torch.zeros(1, 3).bool())
     assert keep.tolist() == [[False, True, False]]
 
 
 def test_a_unit_shares_the_mean_of_its_free_tokens() -> None:
     scores = torch.tensor([[9.0, 1.0, 3.0, 5.0, 0.0, 7.0]], requires_grad=True)
-    units = torch.tensor([[0, 1, 1, 3, 3, 3]])
+    spans = torch.tensor([[0, 1, 1, 3, 3, 3]])
     free = torch.tensor([[False, True, True, True, True, False]])
-    means = unit_means(scores, units, free)
+    means = span_means_over(scores, spans, free)
     assert means.tolist() == [[9.0, 2.0, 2.0, 2.5, 2.5, 7.0]]
     means[0, 1].backward()
     assert scores.grad is not None and scores.grad.tolist() == [[0.0, 0.5, 0.5, 0.0, 0.0, 0.0]]
@@ -74,12 +74,12 @@ def test_a_unit_shares_the_mean_of_its_free_tokens() -> None:
 def test_whole_units_stay_but_for_the_last(data: st.DataObject) -> None:
     sizes = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=6))
     starts = [sum(sizes[:place]) for place in range(len(sizes))]
-    units = torch.tensor([[start for start, size in zip(starts, sizes, strict=True) for _ in range(size)]])
-    values = data.draw(st.lists(st.sampled_from([0.1, 0.3, 0.7]), min_size=units.shape[1], max_size=units.shape[1]))
-    count = data.draw(st.integers(1, units.shape[1]))
-    valid = torch.ones_like(units, dtype=torch.bool)
-    scores = unit_means(torch.tensor([values]), units, valid)
-    keep = select_top(scores, torch.tensor([count]), valid, ~valid)[0]
+    spans = torch.tensor([[start for start, size in zip(starts, sizes, strict=True) for _ in range(size)]])
+    values = data.draw(st.lists(st.sampled_from([0.1, 0.3, 0.7]), min_size=spans.shape[1], max_size=spans.shape[1]))
+    count = data.draw(st.integers(1, spans.shape[1]))
+    valid = torch.ones_like(spans, dtype=torch.bool)
+    scores = span_means_over(torch.tensor([values]), spans, valid)
+    keep = topk_mask(scores, torch.tensor([count]), valid, ~valid)[0]
     assert int(keep.sum()) == count
     kept = [keep[start : start + size].tolist() for start, size in zip(starts, sizes, strict=True)]
     cut = [part for part in kept if any(part) and not all(part)]

@@ -9,7 +9,7 @@ from retention.errors import DataError
 from retention.tasks.classification.keywords import KeywordData
 
 
-def bare(**special: str) -> PreTrainedTokenizerFast:
+def strip_pooler(**special: str) -> PreTrainedTokenizerFast:
     """A word tokenizer without a template, so that it adds no special tokens."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "horse"]
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
@@ -49,11 +49,11 @@ def test_tokenizers_that_cannot_be_used(tokenizer: PreTrainedTokenizerFast) -> N
     with pytest.raises(DataError, match="max_length=2 leaves no room beside 2 special tokens"):
         check_tokenizer(tokenizer, 2)
     with pytest.raises(DataError, match="no special token"):
-        check_tokenizer(bare(pad_token="[PAD]"), 10)
+        check_tokenizer(strip_pooler(pad_token="[PAD]"), 10)
     with pytest.raises(DataError, match="no special token"):
-        check_tokenizer(bare(pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"), 10)
+        check_tokenizer(strip_pooler(pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"), 10)
     with pytest.raises(DataError, match="no padding token"):
-        check_tokenizer(bare(cls_token="[CLS]"), 10)
+        check_tokenizer(strip_pooler(cls_token="[CLS]"), 10)
 
 
 def test_digest_names_what_a_tokenizer_does_not_how_it_was_last_called() -> None:

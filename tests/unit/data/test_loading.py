@@ -99,10 +99,10 @@ def test_a_resumed_run_sees_the_batches_of_an_uninterrupted_one(
 
 def test_worker_processes_do_not_change_the_order(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     seen = fit(make(tokenizer), tmp_path / "whole")
-    middle, boundary = (
+    attention_output, boundary = (
         next((tmp_path / "whole").glob(f"{name}={step}.ckpt")) for name, step in (("batch", 6), ("epoch", 8))
     )
-    assert fit(make(tokenizer, num_workers=1), tmp_path / "middle", middle) == seen[6:]
+    assert fit(make(tokenizer, num_workers=1), tmp_path / "middle", attention_output) == seen[6:]
     assert fit(make(tokenizer, num_workers=1), tmp_path / "boundary", boundary) == seen[8:]
 
 

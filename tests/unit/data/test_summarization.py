@@ -61,11 +61,11 @@ def test_every_sentence_has_a_protected_marker(make: MakeData, tokenizer: PreTra
 def test_the_tokens_of_a_sentence_are_one_unit(make: MakeData) -> None:
     for row in rows_of(make()).values():
         length, count = int(row["attention_mask"].sum()), int(row["sentence_mask"].sum())
-        markers, units = row["markers"][:count].tolist(), row["units"].tolist()
-        alone = {*markers, *range(length - 1, len(units))}
-        assert all(units[place] == place for place in alone), "markers, the last token, padding"
+        markers, spans = row["markers"][:count].tolist(), row["spans"].tolist()
+        alone = {*markers, *range(length - 1, len(spans))}
+        assert all(spans[place] == place for place in alone), "markers, the last token, padding"
         for marker, end in zip(markers, [*markers[1:], length - 1], strict=True):
-            assert set(units[marker + 1 : end]) == {marker + 1} and end > marker + 1
+            assert set(spans[marker + 1 : end]) == {marker + 1} and end > marker + 1
 
 
 def test_sentences_abstract_and_oracle(make: MakeData) -> None:

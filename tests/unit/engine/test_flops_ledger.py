@@ -25,7 +25,7 @@ from retention.engine import ForwardReport, Retainer, adapter_for, adapters, eng
 from retention.policies import Adaptive, RetentionPolicy, Truncate
 
 FAMILIES = sorted(adapters())
-PLACES = [(family, place) for family in FAMILIES for place in adapters()[family].places]
+PLACES = [(family, prune_at) for family in FAMILIES for prune_at in adapters()[family].prune_points]
 IDS = torch.arange(2 * 48).reshape(2, 48) % 60
 LENGTHS = torch.tensor([48, 48])
 GLOBAL = dict.fromkeys(("led", "longformer"), torch.tensor([1, 1]))  # the first token of each text
@@ -46,10 +46,10 @@ def profiled(encoder: Any) -> tuple[int, list[int]]:
     return counter.get_total_flops() - pooler, by_layer
 
 
-def removing(encoder: Any, policy: RetentionPolicy, place: str) -> tuple[ForwardReport, int, list[int]]:
+def removing(encoder: Any, policy: RetentionPolicy, prune_at: str) -> tuple[ForwardReport, int, list[int]]:
     """Report and profile of a pass with removal."""
     policy.build(adapter_for(encoder.config.model_type).shape(encoder.config))
-    with Retainer(encoder, policy.eval(), layers=policy.layers, place=place) as retainer:
+    with Retainer(encoder, policy.eval(), layers=policy.layers, prune_at=prune_at) as retainer:
         total, by_layer = profiled(encoder)
     return retainer.report, total, by_layer
 
@@ -63,11 +63,11 @@ def test_dense(family: str, tiny: Callable[..., Any]) -> None:
     assert ledger.sum().item() == pytest.approx(counted, rel=0.01)
 
 
-@pytest.mark.parametrize(("family", "place"), PLACES)
-def test_with_tokens_removed_layer_by_layer(family: str, place: str, tiny: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(("family", "prune_at"), PLACES)
+def test_with_tokens_removed_layer_by_layer(family: str, prune_at: str, tiny: Callable[..., Any]) -> None:
     encoder, policy = tiny(family), Truncate(rho=0.4, slope=0.5)
-    report, total, counted = removing(encoder, policy, place)
-    shape, early = adapter_for(family).shape(encoder.config), place == "after_attention"
+    report, total, counted = removing(encoder, policy, prune_at)
+    shape, early = adapter_for(family).shape(encoder.config), prune_at == "after_attention"
     assert (report.global_tokens is None) == (family not in GLOBAL)
     dense, spent = report.flops_by_layer(shape, {}, before_feed_forward=early)
     assert sum(spent) == pytest.approx(total, rel=0.01)
@@ -84,12 +84,15 @@ def test_kinds_of_relative_positions(kinds: list[str], shared: bool, tiny: Calla
     assert ledger.sum().item() == profiled(encoder)[0]
 
 
-@pytest.mark.parametrize("place", ["after_layer", "after_attention"])
-@pytest.mark.parametrize("scorer", ["gated", "mlp", "linear"])
-def test_scorers(scorer: str, place: str, tiny: Callable[..., Any]) -> None:
-    encoder, policy = tiny("bert"), Adaptive(dual=ExactDual(), rho=0.4, slope=0.5, inner=8, scorer=scorer)
-    report, total, _ = removing(encoder, policy, place)
-    shape, early = adapter_for("bert").shape(encoder.config), place == "after_attention"
+@pytest.mark.parametrize("prune_at", ["after_layer", "after_attention"])
+@pytest.mark.parametrize("scorer_kind", ["gated", "mlp", "linear"])
+def test_scorers(scorer_kind: str, prune_at: str, tiny: Callable[..., Any]) -> None:
+    encoder, policy = (
+        tiny("bert"),
+        Adaptive(dual=ExactDual(), rho=0.4, slope=0.5, scorer_dim=8, scorer_kind=scorer_kind),
+    )
+    report, total, _ = removing(encoder, policy, prune_at)
+    shape, early = adapter_for("bert").shape(encoder.config), prune_at == "after_attention"
     _, spent = report.flops(shape, policy.scorer_macs(), before_feed_forward=early)
     assert spent == pytest.approx(total, rel=1e-9)
     _, unscored = report.flops(shape, {}, before_feed_forward=early)

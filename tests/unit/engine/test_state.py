@@ -25,7 +25,7 @@ def keep(*rows: list[int], width: int = 6) -> Tensor:
 
 def test_an_untouched_full_batch_needs_no_mask() -> None:
     full = state((6, 6))
-    assert not full.touched and full.mask(torch.float32, boolean=True) is None
+    assert not full.is_modified and full.mask(torch.float32, boolean=True) is None
 
 
 def test_boolean_and_additive_masks_agree() -> None:
@@ -122,6 +122,6 @@ def test_units_follow_their_tokens() -> None:
     mask, nobody = torch.ones(1, 6, dtype=torch.long), torch.zeros(1, 6, dtype=torch.bool)
     grouped = ForwardState(mask, nobody, None, torch.tensor([[0, 1, 1, 1, 4, 4]]))
     grouped.apply(0, torch.zeros(1, 6, 1), Decision(keep_mask=keep([0, 2, 4, 5])), remember=False)
-    units = grouped.view(1, torch.zeros(1, 4, 1)).units
-    assert units is not None and units.tolist() == [[0, 1, 4, 4]]
-    assert state().view(0, torch.zeros(2, 6, 1)).units is None
+    spans = grouped.view(1, torch.zeros(1, 4, 1)).spans
+    assert spans is not None and spans.tolist() == [[0, 1, 4, 4]]
+    assert state().view(0, torch.zeros(2, 6, 1)).spans is None

@@ -88,7 +88,7 @@ def module_of() -> Callable[..., ClassificationModule]:
         chosen = Adaptive(dual=ExactDual(), rho=0.5, slope=0.5) if policy is None else policy
         budgets = budgets or BudgetSampling()
         if budgets.active:
-            chosen.serve(budgets.low, budgets.high)
+            chosen.support_budgets(budgets.low, budgets.high)
         chosen.build(adapter_for("bert").shape(model.config))
         torch.manual_seed(6)
         return ClassificationModule(

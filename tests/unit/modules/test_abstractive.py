@@ -128,7 +128,7 @@ def test_a_closed_gate_is_a_token_that_is_not_there(make: MakeModule, batch: dic
     assert (whole - masked).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("phase", ["soft", "removal"])
+@pytest.mark.parametrize("phase", ["soft", "hard"])
 def test_gates_learn_from_the_decoder(phase: str, make: MakeModule, batch: dict[str, Any]) -> None:
     module = make(Adaptive(dual=ExactDual(), rho=0.5, slope=0.0, layers=[2])).train()
     module.policy.phase = phase
@@ -148,7 +148,7 @@ def test_losses_count_real_tokens_alone(make: MakeModule, batch: dict[str, Any])
     changed = logits.clone()
     changed[1, 3:] += 9.0 * torch.randn(2, 50)
     assert module.distillation_loss(logits, changed, batch) == 0.0
-    assert module.answer_score(logits, batch) == module.answer_score(changed, batch)
+    assert module.confidence(logits, batch) == module.confidence(changed, batch)
     changed[0, 0, 0] += 1.0
     assert module.distillation_loss(logits, changed, batch) > 0.0
 

@@ -47,10 +47,12 @@ def test_a_family_that_cannot_recompute_is_refused() -> None:
 
 def test_recomputed_layers_hold_no_gate() -> None:
     backbone = Scratch(name="small", model_type="bert", fields=SMALL, gradient_checkpointing=True)
-    backbone.check_place("after_layer")
-    with pytest.raises(ConfigError, match=r"place: must be one of after_layer with small whose layers are recomputed"):
-        backbone.check_place("after_attention")
-    Scratch(name="small", model_type="bert", fields=SMALL).check_place("after_attention")
+    backbone.check_prune_at("after_layer")
+    with pytest.raises(
+        ConfigError, match=r"prune_at: must be one of after_layer with small whose layers are recomputed"
+    ):
+        backbone.check_prune_at("after_attention")
+    Scratch(name="small", model_type="bert", fields=SMALL).check_prune_at("after_attention")
 
 
 @pytest.mark.parametrize(

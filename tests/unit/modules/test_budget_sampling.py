@@ -20,7 +20,7 @@ from retention.training.distillation import soft_target_loss
 from retention.training.phases import Phases
 
 ModuleOf = Callable[..., ClassificationModule]
-REMOVAL = Phases(anneal_end=0.0, removal_start=0.0)
+REMOVAL = Phases(anneal_end=0.0, pruning_start=0.0)
 
 
 def test_a_sandwich_is_everything_then_random_then_the_smallest() -> None:
@@ -44,7 +44,7 @@ def test_random_budgets_alone_cover_the_range() -> None:
         ({"sampled": -1}, ["sampled"]),
         ({"low": 0.7, "high": 0.7}, ["low"]),
         ({"low": 0.0}, ["low"]),
-        ({"high": 1.2, "in_place": 2.0}, ["low", "in_place"]),
+        ({"high": 1.2, "in_place_weight": 2.0}, ["low", "in_place_weight"]),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any], keys: list[str]) -> None:
@@ -54,12 +54,12 @@ def test_settings_that_make_no_sense(settings: dict[str, Any], keys: list[str]) 
 
 
 def test_the_loss_of_a_step_is_the_mean_over_its_passes(module_of: ModuleOf, batch_of: Any, trained: Any) -> None:
-    sampling = BudgetSampling(sampled=1, sandwich=True, low=0.2, high=0.9, in_place=0.75)
+    sampling = BudgetSampling(sampled=1, sandwich=True, low=0.2, high=0.9, in_place_weight=0.75)
     module, batch = module_of(Truncate(rho=0.5), budgets=sampling, phases=REMOVAL), batch_of(12, 9)
     answers = []
     module.train()
     for rho in sampling.draw(0):
-        with torch.no_grad(), module.policy.serving(rho):
+        with torch.no_grad(), module.policy.at_budget(rho):
             answers.append(module(batch))
     own = [F.cross_entropy(logits, batch["labels"]) for logits in answers]
     near = [soft_target_loss(logits, answers[0], 2.0) for logits in answers[1:]]
@@ -72,7 +72,7 @@ def test_the_loss_of_a_step_is_the_mean_over_its_passes(module_of: ModuleOf, bat
     assert losses == [pytest.approx(float(expected), rel=1e-5)]
 
 
-@pytest.mark.parametrize("phases", [REMOVAL, Phases(anneal_end=0.0, removal_start=1.0)])
+@pytest.mark.parametrize("phases", [REMOVAL, Phases(anneal_end=0.0, pruning_start=1.0)])
 def test_every_pass_meets_its_own_budget(
     phases: Phases, module_of: ModuleOf, batch_of: Any, trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,15 +101,15 @@ def test_every_pass_meets_its_own_budget(
 
 def test_a_gate_that_acts_at_any_budget_has_a_scorer() -> None:
     shape = adapter_for("bert").shape(module_config())
-    plain, serving = (Adaptive(dual=ExactDual(), rho=0.7) for _ in range(2))
-    serving.serve(0.1, 0.7)
-    for policy in (plain, serving):
+    plain, at_budget = (Adaptive(dual=ExactDual(), rho=0.7) for _ in range(2))
+    at_budget.support_budgets(0.1, 0.7)
+    for policy in (plain, at_budget):
         policy.build(shape)
     assert plain.scored == (1,), "at 0.7 the first gate lets everything through"
-    assert serving.scored == (0, 1)
-    assert set(serving.scorer_macs()) == {1}, "and costs nothing there"
-    with serving.serving(0.3):
-        assert set(serving.scorer_macs()) == {0, 1}
+    assert at_budget.scored == (0, 1)
+    assert set(at_budget.scorer_macs()) == {1}, "and costs nothing there"
+    with at_budget.at_budget(0.3):
+        assert set(at_budget.scorer_macs()) == {0, 1}
 
 
 def module_config() -> Any:
@@ -120,18 +120,18 @@ def module_config() -> Any:
 
 def test_policies_that_cannot_follow_a_changing_budget_are_refused() -> None:
     with pytest.raises(ConfigError, match="dual: sampled budgets need dual=exact"):
-        Adaptive(dual=AscentDual(), rho=0.3).serve(0.1, 0.7)
+        Adaptive(dual=AscentDual(), rho=0.3).support_budgets(0.1, 0.7)
     with pytest.raises(ConfigError, match="schedule: a list of shares is one budget"):
-        Truncate(rho=0.3, schedule=[0.5, 0.1]).serve(0.1, 0.7)
+        Truncate(rho=0.3, schedule=[0.5, 0.1]).support_budgets(0.1, 0.7)
     with pytest.raises(ConfigError, match="cannot follow a budget that changes"):
-        LengthAdaptive(rho=0.3).serve(0.1, 0.7)
+        LengthAdaptive(rho=0.3).support_budgets(0.1, 0.7)
 
 
 def test_leaving_the_block_brings_the_own_budget_back() -> None:
     policy = Adaptive(dual=ExactDual(), rho=0.3)
     policy.build(adapter_for("bert").shape(module_config()))
     before = policy.budget.shares()
-    with pytest.raises(RuntimeError), policy.serving(1.0):
+    with pytest.raises(RuntimeError), policy.at_budget(1.0):
         assert not any(policy.active)
         raise RuntimeError
     assert all(policy.active) and torch.equal(policy.budget.shares(), before)

@@ -183,8 +183,13 @@ def write_papers(folder: Path, *questions: list[dict[str, Any]]) -> None:
     ]
     sections = [{"section_name": "Horse", "paragraphs": PAPER}, {"section_name": None, "paragraphs": []}]
     paper = {"title": "", "abstract": "sky", "full_text": sections, "qas": asked}
-    bare = {"title": "", "abstract": "", "full_text": [], "qas": [{**asked[0], "answers": [answer(yes_no=False)]}]}
-    (folder / "test.json").write_text(json.dumps({"p": paper, "without text": bare}))
+    strip_pooler = {
+        "title": "",
+        "abstract": "",
+        "full_text": [],
+        "qas": [{**asked[0], "answers": [answer(yes_no=False)]}],
+    }
+    (folder / "test.json").write_text(json.dumps({"p": paper, "without text": strip_pooler}))
 
 
 class BestPieces:

@@ -82,7 +82,7 @@ def test_depth_pooling_of_soft_gates_counts_them_as_far_as_they_are_open(module_
 
 def test_depth_pooling_of_everything_is_the_mean(module_of: ModuleOf, batch_of: Any) -> None:
     batch = batch_of(10, 6)
-    for policy, phase in ((Dense(), "removal"), (None, "keep_all")):
+    for policy, phase in ((Dense(), "hard"), (None, "warmup")):
         found = []
         for pooling in ("depth", "mean"):
             module = module_of(policy, pooling=pooling, dropped="forward").train()

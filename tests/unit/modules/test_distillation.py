@@ -54,11 +54,11 @@ def test_distance_of_pooled_states_by_hand() -> None:
     ("settings", "keys"),
     [
         ({"weight": 0.5}, ["teacher"]),
-        ({"states": 1.0}, ["teacher"]),
-        ({"states": -1.0, "weight": 0.5, "teacher": "x"}, ["states"]),
+        ({"pooled_states": 1.0}, ["teacher"]),
+        ({"pooled_states": -1.0, "weight": 0.5, "teacher": "x"}, ["pooled_states"]),
         ({"saliency": 0.5}, ["teacher"]),
-        ({"tokens": 0.5}, ["teacher"]),
-        ({"tokens": -0.5, "teacher": "x"}, ["tokens"]),
+        ({"token_states": 0.5}, ["teacher"]),
+        ({"token_states": -0.5, "teacher": "x"}, ["token_states"]),
         ({"weight": 1.5, "temperature": 0.0, "saliency": -1.0, "teacher": "x"}, ["weight", "temperature", "saliency"]),
     ],
 )
@@ -75,7 +75,7 @@ def outputs_of(
     module.eval()
     with torch.no_grad():
         student, wanted = module(batch), teacher.eval()(batch)
-    module.teach(Teacher(teacher))
+    module.set_teacher(Teacher(teacher))
     seen: list[float] = []
     step = module.training_step
 
@@ -95,10 +95,10 @@ def test_the_losses_are_mixed_by_weight(
     batch = batch_of(9, 7)
     with torch.no_grad():
         dense_module.head[1].weight.mul_(8.0)  # a teacher that differs from its pupil
-    pupil = module_of(
-        Random(rho=1.0), phases=Phases(removal_start=0.0), distill=Distillation(weight=0.25, teacher="given")
+    student = module_of(
+        Random(rho=1.0), phases=Phases(pruning_start=0.0), distill=Distillation(weight=0.25, teacher="given")
     )
-    loss, student, teacher = outputs_of(pupil, dense_module, batch, trained)
+    loss, student, teacher = outputs_of(student, dense_module, batch, trained)
     task, soft = F.cross_entropy(student, batch["labels"]), soft_target_loss(student, teacher, 2.0)
     assert soft > 1e-4
     assert loss == pytest.approx(float(0.75 * task + 0.25 * soft), rel=1e-5)
@@ -110,12 +110,12 @@ def test_the_teachers_pooled_states_pull_by_their_weight(
     batch = batch_of(9, 7)
     with torch.no_grad():
         dense_module.encoder.embeddings.word_embeddings.weight.mul_(2.0)
-    pupil = module_of(
-        Random(rho=1.0), phases=Phases(removal_start=0.0), distill=Distillation(states=3.0, teacher="given")
+    student = module_of(
+        Random(rho=1.0), phases=Phases(pruning_start=0.0), distill=Distillation(pooled_states=3.0, teacher="given")
     )
     with torch.no_grad():
-        distance = pooled_state_loss(*(each.pooled(each.encode(batch)) for each in (pupil, dense_module.eval())))
-    loss, student, _ = outputs_of(pupil, dense_module, batch, trained)
+        distance = pooled_state_loss(*(each.pooled(each.encode(batch)) for each in (student, dense_module.eval())))
+    loss, student, _ = outputs_of(student, dense_module, batch, trained)
     assert distance > 1e-3
     assert loss == pytest.approx(float(F.cross_entropy(student, batch["labels"]) + 3.0 * distance), rel=1e-4)
 
@@ -124,10 +124,10 @@ def test_a_head_without_a_pooled_state_is_refused(module_of: ModuleOf, dense_mod
     class ReadsEveryToken(ClassificationModule):
         pooled = RetentionModule.pooled  # type: ignore[assignment]
 
-    module = module_of(distill=Distillation(states=1.0, teacher="given"))
+    module = module_of(distill=Distillation(pooled_states=1.0, teacher="given"))
     module.__class__ = ReadsEveryToken
-    with pytest.raises(ConfigError, match=r"distill\.states: ReadsEveryToken reads every token"):
-        module.teach(Teacher(dense_module))
+    with pytest.raises(ConfigError, match=r"distill\.pooled_states: ReadsEveryToken reads every token"):
+        module.set_teacher(Teacher(dense_module))
 
 
 def test_a_teacher_learns_nothing_and_is_not_saved(
@@ -136,7 +136,7 @@ def test_a_teacher_learns_nothing_and_is_not_saved(
     before = {name: value.clone() for name, value in dense_module.state_dict().items()}
     module = module_of(distill=Distillation(weight=0.5, saliency=0.5, teacher="given"))
     names = set(module.state_dict())
-    module.teach(Teacher(dense_module))
+    module.set_teacher(Teacher(dense_module))
     trained(module, [batch_of(9, 7), batch_of(8, 5)])
     assert set(module.state_dict()) == names
     assert not dense_module.training and not any(p.requires_grad for p in dense_module.parameters())
@@ -149,7 +149,7 @@ def test_saliency_reaches_the_scorers(
     module = module_of(distill=Distillation(saliency=0.5, teacher="given"))
     plain = module_of(distill=Distillation(saliency=0.0, weight=1e-9, teacher="given"))
     for each in (module, plain):
-        each.teach(Teacher(dense_module))
+        each.set_teacher(Teacher(dense_module))
         trained(each, [batch_of(9, 7)])
     first, second = (dict(each.policy.named_parameters()) for each in (module, plain))
     assert any(not torch.allclose(first[name], second[name]) for name in first)
@@ -160,5 +160,5 @@ def test_saliency_without_a_scorer_is_left_out(
     policy: Any, module_of: ModuleOf, dense_module: ClassificationModule, batch_of: Any, trained: Any
 ) -> None:
     module = module_of(policy(), distill=Distillation(saliency=0.5, weight=0.5, teacher="given"))
-    module.teach(Teacher(dense_module))
+    module.set_teacher(Teacher(dense_module))
     trained(module, [batch_of(9, 7)])

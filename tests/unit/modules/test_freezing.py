@@ -27,16 +27,16 @@ class Look(pl.Callback):
 def test_what_is_frozen_stays_to_the_bit(
     freeze: str, learning: set[str], module_of: ModuleOf, batch_of: Any, trained: Any
 ) -> None:
-    module, look = module_of(freeze=freeze), Look()
+    module, curve_style = module_of(freeze=freeze), Look()
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    trained(module, [batch_of(9, 7), batch_of(8, 5), batch_of(12, 6)], look)
+    trained(module, [batch_of(9, 7), batch_of(8, 5), batch_of(12, 6)], curve_style)
     changed = {
         name.split(".")[0] for name, value in module.state_dict().items() if not torch.equal(value, before[name])
     }
     assert changed == learning
-    assert {name for name, training in look.modes.items() if training} == learning, "its dropout stays off"
+    assert {name for name, training in curve_style.modes.items() if training} == learning, "its dropout stays off"
     own = {id(p) for name, p in module.named_parameters() if name.split(".")[0] in learning}
-    assert look.optimized == own, "no optimiser state for what does not learn"
+    assert curve_style.optimized == own, "no optimiser state for what does not learn"
 
 
 def test_nothing_below_the_first_gate_is_kept_for_the_backward_pass(module_of: ModuleOf, batch_of: Any) -> None:
@@ -45,7 +45,7 @@ def test_nothing_below_the_first_gate_is_kept_for_the_backward_pass(module_of: M
         module = module_of(freeze=freeze)
         module.setup("fit")
         module.train()
-        module.policy.phase = "removal"
+        module.policy.phase = "hard"
         kept: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, k=kept: (k.append(t.nbytes), t)[1], lambda t: t):
             module(batch_of(20, 20))

@@ -48,7 +48,7 @@ def test_scores(module: MultiLabelModule) -> None:
 
 def test_confidence_is_that_of_the_chosen_classes(module: MultiLabelModule) -> None:
     expected = F.logsigmoid(torch.tensor([1.0, 2.0, -0.5])).sum()
-    torch.testing.assert_close(module.answer_score(LOGITS, BATCH), expected)
+    torch.testing.assert_close(module.confidence(LOGITS, BATCH), expected)
 
 
 def test_it_starts_at_one_class_per_text(module: MultiLabelModule) -> None:

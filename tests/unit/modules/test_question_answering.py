@@ -161,7 +161,7 @@ def test_rows_without_text_and_all_heads_learn(head_of: ModuleOf, questions: Bat
     module.task_loss(logits, questions).backward()  # type: ignore[no-untyped-call]
     assert all(torch.isfinite(parameter.grad).all() for parameter in module.parameters() if parameter.grad is not None)
     assert module.left_early.grad is not None and module.span_head.weight.grad is not None
-    assert torch.isfinite(module.answer_score(logits, questions))
+    assert torch.isfinite(module.confidence(logits, questions))
 
 
 def test_survivors_of_ragged_rows() -> None:

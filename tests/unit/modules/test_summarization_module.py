@@ -68,7 +68,7 @@ def batch(batch_of: Any) -> dict[str, Any]:
     made["sentences"] = [["one cat", "two dogs", "three birds"], ["four fish", "five cows"]]
     made["abstract"] = ["two dogs", "a cow"]
     widths = [[1, 4, 1, 3, 1, 3, 1], [1, 3, 1, 3, 1, 1, 1, 1, 1, 1]]  # a marker, its sentence, ...; SEP; padding
-    made["units"] = torch.tensor(
+    made["spans"] = torch.tensor(
         [[sum(row[:n]) for n, width in enumerate(row) for _ in range(width)] for row in widths]
     )
     return made
@@ -114,7 +114,7 @@ def test_an_article_is_scored_alike_alone_and_beside_a_longer_one(
     module = make(pooling=pooling, dropped="forward").eval()
     together = module.logits(module.encode(batch), batch)
     alone = {key: value[1:] for key, value in batch.items()}
-    for key in ("input_ids", "attention_mask", "protected_mask", "units"):
+    for key in ("input_ids", "attention_mask", "protected_mask", "spans"):
         alone[key] = alone[key][:, :9]
     for key in ("markers", "sentence_mask", "targets"):
         alone[key] = alone[key][:, :2]
@@ -164,9 +164,9 @@ def test_losses_count_real_sentences_alone(make: MakeModule, batch: dict[str, An
 def test_confidence_is_that_of_the_chosen_sentences(make: MakeModule, batch: dict[str, Any]) -> None:
     logits = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, 99.0]])
     expected = F.logsigmoid(torch.tensor([0.5, 2.0, 1.0, 0.0])).sum()
-    torch.testing.assert_close(make(Dense(), sentences=2).answer_score(logits, batch), expected)
+    torch.testing.assert_close(make(Dense(), sentences=2).confidence(logits, batch), expected)
     every = F.logsigmoid(torch.tensor([0.5, -1.0, 2.0, 1.0, 0.0])).sum()
-    torch.testing.assert_close(make(Dense(), sentences=9).answer_score(logits, batch), every)
+    torch.testing.assert_close(make(Dense(), sentences=9).confidence(logits, batch), every)
 
 
 def test_scores_of_model_lead_and_oracle(make: MakeModule, batch: dict[str, Any]) -> None:
@@ -199,7 +199,7 @@ def test_trigram_blocking_leaves_out_repetitions() -> None:
 
 RANKING: list[Callable[[], RetentionPolicy]] = [
     lambda: Adaptive(dual=ExactDual(), rho=0.6, slope=0.3),
-    lambda: Adaptive(dual=ExactDual(), rho=0.6, slope=0.3, explore=1.0),
+    lambda: Adaptive(dual=ExactDual(), rho=0.6, slope=0.3, ranking_noise=1.0),
     lambda: Random(rho=0.6, slope=0.3),
     lambda: Truncate(rho=0.6, slope=0.3),
     lambda: KeyNorm(rho=0.6, slope=0.3),
@@ -211,7 +211,7 @@ RANKING: list[Callable[[], RetentionPolicy]] = [
 def test_sentences_stay_whole(
     policy: Callable[[], RetentionPolicy], training: bool, make: MakeModule, batch: dict[str, Any]
 ) -> None:
-    module = make(policy(), units="sentences").train(training)
+    module = make(policy(), spans="sentences").train(training)
     for _ in range(5):
         module.encode(batch)
         report = module.last_report
@@ -220,14 +220,14 @@ def test_sentences_stay_whole(
             for row, kept in enumerate(indices.tolist()):
                 wanted = int(module.policy.counts[module.policy.layers.index(layer), row])
                 assert sum(place >= 0 for place in kept) == max(wanted, int(batch["protected_mask"][row].sum()))
-                assert _parts(batch["units"][row].tolist(), kept) <= 1, "the last sentence that fits in part"
+                assert _parts(batch["spans"][row].tolist(), kept) <= 1, "the last sentence that fits in part"
 
 
-def _parts(units: list[int], kept: list[int]) -> int:
+def _parts(spans: list[int], kept: list[int]) -> int:
     """Units that are kept in part; of such a one the first tokens must be kept."""
     cut = 0
-    for start in sorted(set(units)):
-        there = [place in kept for place, unit in enumerate(units) if unit == start]
+    for start in sorted(set(spans)):
+        there = [place in kept for place, unit in enumerate(spans) if unit == start]
         assert there == sorted(there, reverse=True)
         cut += any(there) and not all(there)
     return cut
@@ -243,7 +243,7 @@ def test_tokens_by_themselves_split_sentences(make: MakeModule, batch: dict[str,
 
 
 def test_soft_gates_are_drawn_once_per_sentence(make: MakeModule, batch: dict[str, Any]) -> None:
-    module = make(Adaptive(dual=ExactDual(), rho=0.6, slope=0.0), units="sentences").train()
+    module = make(Adaptive(dual=ExactDual(), rho=0.6, slope=0.0), spans="sentences").train()
     module.policy.phase = "soft"
     differ = 0
     for _ in range(20):
@@ -258,14 +258,14 @@ def test_soft_gates_are_drawn_once_per_sentence(make: MakeModule, batch: dict[st
 
 
 def test_merging_cannot_keep_sentences_whole(make: MakeModule) -> None:
-    with pytest.raises(ConfigError, match=r"task\.module\.units: sentences need a policy that ranks, tome does not"):
-        make(ToMe(rho=0.5), units="sentences")
+    with pytest.raises(ConfigError, match=r"task\.head\.spans: sentences need a policy that ranks, tome does not"):
+        make(ToMe(rho=0.5), spans="sentences")
 
 
 def test_bad_settings() -> None:
     with pytest.raises(ConfigError) as raised:
-        ExtractiveSummarizationModule.check_settings(sentences=0, units="words", dropout=1.0)
-    assert [problem.key for problem in raised.value.problems] == ["sentences", "units", "dropout"]
+        ExtractiveSummarizationModule.check_settings(sentences=0, spans="words", dropout=1.0)
+    assert [problem.key for problem in raised.value.problems] == ["sentences", "spans", "dropout"]
 
 
 def test_a_teacher_does_not_remember_logits_that_depend_on_the_batch(make: MakeModule, batch: dict[str, Any]) -> None:

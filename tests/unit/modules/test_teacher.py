@@ -82,7 +82,7 @@ def test_training_saves_what_was_asked(
 ) -> None:
     file = tmp_path / "answers.pt"
     module = module_of(distill=Distillation(weight=0.5, teacher="given"))
-    module.teach(Teacher(dense_module, file))
+    module.set_teacher(Teacher(dense_module, file))
     trained(module, [batch_of(9, 7)])
     assert sorted(torch.load(file, weights_only=True)["index"].tolist()) == [0, 1]
 
@@ -91,17 +91,17 @@ def test_a_whole_lesson_takes_one_pass_and_says_the_same(
     dense_module: ClassificationModule, calls: list[int], batch_of: Any
 ) -> None:
     teacher, batch = Teacher(dense_module), batch_of(9, 7)
-    lesson = teacher.lesson(batch, states=True, explained=(0, 1))
+    outputs = teacher.outputs(batch, states=True, explained=(0, 1))
     assert calls == [2]
-    assert_same(lesson.answer, teacher.answer(batch))
-    apart = teacher.lesson(batch, states=True), teacher.lesson(batch, explained=(0, 1))
-    for own, other in zip(lesson.states, apart[0].states, strict=True):
+    assert_same(outputs.answer, teacher.answer(batch))
+    apart = teacher.outputs(batch, states=True), teacher.outputs(batch, explained=(0, 1))
+    for own, other in zip(outputs.states, apart[0].states, strict=True):
         torch.testing.assert_close(own.hidden_states, other.hidden_states)
-    assert set(lesson.saliency) == {0, 1}
-    for layer, saliency in lesson.saliency.items():
+    assert set(outputs.saliency) == {0, 1}
+    for layer, saliency in outputs.saliency.items():
         torch.testing.assert_close(saliency, apart[1].saliency[layer])
-    assert not any(each.hidden_states.requires_grad for each in lesson.states)
-    assert not lesson.answer.logits.requires_grad
+    assert not any(each.hidden_states.requires_grad for each in outputs.states)
+    assert not outputs.answer.logits.requires_grad
 
 
 def test_answers_without_pooled_states_are_asked_again(

@@ -20,7 +20,7 @@ from retention.training.teacher import Teacher
 from retention.training.token_states import TokenStates, recorded, token_state_loss
 
 ModuleOf = Callable[..., ClassificationModule]
-REMOVAL = Phases(removal_start=0.0)
+REMOVAL = Phases(pruning_start=0.0)
 
 
 def states_of(module: ClassificationModule, batch: Any) -> list[TokenStates]:
@@ -41,8 +41,8 @@ def test_each_layer_is_recorded_with_the_tokens_that_reach_it(
     module_of: ModuleOf, dense_module: ClassificationModule, batch_of: Any
 ) -> None:
     batch = batch_of(8, 6)
-    pupil = module_of(Truncate(rho=0.5, schedule="flat")).eval()
-    own, whole = states_of(pupil, batch), states_of(dense_module.eval(), batch)
+    student = module_of(Truncate(rho=0.5, schedule="flat")).eval()
+    own, whole = states_of(student, batch), states_of(dense_module.eval(), batch)
     assert [int(layer.weights.sum()) for layer in whole] == [14] * len(whole)
     assert [int(layer.weights.sum()) for layer in own] == [14, 7, 7]
     torch.testing.assert_close(own[0].hidden_states, whole[0].hidden_states, msg="before the first gate all are equal")
@@ -51,11 +51,11 @@ def test_each_layer_is_recorded_with_the_tokens_that_reach_it(
 
 
 def test_soft_gates_weigh_tokens_and_get_no_gradient_from_it(module_of: ModuleOf, batch_of: Any) -> None:
-    pupil = module_of(Adaptive(dual=ExactDual(), rho=0.5, slope=0.5, relaxed=False))
-    pupil.policy.phase, pupil.policy.anneal = "soft", 1.0
-    pupil.train()
-    with recorded(pupil.retainer) as found:
-        pupil(batch_of(9, 7))
+    student = module_of(Adaptive(dual=ExactDual(), rho=0.5, slope=0.5, relaxed=False))
+    student.policy.phase, student.policy.anneal = "soft", 1.0
+    student.train()
+    with recorded(student.retainer) as found:
+        student(batch_of(9, 7))
     gated = found[-1].weights
     assert not gated.requires_grad and bool(((gated > 0) & (gated < 1)).any())
 
@@ -71,20 +71,22 @@ def test_the_states_pull_by_their_weight(
     batch = batch_of(9, 7)
     with torch.no_grad():
         dense_module.encoder.embeddings.word_embeddings.weight.mul_(2.0)
-    pupil = module_of(Random(rho=1.0), phases=REMOVAL, distill=Distillation(tokens=3.0, teacher="given")).eval()
-    distance = token_state_loss(states_of(pupil, batch), states_of(dense_module.eval(), batch))
+    student = module_of(Random(rho=1.0), phases=REMOVAL, distill=Distillation(token_states=3.0, teacher="given")).eval()
+    distance = token_state_loss(states_of(student, batch), states_of(dense_module.eval(), batch))
     with torch.no_grad():
-        expected = F.cross_entropy(pupil(batch), batch["labels"]) + 3.0 * distance
-    pupil.teach(Teacher(dense_module))
-    losses = pupil.objective.losses(batch, 0)
+        expected = F.cross_entropy(student(batch), batch["labels"]) + 3.0 * distance
+    student.set_teacher(Teacher(dense_module))
+    losses = student.objective.losses(batch, 0)
     assert distance > 1e-3 and float(losses.task.detach()) == pytest.approx(float(expected), rel=1e-4)
-    trained(pupil, [batch, batch])
-    assert token_state_loss(states_of(pupil.eval(), batch), states_of(dense_module, batch)) < distance
+    trained(student, [batch, batch])
+    assert token_state_loss(states_of(student.eval(), batch), states_of(dense_module, batch)) < distance
 
 
 def test_a_teacher_of_another_shape_is_refused(module_of: ModuleOf, dense_module: ClassificationModule) -> None:
     other = dense_module
     other.retainer.shape = type(other.shape)(**{**vars(other.shape), "num_layers": 12})
-    module = module_of(distill=Distillation(tokens=1.0, teacher="given"))
-    with pytest.raises(ConfigError, match=r"distill\.tokens: needs a teacher of 3 layers of width \d+, it has 12"):
-        module.teach(Teacher(other))
+    module = module_of(distill=Distillation(token_states=1.0, teacher="given"))
+    with pytest.raises(
+        ConfigError, match=r"distill\.token_states: needs a teacher of 3 layers of width \d+, it has 12"
+    ):
+        module.set_teacher(Teacher(other))

@@ -31,25 +31,25 @@ class Watch(pl.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.phases.append(pl_module.phase)
-        self.shares.append(pl_module.target_share)
+        self.shares.append(pl_module.target_keep_ratio)
         self.outputs.append(outputs)
         self.training.append(pl_module.encoder.training)
 
 
 def test_keep_all_is_the_dense_model(module_of: ModuleOf, dense_module: ClassificationModule, batch_of: Any) -> None:
     module, batch = module_of().train(), batch_of(9, 6)
-    module.policy.phase, module.policy.anneal = "keep_all", 0.0
+    module.policy.phase, module.policy.anneal = "warmup", 0.0
     assert torch.equal(module(batch), dense_module(batch))
-    assert (module.phase, module.target_share) == ("keep_all", 1.0)
-    module.policy.phase, module.policy.anneal = "removal", 1.0
+    assert (module.phase, module.target_keep_ratio) == ("warmup", 1.0)
+    module.policy.phase, module.policy.anneal = "hard", 1.0
     assert not torch.equal(module(batch), dense_module(batch)), "with gates it is another model"
 
 
 def test_evaluation_removes_for_real_whatever_the_phase(module_of: ModuleOf, batch_of: Any) -> None:
     module = module_of().eval()
-    module.policy.phase, module.policy.anneal = "keep_all", 0.0
+    module.policy.phase, module.policy.anneal = "warmup", 0.0
     module(batch_of(12))
-    assert (module.phase, module.target_share) == ("removal", 0.5)
+    assert (module.phase, module.target_keep_ratio) == ("hard", 0.5)
     assert module.last_report is not None and {
         layer: kept.item() for layer, kept in module.last_report.kept.items()
     } == {0: 9, 1: 3}
@@ -69,10 +69,10 @@ def test_scorers_that_are_not_asked_get_a_zero_gradient(module_of: ModuleOf, bat
 
 
 def test_training_goes_through_the_phases(module_of: ModuleOf, batch_of: Any, trained: Any) -> None:
-    module, watch = module_of(phases=Phases(anneal_start=0.25, anneal_end=0.75, removal_start=0.75)), Watch()
+    module, watch = module_of(phases=Phases(anneal_start=0.25, anneal_end=0.75, pruning_start=0.75)), Watch()
     module.encoder.eval()  # as from_pretrained leaves it
     trained(module, [batch_of(9, 6)] * 4, watch)
-    assert watch.phases == ["keep_all", "soft", "soft", "removal"]
+    assert watch.phases == ["warmup", "soft", "soft", "hard"]
     assert watch.shares == [1.0, 1.0, 0.75, 0.5]
     assert all(watch.training), "dropout must be on"
 
@@ -82,7 +82,7 @@ def test_a_policy_without_soft_gates_removes_from_the_start(module_of: ModuleOf,
     trained(
         module_of(Random(rho=0.5, slope=0.5), phases=Phases(anneal_start=0.5, anneal_end=0.5)), [batch_of(9)] * 4, watch
     )
-    assert watch.phases == ["keep_all", "keep_all", "removal", "removal"]
+    assert watch.phases == ["warmup", "warmup", "hard", "hard"]
 
 
 def test_the_dual_moves_once_per_optimiser_step(
@@ -154,4 +154,4 @@ def test_evaluation_scores_every_row_and_starts_anew(module_of: ModuleOf, batch_
     results = [trainer.test(module, DataLoader(batches, batch_size=None), verbose=False)[0] for _ in range(2)]
     assert results[0] == results[1]
     assert results[0]["test/accuracy"] == pytest.approx(hits / 5)
-    assert 0.0 < results[0]["test/flops_share"] < 1.0
+    assert 0.0 < results[0]["test/flops_ratio"] < 1.0

@@ -15,7 +15,7 @@ from retention.policies import Adaptive
 def adaptive(built: Any, phase: str, **settings: Any) -> Any:
     """A policy in training; ``dual`` is exact unless given."""
     policy = built(
-        Adaptive(**{"dual": ExactDual(), "rho": 0.4, "schedule": "flat", "explore": 0.0, **settings})
+        Adaptive(**{"dual": ExactDual(), "rho": 0.4, "schedule": "flat", "ranking_noise": 0.0, **settings})
     ).train()
     policy.phase = phase
     return policy
@@ -52,10 +52,10 @@ def test_survival_multiplies_over_gates(built: Any, make_view: Any, ask: Any) ->
     torch.testing.assert_close(second.survival.sum(1).detach(), torch.tensor([10.0, 6.5]), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("phase", ["soft", "removal"])
+@pytest.mark.parametrize("phase", ["soft", "hard"])
 @pytest.mark.parametrize("scorer", ["gated", "mlp", "linear"])
 def test_the_scorer_learns_in_both_phases(phase: str, scorer: str, built: Any, make_view: Any, ask: Any) -> None:
-    policy = adaptive(built, phase, scorer=scorer)
+    policy = adaptive(built, phase, scorer_kind=scorer)
     decision = ask(policy, make_view())
     (decision.log_gates * torch.randn(2, 20)).clamp_min(-5).sum().backward()
     weight = policy.scorers["0"].out.weight
@@ -65,7 +65,7 @@ def test_the_scorer_learns_in_both_phases(phase: str, scorer: str, built: Any, m
 def test_straight_through_has_value_zero_and_the_gradient_of_the_probability(
     built: Any, make_view: Any, ask: Any
 ) -> None:
-    policy = adaptive(built, "removal", dual=AscentDual())
+    policy = adaptive(built, "hard", dual=AscentDual())
     decision = ask(policy, make_view())
     assert (decision.log_gates == 0).all() and decision.keep_mask.sum(1).tolist() == [8, 5]
     policy.zero_grad()
@@ -76,7 +76,7 @@ def test_straight_through_has_value_zero_and_the_gradient_of_the_probability(
 
 
 def test_removal_keeps_the_tokens_of_highest_score(built: Any, make_view: Any, ask: Any) -> None:
-    policy, view = adaptive(built, "removal"), make_view((20, 13))
+    policy, view = adaptive(built, "hard"), make_view((20, 13))
     for mode in (policy.train(), policy.eval()):
         keep = ask(mode, view).keep_mask
         scores = policy.score(view).masked_fill(view.protected, math.inf).masked_fill(~view.valid, -math.inf)
@@ -85,7 +85,7 @@ def test_removal_keeps_the_tokens_of_highest_score(built: Any, make_view: Any, a
             assert set(keep[row].nonzero().flatten().tolist()) == set(best.tolist())
 
 
-@pytest.mark.parametrize("phase", ["soft", "removal"])
+@pytest.mark.parametrize("phase", ["soft", "hard"])
 @pytest.mark.parametrize("normalised", [True, False])
 def test_slack_is_expected_minus_budget_averaged_over_samples(
     phase: str, normalised: bool, built: Any, make_view: Any, ask: Any
@@ -105,7 +105,7 @@ def test_slack_is_expected_minus_budget_averaged_over_samples(
 
 
 def test_nothing_asked_costs_nothing(built: Any, make_view: Any, ask: Any) -> None:
-    kept = adaptive(built, "keep_all", dual=AscentDual(), schedule=[0.6, 0.5, 0.4])
+    kept = adaptive(built, "warmup", dual=AscentDual(), schedule=[0.6, 0.5, 0.4])
     ask(kept, make_view())
     assert kept.budget_slack().tolist() == [0, 0, 0] and kept.budget_loss() == 0
     open_wide = adaptive(built, "soft", dual=AscentDual(), rho=1.0)
@@ -114,7 +114,7 @@ def test_nothing_asked_costs_nothing(built: Any, make_view: Any, ask: Any) -> No
 
 
 def test_scorers_and_prices_exist_only_for_gates_that_remove(built: Any) -> None:
-    policy = built(Adaptive(dual=AscentDual(), rho=0.5, schedule=[1.0, 0.6, 0.6], layers=[0, 1, 3], inner=4))
+    policy = built(Adaptive(dual=AscentDual(), rho=0.5, schedule=[1.0, 0.6, 0.6], layers=[0, 1, 3], scorer_dim=4))
     assert policy.scored == (1,) and list(policy.scorers) == ["1"]
     assert policy.price() == {1: 0.0} and policy.scorer_macs() == {1: 2 * 16 * 4 + 4}
 
@@ -133,7 +133,7 @@ def test_learned_budget_is_trained_by_its_price(built: Any, make_view: Any, ask:
 
 
 def test_exploring_changes_the_ranking_in_training_only(built: Any, make_view: Any, ask: Any) -> None:
-    policy, view = adaptive(built, "removal", explore=2.0), make_view()
+    policy, view = adaptive(built, "hard", ranking_noise=2.0), make_view()
     torch.manual_seed(0)
     drawn = [ask(policy, view).keep_mask for _ in range(2)]
     assert not torch.equal(*drawn) and all(keep.sum(1).tolist() == [8, 5] for keep in drawn)
@@ -187,14 +187,14 @@ def spread(policy: Any, view: Any, ask: Any) -> float:
 def test_gates_on_the_states_multiply_them_and_leave_attention_alone(built: Any, make_view: Any, ask: Any) -> None:
     view = make_view((20, 13))
     drawn = []
-    for acts_on in ("attention", "states"):
+    for gate_target in ("attention", "states"):
         torch.manual_seed(0)
-        drawn.append(ask(adaptive(built, "soft", acts_on=acts_on), view))
+        drawn.append(ask(adaptive(built, "soft", gate_target=gate_target), view))
     weights = drawn[0].log_gates.exp().unsqueeze(-1)
     assert drawn[1].log_gates is None
     torch.testing.assert_close(drawn[1].hidden_states, view.hidden_states * weights)
     torch.testing.assert_close(drawn[1].survival, drawn[0].survival)
-    policy = adaptive(built, "removal", acts_on="states")
+    policy = adaptive(built, "hard", gate_target="states")
     removed = ask(policy, view)
     assert torch.equal(removed.hidden_states, view.hidden_states) and removed.log_gates is None
     removed.hidden_states.sum().backward()

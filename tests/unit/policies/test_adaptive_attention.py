@@ -46,7 +46,7 @@ def test_the_scorer_corrects_it_by_a_learned_weight(built: Any, view: Any, ask: 
     assert torch.equal(ask(policy, view).keep_mask, ask(plain, view).keep_mask)
 
 
-@pytest.mark.parametrize("phase", ["soft", "removal"])
+@pytest.mark.parametrize("phase", ["soft", "hard"])
 def test_the_weight_learns_and_the_attention_does_not(phase: str, built: Any, view: Any, ask: Any) -> None:
     policy = built(AdaptiveAttention(**settings())).train()
     policy.phase = phase

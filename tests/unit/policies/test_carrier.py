@@ -9,7 +9,7 @@ import torch
 
 from retention.core.duals import ExactDual
 from retention.engine import Decision
-from retention.engine.token_fusion import carry
+from retention.engine.token_fusion import fuse_dropped
 from retention.policies import Adaptive
 
 
@@ -23,7 +23,7 @@ def kept(view: Any, *places: tuple[int, ...]) -> Decision:
 def test_the_lowest_kept_token_becomes_the_weighted_mean(make_view: Any) -> None:
     view = make_view((4, 3))
     scores = torch.tensor([[9.0, 2.0, 1.0, 0.5], [9.0, 3.0, 0.0, 0.0]])
-    decision = carry(kept(view, (0, 1, 2), (0, 1)), scores, view)
+    decision = fuse_dropped(kept(view, (0, 1, 2), (0, 1)), scores, view)
     assert decision.hidden_states is not None and decision.log_gates is not None
     states, weights = view.hidden_states, scores.exp()
     first = (weights[0, 2] * states[0, 2] + weights[0, 3] * states[0, 3]) / (weights[0, 2] + weights[0, 3])
@@ -36,7 +36,7 @@ def test_the_lowest_kept_token_becomes_the_weighted_mean(make_view: Any) -> None
 
 def test_what_a_token_stands_for_already_counts(make_view: Any) -> None:
     view = make_view((4,), weights=torch.tensor([[1.0, 3.0, 1.0, 2.0]]))
-    decision = carry(kept(view, (0, 1)), torch.zeros(1, 4), view)
+    decision = fuse_dropped(kept(view, (0, 1)), torch.zeros(1, 4), view)
     assert decision.hidden_states is not None and decision.log_gates is not None
     expected = (view.hidden_states[0, 1:] * torch.tensor([3.0, 1, 2]).unsqueeze(1)).sum(0) / 6
     torch.testing.assert_close(decision.hidden_states[0, 1], expected)
@@ -45,16 +45,16 @@ def test_what_a_token_stands_for_already_counts(make_view: Any) -> None:
 
 def test_texts_that_lose_nothing_or_keep_protected_tokens_alone_are_left_alone(make_view: Any) -> None:
     view = make_view((3, 4))
-    decision = carry(kept(view, (0, 1, 2), (0,)), torch.zeros(2, 4), view)
+    decision = fuse_dropped(kept(view, (0, 1, 2), (0,)), torch.zeros(2, 4), view)
     assert torch.equal(decision.hidden_states, view.hidden_states) and (decision.log_gates == 0).all()
     soft = Decision(log_gates=torch.zeros(2, 4))
-    assert carry(soft, torch.zeros(2, 4), view) is soft
+    assert fuse_dropped(soft, torch.zeros(2, 4), view) is soft
 
 
 def test_the_scores_of_dropped_tokens_get_a_gradient(make_view: Any) -> None:
     view = make_view((5,))
     scores = torch.tensor([[5.0, 2.0, 1.0, 0.5, 0.1]], requires_grad=True)
-    decision = carry(kept(view, (0, 1)), scores, view)
+    decision = fuse_dropped(kept(view, (0, 1)), scores, view)
     assert decision.hidden_states is not None
     decision.hidden_states[0, 1].square().sum().backward()
     assert scores.grad is not None and (scores.grad[0, 2:] != 0).all() and scores.grad[0, 0] == 0
@@ -64,7 +64,7 @@ def test_the_policy_carries_in_removal_only_at_the_same_count_and_pays_for_it(
     built: Any, make_view: Any, ask: Any
 ) -> None:
     settings = {"dual": ExactDual(), "rho": 0.4, "schedule": "flat"}
-    plain, carrying = built(Adaptive(**settings)), built(Adaptive(**settings, carry=True))
+    plain, carrying = built(Adaptive(**settings)), built(Adaptive(**settings, token_fusion=True))
     view = make_view()
     for policy in (plain, carrying):
         policy.eval()

@@ -145,7 +145,7 @@ def test_evaluation_is_deterministic_whatever_went_before(
     torch.manual_seed(3)
     first, retainer = passed(encoder, made, batch, protected)
     kept = [kept_of(retainer, row) for row in range(len(LENGTHS))]
-    for phase in ("soft", "removal", "keep_all"):
+    for phase in ("soft", "hard", "warmup"):
         made.train().phase = phase
         passed(encoder, made, batch, protected)
     torch.manual_seed(4)
@@ -169,7 +169,7 @@ def test_a_text_is_treated_the_same_alone_and_in_a_batch(
 
 
 @each_policy
-@pytest.mark.parametrize("phase", ["keep_all", "soft", "removal"])
+@pytest.mark.parametrize("phase", ["warmup", "soft", "hard"])
 def test_every_phase_trains_with_finite_gradients(
     name: str, phase: str, policy: Any, encoder: Any, batch: dict[str, Tensor]
 ) -> None:
@@ -177,7 +177,7 @@ def test_every_phase_trains_with_finite_gradients(
     made.phase, made.anneal = phase, 0.8
     states, retainer = passed(model, made, batch, protection(batch))
     loss = (states * retainer.state.input_ids.unsqueeze(-1)).square().mean()
-    if phase != "keep_all":
+    if phase != "warmup":
         loss = loss + made.budget_loss()
     loss.backward()
     assert torch.isfinite(states).all() and torch.isfinite(loss)
@@ -196,7 +196,7 @@ def test_what_is_learned_moves(name: str, policy: Any, encoder: Any, batch: dict
         return
     before = {key: value.clone() for key, value in made.named_parameters()}
     optimizer = torch.optim.AdamW(made.parameters(), lr=1e-2, weight_decay=0.0)
-    for phase in ("soft", "soft", "removal"):
+    for phase in ("soft", "soft", "hard"):
         made.phase = phase
         states, retainer = passed(encoder, made, batch, protection(batch))
         loss = (states * retainer.state.input_ids.unsqueeze(-1)).square().mean() + made.budget_loss()
@@ -214,7 +214,7 @@ def test_keeping_everything_is_the_encoder_itself(
     name: str, policy: Any, encoder: Any, batch: dict[str, Tensor]
 ) -> None:
     made = policy(name).train()
-    made.phase = "keep_all"
+    made.phase = "warmup"
     states, retainer = passed(encoder, made, batch, protection(batch))
     assert torch.equal(states, encoder(**batch).last_hidden_state) and not retainer.report.kept
 
@@ -232,5 +232,5 @@ def test_copies_and_checkpoints_decide_alike(name: str, policy: Any, encoder: An
             parameter.add_(1.0)
     other.load_state_dict(made.state_dict())
     states, _ = passed(encoder, made.eval(), batch, protected)
-    for twin in (copy.deepcopy(made), other.eval()):
-        assert torch.equal(passed(encoder, twin, batch, protected)[0], states)
+    for clone in (copy.deepcopy(made), other.eval()):
+        assert torch.equal(passed(encoder, clone, batch, protected)[0], states)

@@ -92,7 +92,7 @@ def test_soft_gates_carry_the_tasks_gradient_to_the_gate_before_the_working_laye
 def test_removal_leaves_the_division_alone() -> None:
     toy = Toy(1, "learned")
     toy.policy.train()
-    toy.policy.phase = "removal"
+    toy.policy.phase = "hard"
     toy.loss(*next(batches(3)))[0].backward()
     assert toy.policy.budget.allocation is not None and toy.policy.budget.allocation.grad is None
     assert all(parameter.grad is not None for parameter in toy.policy.scorers.parameters())
@@ -103,7 +103,7 @@ def test_the_division_goes_where_tokens_count_and_beats_linear(working: int) -> 
     toys = {schedule: Toy(working, schedule) for schedule in ("linear", "learned")}
     for toy in toys.values():
         toy.train("soft", 20)
-        toy.train("removal", 5)
+        toy.train("hard", 5)
     linear, learned = (toys[schedule].policy.budget.shares().detach() for schedule in ("linear", "learned"))
     assert learned.mean().item() == pytest.approx(RHO, abs=1e-5), "the budget is the same"
     if working == 1:

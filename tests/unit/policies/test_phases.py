@@ -28,7 +28,7 @@ each_policy = pytest.mark.parametrize("name", POLICIES)
 @each_policy
 def test_keep_all_decides_nothing(name: str, built: Any, make_view: Any, ask: Any) -> None:
     policy = built(POLICIES[name](rho=0.5)).train()
-    policy.phase = "keep_all"
+    policy.phase = "warmup"
     assert ask(policy, make_view()) is None
     assert not policy.report.kept and not policy.report.targets and not policy.report.keep_mass
 
@@ -45,7 +45,7 @@ def test_soft_gates_remove_nothing_and_others_remove_already(name: str, built: A
         # expectations are held at the budget before rounding, or its slack could not reach 0
         assert torch.equal(policy.report.targets[0], policy.budget.targets(policy.report.lengths)[0])
     else:
-        assert policy.current_phase == "removal" and decision.log_gates is None
+        assert policy.current_phase == "hard" and decision.log_gates is None
         assert decision.keep_mask.sum(1).tolist() == policy.counts[0].tolist()
         assert torch.equal(policy.report.targets[0], policy.counts[0].float())
 
@@ -53,7 +53,7 @@ def test_soft_gates_remove_nothing_and_others_remove_already(name: str, built: A
 @each_policy
 def test_removal_in_training_follows_the_annealed_budget(name: str, built: Any, make_view: Any, ask: Any) -> None:
     policy = built(POLICIES[name](rho=0.5)).train()
-    assert policy.phase == "removal"  # before anyone sets a phase
+    assert policy.phase == "hard"  # before anyone sets a phase
     kept = []
     for anneal in (0.0, 0.5, 1.0):
         policy.anneal = anneal
@@ -67,7 +67,7 @@ def test_evaluation_removes_with_the_full_budget(name: str, phase: str, built: A
     policy = built(POLICIES[name](rho=0.5)).eval()
     policy.phase, policy.anneal = phase, 0.0
     decision = ask(policy, make_view())
-    assert policy.current_phase == "removal" and policy.current_anneal == 1.0
+    assert policy.current_phase == "hard" and policy.current_anneal == 1.0
     assert decision.keep_mask.sum(1).tolist() == [10, 6] and decision.log_gates is None
 
 
@@ -125,9 +125,16 @@ def problem_keys(caught: pytest.ExceptionInfo[ConfigError]) -> list[str]:
 def test_all_problems_of_a_policy_come_in_one_error() -> None:
     with pytest.raises(ConfigError) as caught:
         Adaptive(
-            dual=ExactDual(), rho=1.7, beta=0.0, scorer="oracle", layers=[-1], explore=-1, beta_end=0, acts_on="keys"
+            dual=ExactDual(),
+            rho=1.7,
+            beta=0.0,
+            scorer_kind="oracle",
+            layers=[-1],
+            ranking_noise=-1,
+            beta_end=0,
+            gate_target="keys",
         )
-    assert problem_keys(caught) == ["scorer", "beta", "rho", "layers", "explore", "beta_end", "acts_on"]
+    assert problem_keys(caught) == ["scorer_kind", "beta", "rho", "layers", "ranking_noise", "beta_end", "gate_target"]
     assert "must be in (0, 1], got 1.7" in str(caught.value)
 
 

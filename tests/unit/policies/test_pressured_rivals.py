@@ -47,11 +47,11 @@ def test_ltp_keeps_what_reaches_the_threshold(built: Any, make_view: Any, ask: A
         policy.raw_thresholds.fill_(0.2)  # at the default rate of 5: the average token
     keep = ask(policy, view).keep_mask
     assert torch.equal(keep, ((view.received_attention >= 1.0) | view.protected) & view.valid)
-    assert not policy.exact and built(LTP(rho=0.4, strict=True)).exact
+    assert not policy.exact and built(LTP(rho=0.4, exact_topk=True)).exact
 
 
 def test_ltp_freezes_its_thresholds_in_the_hard_stage(built: Any, make_view: Any, ask: Any) -> None:
-    policy, view = trained(built, LTP(rho=0.4, schedule="flat"), "removal"), attended(make_view)
+    policy, view = trained(built, LTP(rho=0.4, schedule="flat"), "hard"), attended(make_view)
     decision = ask(policy, view)
     assert decision.log_gates is None and not policy.budget_loss().requires_grad
     kept = decision.keep_mask.sum(1) / view.lengths
@@ -82,7 +82,7 @@ def test_pressure_brings_the_kept_share_to_the_one_asked(kind: Any, built: Any, 
 def test_the_level_brings_decisions_to_the_share_asked(
     start: float, kind: Any, built: Any, make_view: Any, ask: Any
 ) -> None:
-    policy, view = trained(built, kind(rho=0.4, schedule="flat"), "removal"), attended(make_view, (40, 30))
+    policy, view = trained(built, kind(rho=0.4, schedule="flat"), "hard"), attended(make_view, (40, 30))
     with torch.no_grad():
         if kind is LTP:
             policy.raw_thresholds.fill_(0.2)
@@ -100,8 +100,8 @@ def test_the_level_brings_decisions_to_the_share_asked(
 def test_the_level_stays_where_nothing_asks_for_it(kind: Any, built: Any) -> None:
     for policy, phase in (
         (kind(rho=0.4), "soft"),
-        (kind(rho=0.4, calibrate=False), "removal"),
-        (kind(rho=0.4, strict=True), "removal"),
+        (kind(rho=0.4, calibrate_threshold=False), "hard"),
+        (kind(rho=0.4, exact_topk=True), "hard"),
     ):
         made = trained(built, policy, phase)
         made.step_dual(torch.tensor([0.3]))
@@ -109,7 +109,7 @@ def test_the_level_stays_where_nothing_asks_for_it(kind: Any, built: Any) -> Non
 
 
 def test_the_level_is_saved(built: Any) -> None:
-    policy = trained(built, LTP(rho=0.4), "removal")
+    policy = trained(built, LTP(rho=0.4), "hard")
     policy.step_dual(torch.tensor([0.3]))
     again = built(LTP(rho=0.4))
     again.load_state_dict(policy.state_dict())
@@ -118,14 +118,14 @@ def test_the_level_is_saved(built: Any) -> None:
 
 @pytest.mark.parametrize("kind", [LTP, Transkimmer])
 def test_strict_keeps_exactly_the_budget(kind: Any, built: Any, make_view: Any, ask: Any) -> None:
-    policy = built(kind(rho=0.5, schedule="flat", strict=True)).eval()
+    policy = built(kind(rho=0.5, schedule="flat", exact_topk=True)).eval()
     assert ask(policy, attended(make_view)).keep_mask.sum(1).tolist() == [10, 6]
 
 
 def test_transkimmer_draws_in_the_soft_phase_only(built: Any, make_view: Any, ask: Any) -> None:
     policy, view = trained(built, Transkimmer(rho=0.4, keep_bias=0.0, schedule="flat"), "soft"), make_view((40, 40))
     assert not torch.equal(ask(policy, view).keep_mask, ask(policy, view).keep_mask)
-    policy.phase = "removal"
+    policy.phase = "hard"
     hard = ask(policy, view)
     assert torch.equal(hard.keep_mask, ask(policy, view).keep_mask)
     assert torch.equal(hard.keep_mask, ask(policy.eval(), view).keep_mask)
@@ -138,7 +138,7 @@ def test_transkimmer_starts_near_keeping_everything(built: Any, make_view: Any, 
     assert torch.equal(ask(policy, make_view()).keep_mask, make_view().valid)
 
 
-@pytest.mark.parametrize("phase", ["soft", "removal"])
+@pytest.mark.parametrize("phase", ["soft", "hard"])
 def test_transkimmers_gates_are_open_and_carry_the_gradient_of_the_decision(
     phase: str, built: Any, make_view: Any, ask: Any
 ) -> None:
@@ -154,11 +154,11 @@ def test_transkimmers_gates_are_open_and_carry_the_gradient_of_the_decision(
 
 
 def test_infor_coef_prices_norm_and_entropy(built: Any, make_view: Any, ask: Any) -> None:
-    policy, view = trained(built, InforCoef(rho=0.4, norm=1.0, entropy=0.0), "removal"), make_view((20, 13))
+    policy, view = trained(built, InforCoef(rho=0.4, norm=1.0, entropy=0.0), "hard"), make_view((20, 13))
     keep = ask(policy, view).keep_mask
     norm = torch.stack([view.hidden_states[row][keep[row]].norm() for row in range(2)]).mean()
     torch.testing.assert_close(policy.budget_loss() - policy.pressure.penalty(policy.budget_slack()), norm)
-    policy = trained(built, InforCoef(rho=0.4, norm=0.0, entropy=1.0), "removal")
+    policy = trained(built, InforCoef(rho=0.4, norm=0.0, entropy=1.0), "hard")
     ask(policy, view)
     logits = policy.score(view)[view.valid & ~view.protected]
     entropy = F.binary_cross_entropy_with_logits(logits, torch.sigmoid(logits))
@@ -187,6 +187,6 @@ def test_short_texts_are_asked_for_what_an_exact_budget_spends_on_them(built: An
     protected = torch.zeros(2, 20, dtype=torch.bool)
     protected[0, :2] = protected[1, :6] = True  # 6 of 13 tokens cannot go, where 4 are asked for
     view = attended(make_view, protected=protected)
-    strict = trained(built, LTP(rho=0.3, schedule="flat", strict=True), "removal")
+    strict = trained(built, LTP(rho=0.3, schedule="flat", exact_topk=True), "hard")
     assert ask(strict, view).keep_mask.sum(1).tolist() == [6, 6]
     assert abs(strict.budget_slack().item()) < 0.01

@@ -124,7 +124,7 @@ def test_threshold_never_keeps_nothing(built: Any, make_view: Any, ask: Any) -> 
 
 def test_threshold_trains_like_adaptive(built: Any, make_view: Any, ask: Any) -> None:
     policy = threshold(built, 0.5).train()
-    for phase in ("soft", "removal"):
+    for phase in ("soft", "hard"):
         policy.phase = phase
         decision = ask(policy, make_view())
         assert (decision.keep_mask is None) == (phase == "soft") and decision.log_gates.requires_grad

@@ -33,7 +33,7 @@ class PositionTable:
     offset: int = 0
     field: str = "max_position_embeddings"
 
-    def places(self, config: Any) -> int:
+    def num_positions(self, config: Any) -> int:
         """Tokens that the table has room for."""
         return int(getattr(config, self.field)) - self.offset
 
@@ -61,7 +61,7 @@ class Adapter(ABC):
     Attributes:
         model_types: values of ``config.model_type`` served.
         attention: attention implementations that are proven equivalent to masking.
-        places: where tokens can leave; ``after_attention`` needs ``middle``.
+        prune_points: where tokens can leave; ``after_attention`` needs ``middle``.
         computes_attention: whether ``attach`` replaces the attention, so that an untouched text, too, gets the result
             of other sums, equal up to rounding.
         observable: what gates may observe of a layer's attention, see ``Gate``; needs ``attention_parts``.
@@ -69,7 +69,7 @@ class Adapter(ABC):
 
     model_types: ClassVar[tuple[str, ...]] = ()
     attention: ClassVar[tuple[str, ...]] = ("sdpa", "eager")
-    places: ClassVar[tuple[str, ...]] = ("after_layer",)
+    prune_points: ClassVar[tuple[str, ...]] = ("after_layer",)
     computes_attention: ClassVar[bool] = False
     observable: ClassVar[tuple[str, ...]] = ()
 
@@ -81,7 +81,7 @@ class Adapter(ABC):
     def shape(self, config: Any) -> EncoderShape:
         """Dimensions for the FLOPs ledger, from the Hugging Face configuration alone."""
 
-    def middle(self, layer: nn.Module) -> nn.Module:
+    def attention_output(self, layer: nn.Module) -> nn.Module:
         """The part of a layer whose output, or its first item, are the states between attention and feed-forward."""
         raise TypeError(f"no part of a {type(layer).__name__} hands over its states between attention and feed-forward")
 

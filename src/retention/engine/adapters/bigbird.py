@@ -17,12 +17,12 @@ class BigBirdAdapter(Adapter):
 
     model_types: ClassVar[tuple[str, ...]] = ("big_bird",)
     attention: ClassVar[tuple[str, ...]] = ("eager",)
-    places: ClassVar[tuple[str, ...]] = ("after_layer", "after_attention")
+    prune_points: ClassVar[tuple[str, ...]] = ("after_layer", "after_attention")
 
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
         return cast(Sequence[nn.Module], cast(Any, encoder).encoder.layer)
 
-    def middle(self, layer: nn.Module) -> nn.Module:
+    def attention_output(self, layer: nn.Module) -> nn.Module:
         return cast(nn.Module, cast(Any, layer).attention)
 
     def shape(self, config: Any) -> EncoderShape:

@@ -16,13 +16,13 @@ class DistilBertAdapter(Adapter):
     """DistilBERT: absolute positions, only the mask changes."""
 
     model_types: ClassVar[tuple[str, ...]] = ("distilbert",)
-    places: ClassVar[tuple[str, ...]] = ("after_layer", "after_attention")
+    prune_points: ClassVar[tuple[str, ...]] = ("after_layer", "after_attention")
     observable: ClassVar[tuple[str, ...]] = OBSERVABLE
 
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
         return cast(Sequence[nn.Module], cast(Any, encoder).transformer.layer)
 
-    def middle(self, layer: nn.Module) -> nn.Module:
+    def attention_output(self, layer: nn.Module) -> nn.Module:
         return cast(nn.Module, cast(Any, layer).sa_layer_norm)
 
     def attention_parts(self, layer: nn.Module) -> AttentionParts:

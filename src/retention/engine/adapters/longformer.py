@@ -25,13 +25,13 @@ class LongformerAdapter(Adapter):
 
     model_types: ClassVar[tuple[str, ...]] = ("longformer",)
     attention: ClassVar[tuple[str, ...]] = ("eager",)
-    places: ClassVar[tuple[str, ...]] = ("after_layer", "after_attention")
+    prune_points: ClassVar[tuple[str, ...]] = ("after_layer", "after_attention")
     computes_attention: ClassVar[bool] = True
 
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
         return cast(Sequence[nn.Module], cast(Any, encoder).encoder.layer)
 
-    def middle(self, layer: nn.Module) -> nn.Module:
+    def attention_output(self, layer: nn.Module) -> nn.Module:
         return cast(nn.Module, cast(Any, layer).attention)
 
     def shape(self, config: Any) -> EncoderShape:
@@ -94,7 +94,7 @@ class LEDAdapter(LongformerAdapter):
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
         return cast(Sequence[nn.Module], cast(Any, encoder).layers)
 
-    def middle(self, layer: nn.Module) -> nn.Module:
+    def attention_output(self, layer: nn.Module) -> nn.Module:
         return cast(nn.Module, cast(Any, layer).self_attn_layer_norm)
 
     def shape(self, config: Any) -> EncoderShape:

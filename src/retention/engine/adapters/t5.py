@@ -17,13 +17,13 @@ class T5Adapter(Adapter):
     """T5's encoder: the position bias that block 0 makes, [1, H, T, T], is gathered on both axes."""
 
     model_types: ClassVar[tuple[str, ...]] = ("t5",)
-    places: ClassVar[tuple[str, ...]] = ("after_layer", "after_attention")
+    prune_points: ClassVar[tuple[str, ...]] = ("after_layer", "after_attention")
 
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
         stack: Any = getattr(encoder, "encoder", encoder)  # T5EncoderModel holds it, other models hand it out
         return cast(Sequence[nn.Module], stack.block)
 
-    def middle(self, layer: nn.Module) -> nn.Module:
+    def attention_output(self, layer: nn.Module) -> nn.Module:
         return cast(nn.Module, cast(Any, layer).layer[0])
 
     def shape(self, config: Any) -> EncoderShape:

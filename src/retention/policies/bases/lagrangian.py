@@ -12,7 +12,7 @@ from retention.errors import Checks
 from retention.policies.bases.retention_policy import RetentionPolicy
 
 
-class Priced(RetentionPolicy):
+class LagrangianPolicy(RetentionPolicy):
     """Base: a subclass gives ``budget_slack`` [1], which a dual presses towards 0; every gate may remove tokens.
 
     Args:

@@ -13,11 +13,11 @@ from retention.core.hard_concrete import log_gate
 from retention.engine.gate import Decision, LayerView
 from retention.engine.report import ForwardReport
 from retention.errors import Checks
-from retention.policies.bases.lagrangian import Priced
+from retention.policies.bases.lagrangian import LagrangianPolicy
 from retention.policies.bases.retention_policy import observed
 
 
-class RankCurve(Priced):
+class RankCurvePolicy(LagrangianPolicy):
     """Base: tokens are sorted by received attention, and each bin of the ranking has a learned weight at each gate.
 
     In the soft phase the weights gate the tokens; together they say which share every layer needs. In the removal
@@ -40,7 +40,7 @@ class RankCurve(Priced):
     def __init__(self, *, bins: int = 32, **settings: Any) -> None:
         checks = Checks()
         checks.require(bins >= 2, "bins", f"must be >= 2, got {bins}")
-        checks.gather(lambda: Priced.check(**settings))
+        checks.gather(lambda: LagrangianPolicy.check(**settings))
         checks.finish()
         super().__init__(**settings)
         self.bins = bins

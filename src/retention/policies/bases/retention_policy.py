@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from retention.core.budget import Budget, check_budget
 from retention.core.flops import EncoderShape
-from retention.core.topk import select_top
+from retention.core.topk import topk_mask
 from retention.engine.gate import Decision, LayerView
 from retention.engine.report import ForwardReport
 from retention.engine.retainer import check_layers
 from retention.errors import Checks
 
-PHASES = ("keep_all", "soft", "removal")
+PHASES = ("warmup", "soft", "hard")
 
 
 def check_policy(rho: float, schedule: str | Sequence[float], slope: float, layers: Sequence[int] | None) -> None:
@@ -45,7 +45,7 @@ class RetentionPolicy(nn.Module):
         name: of the policy in tables, like its yaml; None = that of its file.
 
     Attributes:
-        phase: ``keep_all``, ``soft`` or ``removal``; used in training mode only.
+        phase: ``warmup``, ``soft`` or ``hard``; used in training mode only.
         anneal: 0 = keep all, 1 = the full budget; used in training mode only.
         layers: gated layers of the encoder it was built for.
         scored: those of them with a learned scorer.
@@ -75,13 +75,13 @@ class RetentionPolicy(nn.Module):
         self.rho = rho
         self.schedule = schedule
         self.slope = slope
-        self.layers_asked = None if layers is None else tuple(layers)
-        self.phase = "removal"
+        self.requested_layers = None if layers is None else tuple(layers)
+        self.phase = "hard"
         self.anneal = 1.0
         self.layers: tuple[int, ...] = ()
         self.scored: tuple[int, ...] = ()
         self.built = False
-        self._served: tuple[float, ...] = (rho,)
+        self._supported_budgets: tuple[float, ...] = (rho,)
         self._report: ForwardReport | None = None
         self._counts: Tensor | None = None
 
@@ -96,10 +96,10 @@ class RetentionPolicy(nn.Module):
         Raises:
             ConfigError: a layer that the encoder does not have.
         """
-        asked = range(shape.num_layers - 1) if self.layers_asked is None else self.layers_asked
+        asked = range(shape.num_layers - 1) if self.requested_layers is None else self.requested_layers
         return check_layers(asked, shape.num_layers, name)
 
-    def serve(self, low: float, high: float) -> None:
+    def support_budgets(self, low: float, high: float) -> None:
         """Prepare one set of weights for every budget in [low, high] beside ``rho``; call before ``build``.
 
         Raises:
@@ -111,7 +111,7 @@ class RetentionPolicy(nn.Module):
         message = f"a list of shares is one budget; with sampled budgets name a schedule, got {self.schedule}"
         checks.require(isinstance(self.schedule, str), "schedule", message)
         checks.finish()
-        self._served = (self.rho, low, high)
+        self._supported_budgets = (self.rho, low, high)
 
     def build(self, shape: EncoderShape, name: str = "the encoder") -> None:
         """Allocate what depends on the encoder; call once, before training or loading weights.
@@ -125,7 +125,7 @@ class RetentionPolicy(nn.Module):
         self.built = True
 
     @contextmanager
-    def serving(self, rho: float) -> Iterator[None]:
+    def at_budget(self, rho: float) -> Iterator[None]:
         """Passes inside the block have the budget ``rho`` in (0, 1] instead of ``self.rho``; 1 keeps everything."""
         before = self.active
         with self.budget.at(rho):
@@ -135,13 +135,13 @@ class RetentionPolicy(nn.Module):
             finally:
                 self.active = before
 
-    def active_anywhere(self) -> tuple[bool, ...]:
+    def gates_in_use(self) -> tuple[bool, ...]:
         """[G]: whether each gate removes anything at some budget that is served.
 
         The ends of the range suffice: shares are cut at 1, at more gates the larger rho is, and idle gates follow.
         """
         found = []
-        for rho in self._served:
+        for rho in self._supported_budgets:
             with self.budget.at(rho):
                 found.append(self.budget.active())
         return tuple(any(gate) for gate in zip(*found, strict=True))
@@ -152,7 +152,7 @@ class RetentionPolicy(nn.Module):
 
     def select(self, gate: int, scores: Tensor, view: LayerView) -> Tensor:
         """keep_mask [B, N] bool; by default the strict top-M of eq. 7."""
-        return select_top(scores, self.counts[gate], view.valid, view.protected)
+        return topk_mask(scores, self.counts[gate], view.valid, view.protected)
 
     def soft_decision(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
         """Soft gates for training; only policies with ``soft = True`` are asked."""
@@ -172,11 +172,11 @@ class RetentionPolicy(nn.Module):
         """Whether ``budget_loss`` holds anything at the budget."""
         return False
 
-    def guide(self, saliency: dict[int, Tensor]) -> None:
+    def set_saliency(self, saliency: dict[int, Tensor]) -> None:
         """Importance that the scorers should rank by in the next passes; layer_idx -> [B, T] float >= 0."""
         raise TypeError(f"{type(self).__name__} has no scorers to guide")
 
-    def guidance_loss(self) -> Tensor:
+    def saliency_loss(self) -> Tensor:
         """Ranking loss of the last pass, scalar; 0 where nothing guides."""
         return torch.zeros(())
 
@@ -222,23 +222,23 @@ class RetentionPolicy(nn.Module):
     def current_phase(self) -> str:
         """The phase in force: real removal outside training and for policies without soft gates."""
         if not self.training:
-            return "removal"
-        return "removal" if self.phase == "soft" and not self.soft else self.phase
+            return "hard"
+        return "hard" if self.phase == "soft" and not self.soft else self.phase
 
     def begin(self, report: ForwardReport) -> None:
         self._report = report
         self._counts = self.budget.counts(report.lengths, self.current_anneal)
 
     def decide(self, view: LayerView) -> Decision | None:
-        if self.current_phase == "keep_all":
+        if self.current_phase == "warmup":
             return None
         gate = self.layers.index(view.layer_idx)
         self.report.targets[view.layer_idx] = self.counts[gate].float()
         if not self.active[gate]:
-            if self.current_phase == "removal":
+            if self.current_phase == "hard":
                 self.report.record_kept(view.layer_idx, view.valid, view.positions)
             return None
-        scores = view.by_unit(self.score(view))
+        scores = view.by_span(self.score(view))
         if self.current_phase == "soft":
             return self.soft_decision(gate, scores, view)
         return self.remove(gate, scores, view)

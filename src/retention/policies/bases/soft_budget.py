@@ -9,12 +9,12 @@ from torch import Tensor
 
 from retention.engine.gate import Decision, LayerView
 from retention.engine.report import ForwardReport
-from retention.policies.bases.lagrangian import Priced
+from retention.policies.bases.lagrangian import LagrangianPolicy
 
 _GAIN = 0.5  # by how many temperatures the level moves in a step, per unit of slack
 
 
-class Pressured(Priced):
+class SoftBudgetPolicy(LagrangianPolicy):
     """Base: a subclass tells ``account`` what share each gate keeps; the mean over gates is pressed towards rho.
 
     One multiplier for all gates: the method itself finds out where tokens can be spared. What is kept follows the text,
@@ -40,10 +40,10 @@ class Pressured(Priced):
 
     level: Tensor
 
-    def __init__(self, *, strict: bool = False, calibrate: bool = True, **settings: Any) -> None:
+    def __init__(self, *, exact_topk: bool = False, calibrate_threshold: bool = True, **settings: Any) -> None:
         super().__init__(**settings)
-        self.strict = strict
-        self.calibrate = calibrate
+        self.exact_topk = exact_topk
+        self.calibrate_threshold = calibrate_threshold
         self.register_buffer("level", torch.zeros(()))  # in units of the method's temperature
         self._excess: dict[int, Tensor] = {}
 
@@ -70,12 +70,12 @@ class Pressured(Priced):
     def step_dual(self, slack: Tensor) -> None:
         """Moves the price, and in the removal phase the level too."""
         super().step_dual(slack)
-        if self.calibrate and not self.strict and self.phase == "removal":
+        if self.calibrate_threshold and not self.exact_topk and self.phase == "hard":
             self.level += _GAIN * slack[0].to(self.level)
 
     @property
     def exact(self) -> bool:
-        return self.strict
+        return self.exact_topk
 
     def budget_slack(self) -> Tensor:
         """(mean kept share - share asked for now) of the last pass, [1]; 0 where nothing was accounted for."""

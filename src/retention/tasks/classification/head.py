@@ -91,7 +91,7 @@ class ClassificationModule(RetentionModule):
     def distillation_loss(self, logits: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         return soft_target_loss(logits, teacher, self.settings.distill.temperature)
 
-    def answer_score(self, logits: Tensor, batch: Batch) -> Tensor:
+    def confidence(self, logits: Tensor, batch: Batch) -> Tensor:
         return F.log_softmax(logits.float(), -1).amax(-1).sum()
 
     def collect(self, logits: Tensor, batch: Batch) -> dict[str, list[Any]]:
@@ -121,7 +121,7 @@ class ClassificationModule(RetentionModule):
         states = encoded.hidden_states
         if self.pooling == "cls":
             return states[:, 0]
-        weights = (self.by_depth(encoded) if self.pooling == "depth" else encoded).weights.unsqueeze(-1)
+        weights = (self.depth_weighted(encoded) if self.pooling == "depth" else encoded).weights.unsqueeze(-1)
         if self.focus is not None:
             scores = self.focus(states).float().masked_fill(weights == 0, -torch.inf)
             weights = weights * (scores - scores.amax(1, keepdim=True)).exp()

@@ -44,7 +44,7 @@ class MultiLabelModule(ClassificationModule):
     def distillation_loss(self, logits: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         return soft_decision_loss(logits, teacher, self.settings.distill.temperature).sum(-1).mean()
 
-    def answer_score(self, logits: Tensor, batch: Batch) -> Tensor:
+    def confidence(self, logits: Tensor, batch: Batch) -> Tensor:
         return F.logsigmoid(logits.float()).masked_fill(~self.chosen(logits), 0.0).sum()
 
     def row_score(self, prediction: Any, label: Any) -> float:

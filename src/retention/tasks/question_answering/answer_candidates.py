@@ -10,7 +10,7 @@ from retention.tasks.question_answering.passages import ANSWER_TYPES, NONE, SPAN
 
 
 @dataclass
-class Found:
+class AnswerCandidates:
     """The answer to one question.
 
     Attributes:
@@ -42,9 +42,9 @@ class Found:
         return sorted(self.spans.items(), key=lambda entry: (-entry[1], entry[0]))[:count]
 
 
-def merge_windows(rows: Mapping[str, Sequence[Any]]) -> dict[tuple[int, int], Found]:
+def merge_windows(rows: Mapping[str, Sequence[Any]]) -> dict[tuple[int, int], AnswerCandidates]:
     """Put the rows (``question``, ``types``, ``spans``) of each question together."""
-    found: dict[tuple[int, int], Found] = {}
+    found: dict[tuple[int, int], AnswerCandidates] = {}
     for question, types, spans in zip(rows["question"], rows["types"], rows["spans"], strict=True):
-        found.setdefault((question[0], question[1]), Found()).add(types, spans)
+        found.setdefault((question[0], question[1]), AnswerCandidates()).add(types, spans)
     return found

@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset
 
 from retention.errors import Checks, DataError
-from retention.tasks.question_answering.answer_candidates import Found
+from retention.tasks.question_answering.answer_candidates import AnswerCandidates
 from retention.tasks.question_answering.cuad_metrics import CuadScore
 from retention.tasks.question_answering.data import QuestionAnsweringData
 from retention.tasks.question_answering.passages import NONE, SPAN, Passage, Question, Range, passage_rows
@@ -57,7 +57,7 @@ class CuadSpanData(QuestionAnsweringData):
         chosen = [] if self._categories is None else [f"{len(self._categories)} of the kinds of clauses"]
         return [*super().remarks(), *chosen]
 
-    def grade(self, passages: Sequence[Passage], found: Mapping[tuple[int, int], Found]) -> dict[str, float]:
+    def grade(self, passages: Sequence[Passage], found: Mapping[tuple[int, int], AnswerCandidates]) -> dict[str, float]:
         """The scores of ``CuadScore``.
 
         And ``recall_ceiling``, the share of clauses that some window holds whole; ``count_clauses``,
@@ -103,7 +103,7 @@ class CuadSpanData(QuestionAnsweringData):
         return passage_rows(passages)
 
     def answer(
-        self, passage: Passage, tokens: TokenizedText, question: Question, found: Found | None
+        self, passage: Passage, tokens: TokenizedText, question: Question, found: AnswerCandidates | None
     ) -> dict[str, Any]:
         """``id`` of the question, ``texts`` of the spans from the likeliest on, and their ``scores``."""
         return {"id": question.id, **_prediction(passage, tokens, found)}
@@ -130,7 +130,7 @@ class CuadSpanData(QuestionAnsweringData):
         ]
 
 
-def _prediction(passage: Passage, tokens: TokenizedText, found: Found | None) -> dict[str, Any]:
+def _prediction(passage: Passage, tokens: TokenizedText, found: AnswerCandidates | None) -> dict[str, Any]:
     best = [] if found is None else found.best_spans(_PREDICTIONS)
     ranges = [tokens.characters((first, last + 1)) for (first, last), _ in best]
     return {

@@ -21,7 +21,7 @@ from retention.data.loading import Collate
 from retention.data.splits import Split
 from retention.errors import Checks, DataError
 from retention.records.columns import as_columns
-from retention.tasks.question_answering.answer_candidates import Found, merge_windows
+from retention.tasks.question_answering.answer_candidates import AnswerCandidates, merge_windows
 from retention.tasks.question_answering.passages import (
     ANSWER_TYPES,
     NONE,
@@ -139,7 +139,7 @@ class QuestionAnsweringData(BenchmarkData):
 
     @abstractmethod
     def answer(
-        self, passage: Passage, tokens: TokenizedText, question: Question, found: Found | None
+        self, passage: Passage, tokens: TokenizedText, question: Question, found: AnswerCandidates | None
     ) -> dict[str, Any]:
         """What the head says to a question, in words, as the benchmark's evaluator reads it (values that JSON knows).
 
@@ -151,7 +151,7 @@ class QuestionAnsweringData(BenchmarkData):
         """
 
     @abstractmethod
-    def grade(self, passages: Sequence[Passage], found: Mapping[tuple[int, int], Found]) -> dict[str, float]:
+    def grade(self, passages: Sequence[Passage], found: Mapping[tuple[int, int], AnswerCandidates]) -> dict[str, float]:
         """The benchmark's metrics.
 
         Args:

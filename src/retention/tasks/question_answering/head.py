@@ -16,9 +16,9 @@ from retention.training.distillation import soft_target_losses
 from retention.training.module import RetentionModule
 
 # Given the name of the stage (val, test) and all rows, returns the benchmark's metrics, the headline first.
-Judge = Callable[[str, Mapping[str, Sequence[Any]]], dict[str, float]]
+MetricsFn = Callable[[str, Mapping[str, Sequence[Any]]], dict[str, float]]
 # Given the same, returns what the head says to each question, in words.
-Speller = Callable[[str, Mapping[str, Sequence[Any]]], list[dict[str, Any]]]
+FormatFn = Callable[[str, Mapping[str, Sequence[Any]]], list[dict[str, Any]]]
 
 _SPAN = 0  # the answer type with a place in the text
 _CLOSED = -1e4  # logit of a place that cannot be chosen; its probability is exactly 0, and float16 can hold it
@@ -64,8 +64,8 @@ class QuestionAnsweringModule(RetentionModule):
         self,
         *,
         num_types: int,
-        judge: Judge,
-        speller: Speller | None = None,
+        judge: MetricsFn,
+        speller: FormatFn | None = None,
         dropout: float = 0.1,
         max_answer_length: int = 64,
         n_best: int = 20,
@@ -135,7 +135,7 @@ class QuestionAnsweringModule(RetentionModule):
             loss = loss + 0.5 * (belief * losses).sum() / belief.sum().clamp_min(1.0)
         return loss
 
-    def answer_score(self, logits: Tensor, batch: Batch) -> Tensor:
+    def confidence(self, logits: Tensor, batch: Batch) -> Tensor:
         """Log-probability of the likeliest type and, where it is a span, of its likeliest start and end."""
         types, starts, ends = self._parts(logits)
         spans = F.log_softmax(starts, -1).amax(-1) + F.log_softmax(ends, -1).amax(-1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from retention.data.base import RetentionData
 from retention.records.columns import as_columns, as_rows
-from retention.tasks.question_answering.answer_candidates import Found, merge_windows
+from retention.tasks.question_answering.answer_candidates import AnswerCandidates, merge_windows
 from retention.tasks.question_answering.passages import ANSWER_TYPES, NONE, SPAN, Passage, Question
 from retention.tasks.question_answering.windows import TokenizedText, tokenize_text
 from retention.trained.batches import RowResult
@@ -53,13 +53,13 @@ def answers_of(
                 characters=characters,
                 probability=probability,
                 truncated=any(rows[number]["truncated"] for number in own),
-                kept_share=fmean(results[number].kept_share for number in own),
+                keep_ratio=fmean(results[number].keep_ratio for number in own),
             )
         )
     return answers
 
 
-def _said(found: Found, tokens: TokenizedText) -> tuple[str, float, tuple[int, int] | None]:
+def _said(found: AnswerCandidates, tokens: TokenizedText) -> tuple[str, float, tuple[int, int] | None]:
     """Kind, probability and characters of an answer, see ``Answer``."""
     kind = found.answer_type
     certain, characters = found.types[kind], None

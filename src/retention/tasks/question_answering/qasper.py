@@ -12,7 +12,7 @@ from retention.data.local_files import find_file
 from retention.data.splits import require_count
 from retention.errors import Checks, DataError
 from retention.records.columns import as_rows
-from retention.tasks.question_answering.answer_candidates import Found
+from retention.tasks.question_answering.answer_candidates import AnswerCandidates
 from retention.tasks.question_answering.answer_text import token_f1
 from retention.tasks.question_answering.best_span import TextWords, best_f1
 from retention.tasks.question_answering.data import QuestionAnsweringData
@@ -66,7 +66,7 @@ class QasperData(QuestionAnsweringData):
         longer = f"training papers lengthened with paragraphs of others to {tokens} tokens"
         return [*super().remarks(), *([] if tokens is None else [longer])]
 
-    def grade(self, passages: Sequence[Passage], found: Mapping[tuple[int, int], Found]) -> dict[str, float]:
+    def grade(self, passages: Sequence[Passage], found: Mapping[tuple[int, int], AnswerCandidates]) -> dict[str, float]:
         """The scores of ``QasperScore``, and two marks of Answer-F1 to read them by.
 
         ``oracle_f1``: if the head made no mistake; ``fixed_f1``: of always saying Yes, No or Unanswerable, whichever
@@ -84,7 +84,7 @@ class QasperData(QuestionAnsweringData):
         return scores | {"oracle_f1": sum(ceilings) / len(ceilings), "fixed_f1": _best_fixed(references)}
 
     def answer(
-        self, passage: Passage, tokens: TokenizedText, question: Question, found: Found | None
+        self, passage: Passage, tokens: TokenizedText, question: Question, found: AnswerCandidates | None
     ) -> dict[str, Any]:
         """``question_id``, ``predicted_answer``, ``predicted_evidence``, as the official evaluator reads them.
 
@@ -152,7 +152,7 @@ def _best_fixed(references: Sequence[Mapping[str, Any]]) -> float:
     )
 
 
-def _prediction(passage: Passage, tokens: TokenizedText, found: Found | None) -> dict[str, Any]:
+def _prediction(passage: Passage, tokens: TokenizedText, found: AnswerCandidates | None) -> dict[str, Any]:
     if found is None:
         return {"answered": False, "answer": "", "evidence": []}
     if found.answer_type == NONE:

@@ -51,7 +51,7 @@ class Windowing:
             message = f"must be below max_length={self.max_length}, or windows leave gaps, got {self.stride}"
             checks.require(self.stride < self.max_length, "stride", message)
 
-    def cut(self, tokens: int, frame: Frame) -> Windows:
+    def cut(self, tokens: int, frame: QuestionTemplate) -> Windows:
         """The windows over a text of so many tokens; an empty text has one empty window."""
         room = self.max_length - len(frame.prefix) - len(frame.suffix)
         if self.stride is None:
@@ -94,7 +94,7 @@ class TokenizedText:
 
 
 @dataclass(frozen=True)
-class Frame:
+class QuestionTemplate:
     """What stands around a window: special tokens and question before it, special tokens behind it.
 
     Attributes:
@@ -115,7 +115,7 @@ def tokenize_text(tokenizer: PreTrainedTokenizerFast, text: str) -> TokenizedTex
     return TokenizedText(np.asarray(encoded["input_ids"], dtype=np.int32), offsets[:, 0], offsets[:, 1])
 
 
-def question_frame(tokenizer: PreTrainedTokenizerFast, question: str, max_question_length: int) -> Frame:
+def question_frame(tokenizer: PreTrainedTokenizerFast, question: str, max_question_length: int) -> QuestionTemplate:
     """The tokenizer's own way of writing a pair of texts, with the second one left open."""
     tokens = tokenize_text(tokenizer, question)
     cut = len(tokens.ids) > max_question_length
@@ -124,10 +124,10 @@ def question_frame(tokenizer: PreTrainedTokenizerFast, question: str, max_questi
     encoded = tokenizer(question, "the", verbose=False)
     ids, sequence = list(encoded["input_ids"]), encoded.sequence_ids(0)
     second = [place for place, owner in enumerate(sequence) if owner == 1]
-    return Frame(ids[: second[0]], ids[second[-1] + 1 :], cut)
+    return QuestionTemplate(ids[: second[0]], ids[second[-1] + 1 :], cut)
 
 
-def frame_row(frame: Frame, text: TokenizedText, window: Range) -> dict[str, Any]:
+def frame_row(frame: QuestionTemplate, text: TokenizedText, window: Range) -> dict[str, Any]:
     """One row without its targets.
 
     Returns:

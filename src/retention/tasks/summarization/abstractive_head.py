@@ -19,7 +19,7 @@ from retention.tasks.summarization.metrics import Rouge, rouge_scores
 from retention.training.distillation import soft_target_losses
 from retention.training.module import RetentionModule
 
-Spell = Callable[[Sequence[Sequence[int]]], list[str]]
+FormatFn = Callable[[Sequence[Sequence[int]]], list[str]]
 
 _IGNORED = -100  # the label of padding
 _CLOSED = 1e-30  # a weight whose logarithm leaves no attention, and is finite
@@ -67,7 +67,7 @@ class AbstractiveSummarizationModule(RetentionModule):
         self,
         *,
         encoder: nn.Module,
-        spell: Spell,
+        spell: FormatFn,
         max_summary_length: int,
         beams: int = 1,
         no_repeat: int = 3,
@@ -117,7 +117,7 @@ class AbstractiveSummarizationModule(RetentionModule):
         losses = soft_target_losses(logits, teacher, self.settings.distill.temperature)
         return losses[batch["labels"] != _IGNORED].mean()
 
-    def answer_score(self, logits: Tensor, batch: Batch) -> Tensor:
+    def confidence(self, logits: Tensor, batch: Batch) -> Tensor:
         """Log-probability of the likeliest token at each place of the abstract."""
         likeliest = F.log_softmax(logits.float(), -1).amax(-1)
         return likeliest.masked_fill(batch["labels"] == _IGNORED, 0.0).sum()

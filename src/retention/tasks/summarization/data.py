@@ -26,7 +26,7 @@ class SummarizationCollate:
     """Pads articles of S sentences at most.
 
     Adds ``markers`` [B, S] long (place of each sentence's marker; 0 where there is no sentence), ``sentence_mask``
-    [B, S] bool, ``targets`` [B, S] float (1 = in the oracle's extract), ``units`` [B, N] long (see ``sentence_units``),
+    [B, S] bool, ``targets`` [B, S] float (1 = in the oracle's extract), ``spans`` [B, N] long (see ``sentence_spans``),
     ``index`` [B] long, and, as lists of strings,
     ``sentences`` and ``abstract`` (one sentence per line) of each article.
     """
@@ -46,7 +46,7 @@ class SummarizationCollate:
             batch["sentence_mask"][place, :count] = True
             batch["targets"][place, row["oracle"]] = 1.0
         width = batch["input_ids"].shape[1]
-        batch["units"] = torch.stack([sentence_units(row["markers"], len(row["input_ids"]), width) for row in rows])
+        batch["spans"] = torch.stack([sentence_spans(row["markers"], len(row["input_ids"]), width) for row in rows])
         batch["index"] = whole_numbers(rows, "index")
         batch["sentences"] = [row["sentences"] for row in rows]
         batch["abstract"] = [row["abstract"] for row in rows]
@@ -114,7 +114,7 @@ class SummarizationData(ArticleData):
         return SummarizationCollate(int(self.tokenizer.pad_token_id))
 
 
-def sentence_units(markers: Sequence[int], length: int, width: int) -> Tensor:
+def sentence_spans(markers: Sequence[int], length: int, width: int) -> Tensor:
     """For each of ``width`` places, where its unit begins, [width] long.
 
     A sentence without its marker is one unit; markers, the last token and padding are one each.
@@ -124,7 +124,7 @@ def sentence_units(markers: Sequence[int], length: int, width: int) -> Tensor:
         length: tokens of the article.
         width: of the batch.
     """
-    units = torch.arange(width)
+    spans = torch.arange(width)
     for marker, end in zip(markers, [*markers[1:], length - 1], strict=True):
-        units[marker + 1 : end] = marker + 1
-    return units
+        spans[marker + 1 : end] = marker + 1
+    return spans

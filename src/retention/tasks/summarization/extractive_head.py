@@ -15,7 +15,7 @@ from retention.tasks.summarization.metrics import Rouge, rouge_scores, rouge_tok
 from retention.training.distillation import soft_decision_loss
 from retention.training.module import RetentionModule
 
-UNITS = ("tokens", "sentences")
+SPAN_KINDS = ("tokens", "sentences")
 POOLINGS = ("marker", "mean", "depth")
 
 
@@ -33,7 +33,7 @@ class ExtractiveSummarizationModule(RetentionModule):
             states of marker and tokens that are left, weighed by their gates: for encoders that were pretrained to be
             read like this, whose markers would have to learn from few articles what to gather; ``depth`` = the same
             mean, weighed by how much of the encoder each token went through as well, see ``by_depth``.
-        units: what stays or goes as one in the encoder, ``tokens`` or ``sentences``. The tokens of a sentence then
+        spans: what stays or goes as one in the encoder, ``tokens`` or ``sentences``. The tokens of a sentence then
             share one score, the mean of theirs; the count is still met exactly, so that of the last sentence that
             stays, only its first tokens may fit. Markers stay in any case.
         trigram_blocking: leave out a sentence that shares three words in a row with a better one (Paulus et al. 2018).
@@ -51,7 +51,7 @@ class ExtractiveSummarizationModule(RetentionModule):
         *,
         sentences: int = 7,
         pooling: str = "marker",
-        units: str = "tokens",
+        spans: str = "tokens",
         trigram_blocking: bool = False,
         dropout: float = 0.1,
     ) -> None:
@@ -59,7 +59,7 @@ class ExtractiveSummarizationModule(RetentionModule):
         checks = Checks()
         checks.require(sentences >= 1, "sentences", f"must be at least 1, got {sentences}")
         checks.require(pooling in POOLINGS, "pooling", f"must be one of {', '.join(POOLINGS)}, got {pooling!r}")
-        checks.require(units in UNITS, "units", f"must be one of {', '.join(UNITS)}, got {units!r}")
+        checks.require(spans in SPAN_KINDS, "spans", f"must be one of {', '.join(SPAN_KINDS)}, got {spans!r}")
         checks.require(0.0 <= dropout < 1.0, "dropout", f"must be in [0, 1), got {dropout}")
         checks.finish()
 
@@ -68,17 +68,17 @@ class ExtractiveSummarizationModule(RetentionModule):
         *,
         sentences: int = 7,
         pooling: str = "marker",
-        units: str = "tokens",
+        spans: str = "tokens",
         trigram_blocking: bool = False,
         dropout: float = 0.1,
         **shared: Any,
     ) -> None:
         self.check_settings(
-            sentences=sentences, pooling=pooling, units=units, trigram_blocking=trigram_blocking, dropout=dropout
+            sentences=sentences, pooling=pooling, spans=spans, trigram_blocking=trigram_blocking, dropout=dropout
         )
         super().__init__(**shared)
         self.pooling = pooling
-        self.units = units
+        self.spans = spans
         self._check_policy()
         self.sentences = sentences
         self.trigram_blocking = trigram_blocking
@@ -89,20 +89,20 @@ class ExtractiveSummarizationModule(RetentionModule):
         """Raise ``ConfigError`` where the policy cannot keep sentences whole."""
         checks = Checks()
         message = f"sentences need a policy that ranks, {self.policy.name} does not; leave it at tokens"
-        checks.require(self.units == "tokens" or self.policy.groups, "task.module.units", message)
+        checks.require(self.spans == "tokens" or self.policy.groups, "task.head.spans", message)
         checks.finish()
 
     def encode(self, batch: Batch) -> Encoded:
         """Run the encoder with retention, of tokens or of whole sentences."""
-        if self.units == "tokens":
+        if self.spans == "tokens":
             return super().encode(batch)
-        with self.retainer.group(batch["units"]):
+        with self.retainer.prune_together(batch["spans"]):
             return super().encode(batch)
 
     def logits(self, encoded: Encoded, batch: Batch) -> Tensor:
         """[B, S]; values where there is no sentence do not matter."""
         pooled = marker_states if self.pooling == "marker" else mean_states
-        read = self.by_depth(encoded) if self.pooling == "depth" else encoded
+        read = self.depth_weighted(encoded) if self.pooling == "depth" else encoded
         logits: Tensor = self.head(pooled(read, batch["markers"], batch["sentence_mask"])).squeeze(-1)
         return logits
 
@@ -114,7 +114,7 @@ class ExtractiveSummarizationModule(RetentionModule):
         losses = soft_decision_loss(logits, teacher, self.settings.distill.temperature)
         return article_mean(losses, batch["sentence_mask"])
 
-    def answer_score(self, logits: Tensor, batch: Batch) -> Tensor:
+    def confidence(self, logits: Tensor, batch: Batch) -> Tensor:
         """Log-probability of the k best sentences."""
         certain = F.logsigmoid(logits.float()).masked_fill(~batch["sentence_mask"], -torch.inf)
         best = certain.topk(min(self.sentences, certain.shape[1]), dim=1).values

@@ -20,7 +20,7 @@ Served = Callable[[dict[str, list[Any]]], list[tuple[Any, ...]]]
 def served(monkeypatch: pytest.MonkeyPatch) -> Served:
     """``served(columns)``: the hub answers every question with these rows; the list of what it is asked."""
 
-    def serve(columns: dict[str, list[Any]]) -> list[tuple[Any, ...]]:
+    def support_budgets(columns: dict[str, list[Any]]) -> list[tuple[Any, ...]]:
         asked: list[tuple[Any, ...]] = []
 
         def load_dataset(path: str, name: str | None, *, split: str, revision: str | None) -> Dataset:
@@ -30,7 +30,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
         monkeypatch.setattr(datasets, "load_dataset", load_dataset)
         return asked
 
-    return serve
+    return support_budgets
 
 
 def hub_of(task: str) -> dict[str, Any]:

@@ -10,14 +10,20 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from retention.errors import Checks, ConfigError
-from retention.tasks.question_answering.windows import Frame, Windowing, frame_row, question_frame, tokenize_text
+from retention.tasks.question_answering.windows import (
+    QuestionTemplate,
+    Windowing,
+    frame_row,
+    question_frame,
+    tokenize_text,
+)
 
 
 def windowing(max_length: int = 10, stride: int | None = 3, longest: int | None = None) -> Windowing:
     return Windowing(max_length=max_length, max_question_length=2, stride=stride, max_document_length=longest)
 
 
-FRAME = Frame([7, 8, 9], [9], False)  # leaves 6 of 10 tokens
+FRAME = QuestionTemplate([7, 8, 9], [9], False)  # leaves 6 of 10 tokens
 
 
 @pytest.mark.parametrize(
@@ -36,7 +42,7 @@ def test_windows_by_hand(tokens: int, expected: list[tuple[int, int]]) -> None:
 
 @given(tokens=st.integers(0, 200), stride=st.integers(1, 9), room=st.integers(1, 9))
 def test_every_token_is_in_a_window_and_neighbours_overlap(tokens: int, stride: int, room: int) -> None:
-    frame = Frame([0] * (9 - room), [0], False)
+    frame = QuestionTemplate([0] * (9 - room), [0], False)
     ranges = windowing(stride=stride).cut(tokens, frame).ranges
     assert ranges[0][0] == 0 and ranges[-1][1] == tokens
     assert all(before[0] < after[0] <= before[1] for before, after in pairwise(ranges))
