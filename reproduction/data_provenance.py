@@ -1,55 +1,72 @@
-"""What a column's rows are beside the benchmark that the paper reports."""
+"""Tell the paper's benchmarks from parts of them and from data that stands in for them."""
 
 from __future__ import annotations
 
 from enum import Enum
 
 from reproduction.paper import Benchmark, benchmark_of
-from reproduction.runs import Column
+from retention.report.grouping import EvaluationSetup
 
 _STAND_IN = "stand-in"
 
 
-class Rows(Enum):
-    """Whose rows were trained and tested on."""
+class Provenance(Enum):
+    """Relation of a setup's data to the benchmark that the paper reports."""
 
-    WHOLE = "the benchmark's rows"
-    PART = "a part of the benchmark's rows"
-    OTHER = "a stand-in: not the benchmark's rows"
-
-
-def kind_of_rows(column: Column) -> Rows:
-    """Rows count as the benchmark's own only if their description begins with its name and calls them no stand-in."""
-    benchmark = benchmark_of(column.task)
-    source = column.source
-    if benchmark is None or _STAND_IN in source.lower() or not source.startswith(benchmark.names):
-        return Rows.OTHER
-    whole = column.train == str(benchmark.train) and column.test == str(benchmark.test)
-    return Rows.WHOLE if whole else Rows.PART
+    BENCHMARK = "all rows of the benchmark"
+    SUBSET = "a part of the benchmark's rows"
+    STAND_IN = "other rows that stand in for the benchmark"
+    OTHER_TASK = "a task that the paper does not report"
 
 
-def rows_mark(column: Column) -> str:
-    """For titles: a warning where the rows are not all of the benchmark's, else nothing."""
-    return {Rows.WHOLE: "", Rows.PART: ", part of the rows", Rows.OTHER: ", STAND-IN"}[kind_of_rows(column)]
+# Values of the field ``provenance`` in records; "local" files are judged by the description of their source.
+_RECORDED = {
+    "benchmark": Provenance.BENCHMARK,
+    "subset": Provenance.SUBSET,
+    "stand_in": Provenance.STAND_IN,
+    "generated": Provenance.STAND_IN,
+}
 
 
-def rows_note(column: Column) -> str:
-    """One sentence for the notes of a table."""
-    benchmark = benchmark_of(column.task)
-    if benchmark is None or kind_of_rows(column) is Rows.OTHER:
-        return f"STAND-IN, no benchmark result: {column.source}, {column.train} training and {column.test} test rows"
-    told = [_told(column.train, benchmark.train, "training")]
-    told.append(_told(column.test, benchmark.test, "test"))
-    cut = [f"cut to {column.length} tokens"] if column.length else []
-    return ", ".join([f"{column.source}: {' and '.join(told)} rows", *cut])
+def provenance_of(setup: EvaluationSetup) -> Provenance:
+    """Return the provenance of a setup's data.
+
+    Records without the field are judged by their source: rows count as the benchmark's if their description begins
+    with its name and does not call them a stand-in.
+    """
+    benchmark = benchmark_of(setup.task)
+    if benchmark is None:
+        return Provenance.OTHER_TASK
+    if setup.provenance in _RECORDED:
+        return _RECORDED[setup.provenance]
+    if _STAND_IN in setup.source.lower() or not setup.source.startswith(benchmark.names):
+        return Provenance.STAND_IN
+    complete = setup.train == str(benchmark.train) and setup.test == str(benchmark.test)
+    return Provenance.BENCHMARK if complete else Provenance.SUBSET
 
 
-def backbone_note(column: Column, benchmark: Benchmark) -> str:
-    """Says whose encoder this is."""
-    if column.backbone == benchmark.backbone:
-        return f"Encoder: {column.backbone}, the paper's"
-    return f"Encoder: {column.backbone}, not the paper's {benchmark.backbone}; compare relations, not absolute figures"
+def title_mark(setup: EvaluationSetup) -> str:
+    """Return a warning for titles where the data is not the whole benchmark, else an empty string."""
+    return {Provenance.SUBSET: ", part of the rows", Provenance.STAND_IN: ", STAND-IN"}.get(provenance_of(setup), "")
 
 
-def _told(count: str, published: int | None, role: str) -> str:
-    return f"{count} {role}" if published is None or count == str(published) else f"{count} of {published} {role}"
+def data_note(setup: EvaluationSetup) -> str:
+    """Describe a setup's data in one sentence, for the notes of a table."""
+    if provenance_of(setup) is Provenance.STAND_IN:
+        return f"STAND-IN, no benchmark result: {setup.source}, {setup.train} training and {setup.test} test rows"
+    benchmark = benchmark_of(setup.task)
+    train = _count(setup.train, None if benchmark is None else benchmark.train)
+    test = _count(setup.test, None if benchmark is None else benchmark.test)
+    cut = f", cut to {setup.length} tokens" if setup.length else ""
+    return f"{setup.source}: {train} training and {test} test rows{cut}"
+
+
+def backbone_note(setup: EvaluationSetup, benchmark: Benchmark) -> str:
+    """Say whether the encoder is the paper's."""
+    if setup.backbone == benchmark.backbone:
+        return f"Encoder: {setup.backbone}, the paper's"
+    return f"Encoder: {setup.backbone}, not the paper's {benchmark.backbone}; compare differences, not absolute figures"
+
+
+def _count(rows: str, published: int | None) -> str:
+    return rows if published is None or rows == str(published) else f"{rows} of {published}"

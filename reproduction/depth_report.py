@@ -1,92 +1,83 @@
-"""Tables 5 and 6: which share of the tokens is kept after each layer."""
+"""Build Tables 5 and 6: keep ratio after each layer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from reproduction.data_provenance import backbone_note, rows_note
-from reproduction.paper import ADAPTIVE, BUDGETS, KEPT_BY_LAYER, SOURCE, benchmark_of
-from reproduction.runs import NOT_RUN, Cells, Column, Record, Row, columns_of, rows_of
-from reproduction.tables import Report, Section
+from reproduction.data_provenance import backbone_note, data_note
+from reproduction.paper import ADAPTIVE, BENCHMARKS, BUDGETS, PAPER_KEEP_RATIOS, SOURCE
+from reproduction.tables import Report, Table
+from retention.report.grouping import NOT_RUN, EvaluationSetup, Record, RunGroup, Runs
 
 TASKS = {5: "sst2", 6: "arxiv"}
 
 
-def depth_report(cells: Cells, number: int) -> Report:
-    """Table 5 (SST-2) or Table 6 (ArXiv): one section per column of runs."""
+def depth_report(runs: Runs, number: int) -> Report:
+    """Build Table 5 (SST-2) or Table 6 (ArXiv): one table per setup."""
     task = TASKS[number]
-    benchmark = benchmark_of(task)
-    title = task if benchmark is None else benchmark.title
-    columns = columns_of(cells, task)
-    depth = max([len(shares) for shares in KEPT_BY_LAYER[task].values()] + [_layers(cells, c) for c in columns])
-    sections = [_section(cells, task, column, depth) for column in columns] or [
-        Section(NOT_RUN, _header(depth), tuple(_rows(cells, task, None, depth)))
+    benchmark = next(benchmark for benchmark in BENCHMARKS if benchmark.task == task)
+    groups = [group for setup in runs.setups(task) for group in runs.groups(setup, ADAPTIVE.policy)]
+    ours = (layer + 1 for group in groups for layer in keep_ratio_by_layer(group.records))
+    depth = max([*(len(ratios) for ratios in PAPER_KEEP_RATIOS[task].values()), *ours])
+    header = ("", "rho", "seeds", "mean", *(f"layer {layer}" for layer in range(1, depth + 1)))
+    tables = [
+        Table(
+            setup.backbone,
+            header,
+            _rows(runs, task, setup, depth),
+            (data_note(setup), backbone_note(setup, benchmark)),
+        )
+        for setup in runs.setups(task)
     ]
     return Report(
         name=f"table{number}",
-        title=f"Table {number}: tokens kept after each layer, {title}",
+        title=f"Table {number}: tokens kept after each layer, {benchmark.title}",
         legend=(
-            f"Paper: {SOURCE}. Per cent of a sample's real tokens, layers counted from 1; ours are means over seeds.",
-            "The last layer has no gate: what it returns has been through all layers.",
-            "The paper's own shares do not average the budget in their heading, see the column 'mean'.",
+            f"Paper: {SOURCE}. Per cent of a sample's real tokens, layers counted from 1; ours are means over seeds. "
+            "The last layer has no gate: its output has passed all layers. The paper's own ratios do not average to "
+            "the keep ratio in its heading, see the column 'mean'."
         ),
-        sections=tuple(sections),
+        tables=tables or [Table(NOT_RUN, header, _rows(runs, task, None, depth))],
     )
 
 
-def kept_by_layer(records: Sequence[Record]) -> Mapping[int, float]:
-    """Layer, counted from 0 -> share kept after it, mean over records that measured it."""
-    found: dict[int, list[float]] = {}
+def keep_ratio_by_layer(records: Sequence[Record]) -> dict[int, float]:
+    """Return the keep ratio after each layer, counted from 0: the mean over records that measured it."""
+    ratios: dict[int, list[float]] = {}
     for record in records:
-        for layer, share in (record["keep_ratio"].get("by_layer") or {}).items():
-            if share is not None:
-                found.setdefault(int(layer), []).append(float(share))
-    return {layer: fmean(found[layer]) for layer in sorted(found)}
+        for layer, ratio in (record["keep_ratio"].get("by_layer") or {}).items():
+            if ratio is not None:
+                ratios.setdefault(int(layer), []).append(float(ratio))
+    return {layer: fmean(ratios[layer]) for layer in sorted(ratios)}
 
 
-def _section(cells: Cells, task: str, column: Column, depth: int) -> Section:
-    benchmark = benchmark_of(task)
-    notes = [rows_note(column), *([] if benchmark is None else [backbone_note(column, benchmark)])]
-    return Section(column.backbone, _header(depth), tuple(_rows(cells, task, column, depth)), tuple(notes))
-
-
-def _header(depth: int) -> tuple[str, ...]:
-    return ("", "rho", "seeds", "mean", *(f"layer {layer}" for layer in range(1, depth + 1)))
-
-
-def _rows(cells: Cells, task: str, column: Column | None, depth: int) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
+def _rows(runs: Runs, task: str, setup: EvaluationSetup | None, depth: int) -> list[list[str]]:
+    rows: list[list[str]] = []
     for rho in BUDGETS:
-        paper = KEPT_BY_LAYER[task][rho]
-        rows.append(("paper", f"{rho:g}", "-", f"{fmean(paper):.1f}", *_cells(dict(enumerate(paper)), depth)))
-        found = [] if column is None else rows_of(cells, column, ADAPTIVE.policy, rho)
-        if column is None or not found:
-            rows.append(("ours", f"{rho:g}", NOT_RUN, *["-"] * (depth + 1)))
-            continue
-        for row in found:
-            rows += _own(cells[row, column], row, paper, depth)
+        paper = PAPER_KEEP_RATIOS[task][rho]
+        rows.append(["paper", f"{rho:g}", "-", f"{fmean(paper):.1f}", *_cells(dict(enumerate(paper)), depth)])
+        groups = [] if setup is None else runs.groups(setup, ADAPTIVE.policy, rho)
+        for group in groups:
+            rows += _our_rows(group, paper, depth)
+        if not groups:
+            rows.append(["ours", f"{rho:g}", NOT_RUN, *["-"] * (depth + 1)])
     return rows
 
 
-def _own(records: Sequence[Record], row: Row, paper: Sequence[float], depth: int) -> list[tuple[str, ...]]:
-    variant = f" ({row.variant})" if row.variant else ""
-    shares = {layer: 100.0 * share for layer, share in kept_by_layer(records).items()}
-    if not shares:
-        return [(f"ours{variant}", f"{row.rho:g}", str(len(records)), *["not measured"] * (depth + 1))]
-    mean = fmean(shares.values())
-    gaps = {layer: shares[layer] - paper[layer] for layer in shares if layer < len(paper)}
-    told = [f"{gaps[layer]:+.1f}" if layer in gaps else "-" for layer in range(depth)]
+def _our_rows(group: RunGroup, paper: Sequence[float], depth: int) -> list[list[str]]:
+    label, rho = f"ours ({group.variant})" if group.variant else "ours", f"{group.rho:g}"
+    seeds = str(len(group.records))
+    ratios = {layer: 100.0 * ratio for layer, ratio in keep_ratio_by_layer(group.records).items()}
+    if not ratios:
+        return [[label, rho, seeds, *["not measured"] * (depth + 1)]]
+    mean = fmean(ratios.values())
+    gaps = {layer: ratios[layer] - paper[layer] for layer in ratios if layer < len(paper)}
     return [
-        (f"ours{variant}", f"{row.rho:g}", str(len(records)), f"{mean:.1f}", *_cells(shares, depth)),
-        (f"ours{variant} - paper", f"{row.rho:g}", "-", f"{mean - fmean(paper):+.1f}", *told),
+        [label, rho, seeds, f"{mean:.1f}", *_cells(ratios, depth)],
+        [f"{label} - paper", rho, "-", f"{mean - fmean(paper):+.1f}", *_cells(gaps, depth, "+")],
     ]
 
 
-def _cells(shares: Mapping[int, float], depth: int) -> list[str]:
-    return [f"{shares[layer]:.1f}" if layer in shares else "-" for layer in range(depth)]
-
-
-def _layers(cells: Cells, column: Column) -> int:
-    found = [kept_by_layer(cells[row, column]) for row in rows_of(cells, column, ADAPTIVE.policy)]
-    return max((layer + 1 for shares in found for layer in shares), default=0)
+def _cells(values: Mapping[int, float], depth: int, sign: str = "") -> list[str]:
+    return [f"{values[layer]:{sign}.1f}" if layer in values else "-" for layer in range(depth)]

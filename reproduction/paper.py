@@ -1,6 +1,6 @@
-"""What the paper reports: Rafiuddin and Khan, Findings of EMNLP 2025, arXiv 2510.08798, Tables 1-6 and Figure 2.
+"""Figures of the paper: Rafiuddin and Khan, Findings of EMNLP 2025, arXiv 2510.08798, Tables 1-6 and Figure 2.
 
-The prompted zero-shot references of Tables 1-2 are left out; see ``reproduction.claims.facts``.
+The prompted zero-shot references of Tables 1-2 are left out; see ``reproduction.claims.not_targets``.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from dataclasses import dataclass
 SOURCE = "Rafiuddin and Khan, Findings of EMNLP 2025, arXiv 2510.08798"
 BUDGETS = (0.5, 0.3)
 SEEDS = 3
-KNOBS: Mapping[str, float] = {"beta": 0.66, "gamma": -0.1, "zeta": 1.1}  # defaults, starred in Figure 2
-KNOB_RANGES: Mapping[str, tuple[float, float]] = {"beta": (0.1, 1.5), "gamma": (-0.5, 0.0), "zeta": (1.0, 1.5)}
+HYPERPARAMETERS: Mapping[str, float] = {"beta": 0.66, "gamma": -0.1, "zeta": 1.1}  # defaults, starred in Figure 2
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One column of Tables 1-3 with all metrics of it.
+    """A data set of Tables 1-3 with its metrics.
 
     Attributes:
         task: name of the task in records.
@@ -60,7 +59,7 @@ BENCHMARKS = (
 
 @dataclass(frozen=True)
 class Method:
-    """One row of a table: a policy of ours, or the dense model on an encoder of its own."""
+    """A row of a table: one of our policies, or the dense model on another encoder (``backbone``)."""
 
     title: str
     policy: str
@@ -81,13 +80,13 @@ METHODS = (
 )
 ABLATIONS = (
     Method("no variational relaxation", "adaptive_no_relaxation"),
-    Method("no alternating optimisation", "adaptive_joint"),
+    Method("no alternating optimization", "adaptive_joint"),
     Method("fixed lambda", "adaptive_fixed_lambda"),
     Method("threshold pruning", "threshold"),
 )
-ABLATED = frozenset(method.policy for method in ABLATIONS)  # policies that stand in Table 3 alone
+ABLATION_POLICIES = frozenset(method.policy for method in ABLATIONS)  # reported in Table 3 only
 
-# columns of the figures below: (task, metric as the paper calls it)
+# Columns of the tables below: (task, name of the metric in the paper).
 _COLUMNS = tuple((benchmark.task, metric) for benchmark in BENCHMARKS for metric in benchmark.metrics)
 _TABLES_1_2: Mapping[float, Mapping[str, str]] = {
     0.5: {
@@ -116,7 +115,7 @@ _TABLE_3: Mapping[str, str] = {  # 50 %/30 %
     "no variational relaxation": (
         "90.2/87.8 92.7/90.5 79.0/76.8 42.0/40.0 63.0/61.0 40.0/38.0 20.5/18.5 83.8/81.8 85.0/83.0"
     ),
-    "no alternating optimisation": (
+    "no alternating optimization": (
         "90.8/88.3 93.1/91.2 79.5/77.2 42.8/40.8 63.8/61.8 40.5/38.5 21.0/19.0 84.2/82.2 86.5/84.5"
     ),
     "fixed lambda": "91.0/88.7 93.6/91.8 79.8/77.9 43.0/41.0 64.0/62.0 41.0/39.0 21.5/19.5 84.5/82.5 87.0/85.0",
@@ -126,7 +125,7 @@ _TABLE_3: Mapping[str, str] = {  # 50 %/30 %
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost at 30 % of the tokens: seconds per batch of 32 and throughput (Table 4), memory (Table 3)."""
+    """Cost at a keep ratio of 0.3: seconds per batch of 32 and throughput (Table 4), memory (Table 3)."""
 
     speedup: float
     seconds: float | None = None
@@ -139,13 +138,13 @@ COSTS: Mapping[str, Cost] = {
     "Longformer": Cost(1.55, 0.31),
     "BigBird": Cost(1.45, 0.33),
     "no variational relaxation": Cost(1.6, memory_gb=7.2),
-    "no alternating optimisation": Cost(1.7, memory_gb=7.3),
+    "no alternating optimization": Cost(1.7, memory_gb=7.3),
     "fixed lambda": Cost(1.75, memory_gb=7.4),
     "threshold pruning": Cost(1.4, memory_gb=7.1),
 }
 
-# Tables 5 and 6: task -> asked share -> per cent of the tokens kept after each layer, from the first on.
-KEPT_BY_LAYER: Mapping[str, Mapping[float, tuple[float, ...]]] = {
+# Tables 5 and 6: task -> target keep ratio -> per cent of the tokens kept after each layer, from the first on.
+PAPER_KEEP_RATIOS: Mapping[str, Mapping[float, tuple[float, ...]]] = {
     "sst2": {
         0.3: (45.2, 43.9, 42.5, 41.2, 39.9, 38.5),
         0.5: (52.3, 51.3, 50.2, 49.2, 48.1, 47.1),
@@ -158,27 +157,27 @@ KEPT_BY_LAYER: Mapping[str, Mapping[float, tuple[float, ...]]] = {
 
 
 def benchmark_of(task: str) -> Benchmark | None:
-    """The paper's benchmark behind a task of ours, None if it has none."""
+    """Return the paper's benchmark of a task, None if the paper does not report the task."""
     return next((benchmark for benchmark in BENCHMARKS if benchmark.task == task), None)
 
 
 def reported(method: str, rho: float, task: str, metric: str) -> float | None:
-    """Points in Tables 1-2 or, for ablations, Table 3.
+    """Return the points of a method in Tables 1-2 or, for ablations, Table 3.
 
     Args:
         method: title of the row, see ``METHODS`` and ``ABLATIONS``.
         rho: 0.5 or 0.3.
         task: name of the task in records.
-        metric: as the paper calls it.
+        metric: name of the metric in the paper.
 
     Returns:
-        The figure, None where the paper has none.
+        Points, None if the paper reports none.
     """
     if rho not in BUDGETS or (task, metric) not in _COLUMNS:
         return None
-    place = _COLUMNS.index((task, metric))
+    column = _COLUMNS.index((task, metric))
     if method in _TABLES_1_2[rho]:
-        return float(_TABLES_1_2[rho][method].split()[place])
+        return float(_TABLES_1_2[rho][method].split()[column])
     if method in _TABLE_3:
-        return float(_TABLE_3[method].split()[place].split("/")[BUDGETS.index(rho)])
+        return float(_TABLE_3[method].split()[column].split("/")[BUDGETS.index(rho)])
     return None

@@ -1,12 +1,12 @@
-"""Tables 1, 2 and 3: quality of methods and ablations beside the paper's."""
+"""Build Tables 1, 2 and 3: quality of methods and ablations beside the paper's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
-from reproduction.comparison import interval, relate, signed
-from reproduction.data_provenance import backbone_note, rows_mark, rows_note
+from reproduction.comparison import compare, comparison_cells, signed
+from reproduction.data_provenance import backbone_note, data_note, title_mark
 from reproduction.paper import (
     ABLATIONS,
     ADAPTIVE,
@@ -20,214 +20,189 @@ from reproduction.paper import (
     Method,
     reported,
 )
-from reproduction.runs import (
+from reproduction.tables import Report, Table
+from retention.report.grouping import (
     DENSE,
     NOT_RUN,
-    Cells,
-    Column,
-    Record,
-    Row,
-    best_dense,
-    columns_of,
-    mean_of_measured,
+    EvaluationSetup,
+    RunGroup,
+    Runs,
+    headline,
+    mean_and_deviation,
     percent,
-    points,
-    rows_of,
-    spread,
 )
-from reproduction.tables import Report, Section
 
-_ABSENT = "-"  # the paper has no such row
+NO_REFERENCE = "no like reference"
+_EMPTY = "-"
 
 
-def quality_report(cells: Cells, rho: float) -> Report:
-    """Table 1 (rho 0.5) or Table 2 (rho 0.3).
+def quality_report(runs: Runs, rho: float) -> Report:
+    """Build Table 1 (rho 0.5) or Table 2 (rho 0.3): one table per benchmark, metric and setup.
 
-    One section per benchmark, metric and column of runs: runs on other rows or another encoder are never mixed. Every
-    method stands beside our own dense model, and the paper's beside its own.
+    Every method is compared with our dense model that was trained alike, and the paper's with the paper's.
     """
     number = BUDGETS.index(rho) + 1
-    sections = [
-        _section(cells, benchmark, metric, column, [(method, rho) for method in METHODS], FULL)
-        for benchmark, metric, column in _places(cells)
+    tables = [
+        _table(runs, benchmark, metric, setup, [(method, rho) for method in METHODS], FULL)
+        for benchmark, metric, setup in _benchmark_setups(runs)
     ]
     return Report(
         name=f"table{number}",
         title=f"Table {number}: quality at {100 * rho:.0f} % of the tokens",
-        legend=_legend("our dense model"),
-        sections=tuple(sections),
-        overview=_overview(cells, rho),
+        legend=_legend("our dense model that was trained alike"),
+        tables=tables,
+        overview=_overview(runs, rho),
     )
 
 
-def ablation_report(cells: Cells) -> Report:
-    """Table 3: what each part of the method is worth; every variant stands beside the full method."""
+def ablation_report(runs: Runs) -> Report:
+    """Build Table 3: every ablation is compared with the full method."""
     entries = [(method, rho) for rho in BUDGETS for method in (ADAPTIVE, *ABLATIONS)]
-    sections = [_section(cells, *place, entries, ADAPTIVE) for place in _places(cells)]
-    legend = (*_legend("the full method at the same rho"), "What the variants cost is in Table 4.")
-    return Report("table3", "Table 3: ablations", legend, tuple(sections))
+    tables = [_table(runs, *key, entries, ADAPTIVE) for key in _benchmark_setups(runs)]
+    legend = f"{_legend('the full method at the same rho')} The cost of the ablations is in Table 4."
+    return Report("table3", "Table 3: ablations", legend, tables)
 
 
-def _places(cells: Cells) -> Iterator[tuple[Benchmark, str, Column | None]]:
+def _benchmark_setups(runs: Runs) -> Iterator[tuple[Benchmark, str, EvaluationSetup | None]]:
     for benchmark in BENCHMARKS:
-        columns: Sequence[Column | None] = columns_of(cells, benchmark.task) or [None]
-        for column in columns:
+        setups: Sequence[EvaluationSetup | None] = runs.setups(benchmark.task) or [None]
+        for setup in setups:
             for metric in benchmark.metrics:
-                yield benchmark, metric, column
+                yield benchmark, metric, setup
 
 
-def _legend(reference: str) -> tuple[str, ...]:
+def _legend(reference: str) -> str:
     return (
-        f"Paper: {SOURCE}.",
-        "Points; ours are means ± standard deviation over seeds.",
-        f"Relations are to {reference} (in the paper's columns: the paper's own), seed by seed, with the 95 % interval",
-        "of the difference where two seeds or more have both.",
-        f"A cell without a run says {NOT_RUN!r}; '-' where the paper, or we, have nothing to compare.",
+        f"Paper: {SOURCE}. Points; ours are means ± standard deviation over seeds. Differences and ratios are relative "
+        f"to {reference} (in the paper's columns: to the paper's own), seed by seed, with the 95 % interval of the "
+        f"difference where two seeds or more have both. {NOT_RUN!r}: there is no run; {NO_REFERENCE!r}: no dense model "
+        f"was trained alike; '-': nothing to compare."
     )
 
 
-def _section(
-    cells: Cells,
+def _table(
+    runs: Runs,
     benchmark: Benchmark,
     metric: str,
-    column: Column | None,
+    setup: EvaluationSetup | None,
     entries: Sequence[tuple[Method, float]],
     reference: Method,
-) -> Section:
-    against = "full" if reference is FULL else "full method"
+) -> Table:
+    theirs, ours = ("full", "dense") if reference is FULL else ("full method", "full method")
     header = (
-        *("method", "rho", "paper", f"paper vs {against}", "paper share", "ours", "seeds", "ours - paper"),
-        *("kept", "FLOPs", f"vs own {'dense' if reference is FULL else 'full method'}", "95 %", "share"),
+        *("method", "rho", "paper", f"paper vs {theirs}", f"paper % of {theirs}", "ours", "seeds", "ours - paper"),
+        *("keep ratio", "FLOPs ratio", f"vs our {ours}", "95 % interval", f"% of {ours}"),
     )
+    key = benchmark.metrics[metric]
     rows: list[tuple[str, ...]] = []
     for method, rho in entries:
-        told = _paper_cells(method, rho, benchmark.task, metric, reference)
-        found = [] if column is None else _found(cells, column, method, rho)
-        if column is None or not found:
-            rows.append((method.title, f"{rho:g}", *told, NOT_RUN, *[_ABSENT] * 7))
-            continue
-        for place, row in found:
-            label = _label(method, row, place)
-            printed = reported(method.title, rho, benchmark.task, metric)
-            key = benchmark.metrics[metric]
-            rows.append((label, f"{rho:g}", *told, *_own_cells(cells, place, row, column, key, printed, reference)))
-    if column is not None and reference is FULL:
-        rows += _others(cells, column, benchmark.metrics[metric], entries)
+        points = reported(method.title, rho, benchmark.task, metric)
+        paper = _paper_cells(
+            points, None if method is reference else reported(reference.title, rho, benchmark.task, metric)
+        )
+        groups = [] if setup is None else _groups_of(runs, setup, method, rho)
+        if setup is None or not groups:
+            rows.append((method.title, f"{rho:g}", *paper, NOT_RUN, *[_EMPTY] * 7))
+        for group in groups:
+            cells = _our_cells(runs, setup, group, key, points, reference)
+            rows.append((_label(method, group), f"{rho:g}", *paper, *cells))
+    if setup is not None and reference is FULL:
+        rows += _other_policies(runs, setup, entries[0][1], key)
     caption = f"{benchmark.title}, {metric}"
-    if column is None:
-        return Section(f"{caption}: {NOT_RUN}", header, tuple(rows))
-    notes = [rows_note(column), backbone_note(column, benchmark)]
-    if benchmark.metrics[metric] != column.monitor:
-        notes.append(f"In records: {benchmark.metrics[metric]}")
-    return Section(f"{caption}: {column.backbone}{rows_mark(column)}", header, tuple(rows), tuple(notes))
+    if setup is None:
+        return Table(f"{caption}: {NOT_RUN}", header, rows)
+    notes = [data_note(setup), backbone_note(setup, benchmark)]
+    if key != setup.monitor:
+        notes.append(f"Metric in records: {key}")
+    return Table(f"{caption}: {setup.backbone}{title_mark(setup)}", header, rows, notes)
 
 
-def _found(cells: Cells, column: Column, method: Method, rho: float) -> list[tuple[Column, Row]]:
-    """The rows of a method; an architecture's are those of its dense model on the same rows."""
+def _groups_of(runs: Runs, setup: EvaluationSetup, method: Method, rho: float) -> list[RunGroup]:
+    """Return the groups of a method; for another architecture, its dense model on the same data."""
     if method.backbone is not None:
-        others = [c for c in columns_of(cells, column.task) if c.backbone == method.backbone and c.same_rows(column)]
-        return [(place, row) for place in others if (row := best_dense(cells, place)) is not None]
-    if method.policy == DENSE:
-        return [(column, row) for row in rows_of(cells, column, DENSE)]
-    return [(column, row) for row in rows_of(cells, column, method.policy, rho)]
+        others = [s for s in runs.setups(setup.task) if s.backbone == method.backbone and s.same_data(setup)]
+        return [group for other in others if (group := headline(runs.groups(other, DENSE))) is not None]
+    return runs.groups(setup, method.policy, None if method.policy == DENSE else rho)
 
 
-def _label(method: Method, row: Row, place: Column) -> str:
-    variant = f" ({row.variant})" if row.variant else ""
-    cut = f" (cut to {place.length} tokens)" if method.backbone is not None and place.length else ""
-    return f"{method.title}{variant}{cut}"
+def _label(method: Method, group: RunGroup) -> str:
+    variant = f" ({group.variant})" if group.variant else ""
+    length = group.setup.length
+    return f"{method.title}{variant}{f' (cut to {length} tokens)' if method.backbone is not None and length else ''}"
 
 
-def _paper_cells(method: Method, rho: float, task: str, metric: str, reference: Method) -> tuple[str, str, str]:
-    value = reported(method.title, rho, task, metric)
-    base = reported(reference.title, rho, task, metric)
-    if value is None:
-        return _ABSENT, _ABSENT, _ABSENT
-    if base is None or method is reference:
-        return f"{value:.1f}", _ABSENT, _ABSENT
-    return f"{value:.1f}", signed(value - base), f"{100 * value / base:.1f} %"
+def _paper_cells(points: float | None, reference: float | None) -> tuple[str, str, str]:
+    if points is None:
+        return _EMPTY, _EMPTY, _EMPTY
+    if reference is None:
+        return f"{points:.1f}", _EMPTY, _EMPTY
+    return f"{points:.1f}", signed(points - reference), f"{100 * points / reference:.1f} %"
 
 
-def _own_cells(
-    cells: Cells,
-    place: Column,
-    row: Row,
-    column: Column,
+def _our_cells(
+    runs: Runs,
+    setup: EvaluationSetup | None,
+    group: RunGroup,
     metric: str,
-    printed: float | None,
+    paper: float | None,
     reference: Method,
 ) -> tuple[str, ...]:
-    records = cells[row, place]
-    values = points(records, metric)
+    values = group.points(metric)
     if not values:
-        return ("no number", str(len(records)), *[_ABSENT] * 6)
-    gap = _ABSENT if printed is None else signed(fmean(values) - printed)
-    kept = mean_of_measured(record["keep_ratio"].get("mean") for record in records)
-    flops = mean_of_measured(record["flops_ratio"] for record in records)
-    base = _reference(cells, column, row, metric, reference)
-    relation = None if base is None or base is records else relate(records, base, metric)
-    told = (
-        (_ABSENT, _ABSENT, _ABSENT)
-        if relation is None
-        else (
-            signed(relation.difference.mean),
-            interval(relation.difference),
-            f"{100 * relation.share.mean:.1f} %",
-        )
+        return ("no number", str(len(group.records)), *[_EMPTY] * 6)
+    return (
+        mean_and_deviation(values),
+        f"{len(values)} of {SEEDS}",
+        _EMPTY if paper is None else signed(fmean(values) - paper),
+        percent(group.keep_ratio),
+        percent(group.flops_ratio),
+        *_reference_cells(runs, setup, group, metric, reference),
     )
-    return (spread(values), f"{len(values)} of {SEEDS}", gap, percent(kept), percent(flops), *told)
 
 
-def _reference(cells: Cells, column: Column, row: Row, metric: str, reference: Method) -> list[Record] | None:
-    """The best dense run, or the full method at the row's share: its variant of the same name, else the headline."""
-    if reference is FULL:
-        dense = best_dense(cells, column, metric, beside=row)
-        return None if dense is None else cells[dense, column]
-    full = rows_of(cells, column, reference.policy, row.rho)
-    chosen = next((other for other in full if other.variant == row.variant), headline(cells, column, full))
-    return None if chosen is None else cells[chosen, column]
+def _reference_cells(
+    runs: Runs, setup: EvaluationSetup | None, group: RunGroup, metric: str, reference: Method
+) -> tuple[str, str, str]:
+    """Compare with dense runs, or with the full method: the variant of the same name, else the headline."""
+    if reference is not FULL:
+        full = runs.groups(group.setup, reference.policy, group.rho)
+        same_variant = next((other for other in full if other.variant == group.variant), headline(full))
+        return comparison_cells(compare(group, same_variant, metric))
+    if group.setup != setup:  # another architecture
+        return comparison_cells(compare(group, headline(runs.groups(setup, DENSE)), metric))
+    dense = runs.dense_reference(group, metric)
+    missing = NO_REFERENCE if dense is None and runs.groups(setup, DENSE) else _EMPTY
+    return comparison_cells(compare(group, dense, metric), missing)
 
 
-def headline(cells: Cells, column: Column, rows: Sequence[Row]) -> Row | None:
-    """Of several settings of one method the one with most seeds, then the latest; scores play no part."""
-    dated = {row: max(str(record.get("date", "")) for record in cells[row, column]) for row in rows}
-    return max(rows, key=lambda row: (len(cells[row, column]), dated[row]), default=None)
+def _other_policies(runs: Runs, setup: EvaluationSetup, rho: float, metric: str) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of policies that the paper does not report."""
+    in_paper = {method.policy for method in (*METHODS, *ABLATIONS)}
+    for group in runs.groups(setup, rho=rho):
+        if group.policy not in in_paper:
+            yield (group.label, f"{rho:g}", *[_EMPTY] * 3, *_our_cells(runs, setup, group, metric, None, FULL))
 
 
-def _others(
-    cells: Cells, column: Column, metric: str, entries: Sequence[tuple[Method, float]]
-) -> Iterator[tuple[str, ...]]:
-    """Policies of ours at the same share that the paper has no row for, ablations aside."""
-    known = {method.policy for method in (*METHODS, *ABLATIONS)}
-    rho = entries[0][1]
-    for row in rows_of(cells, column, rho=rho):
-        if row.policy not in known:
-            own = _own_cells(cells, column, row, column, metric, None, FULL)
-            yield (row.label(), f"{rho:g}", _ABSENT, _ABSENT, _ABSENT, *own)
-
-
-def _overview(cells: Cells, rho: float) -> Section:
-    """The paper's own layout: methods down, benchmarks across, ``paper / ours`` in each cell."""
-    places = list(_places(cells))
+def _overview(runs: Runs, rho: float) -> Table:
+    """Arrange the figures as the paper does: methods down, benchmarks across, ``paper / ours`` in each cell."""
+    keys = list(_benchmark_setups(runs))
     header = ["method"]
-    for benchmark, metric, column in places:
-        tail = f" [{column.backbone}{rows_mark(column)}]" if column is not None else ""
-        header.append(f"{benchmark.title} {metric}{tail}")
-    rows = [
-        (method.title, *(_short(cells, method, rho, benchmark, metric, column) for benchmark, metric, column in places))
-        for method in METHODS
-    ]
-    notes = ("paper / ours; of several settings the one with most seeds, then the latest, all are below",)
-    return Section("Overview", tuple(header), tuple(rows), notes)
+    for benchmark, metric, setup in keys:
+        data = f" [{setup.backbone}{title_mark(setup)}]" if setup is not None else ""
+        header.append(f"{benchmark.title} {metric}{data}")
+    rows = [[method.title, *(_overview_cell(runs, method, rho, *key) for key in keys)] for method in METHODS]
+    note = "paper / ours; of several variants the one with most seeds, then the latest; all are in the tables below"
+    return Table("Overview", header, rows, (note,))
 
 
-def _short(cells: Cells, method: Method, rho: float, benchmark: Benchmark, metric: str, column: Column | None) -> str:
-    printed = reported(method.title, rho, benchmark.task, metric)
-    paper = _ABSENT if printed is None else f"{printed:.1f}"
-    found = [] if column is None else _found(cells, column, method, rho)
-    if not found:
+def _overview_cell(
+    runs: Runs, method: Method, rho: float, benchmark: Benchmark, metric: str, setup: EvaluationSetup | None
+) -> str:
+    points = reported(method.title, rho, benchmark.task, metric)
+    paper = _EMPTY if points is None else f"{points:.1f}"
+    groups = [] if setup is None else _groups_of(runs, setup, method, rho)
+    group = headline([group for group in groups if group.setup == groups[0].setup])
+    if group is None:
         return f"{paper} / {NOT_RUN}"
-    place = found[0][0]
-    chosen = headline(cells, place, [row for spot, row in found if spot == place])
-    values = [] if chosen is None else points(cells[chosen, place], benchmark.metrics[metric])
-    return f"{paper} / {spread(values) if values else 'no number'}"
+    values = group.points(benchmark.metrics[metric])
+    return f"{paper} / {mean_and_deviation(values) if values else 'no number'}"

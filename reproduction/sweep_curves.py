@@ -1,80 +1,72 @@
-"""Sweeps of beta, gamma and zeta: which runs differ in one knob alone."""
+"""Collect the sweeps of beta, gamma and zeta: runs that differ in one hyper-parameter alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from reproduction.paper import ADAPTIVE, KNOBS
-from reproduction.runs import Cells, Column, Record, rows_of, sort_runs
+from reproduction.paper import ADAPTIVE, HYPERPARAMETERS
 from retention.records.identity import settings, word
+from retention.report.grouping import EvaluationSetup, Record, RunGroup, group_runs
 
 
 @dataclass(frozen=True)
-class Study:
-    """Runs of the method that may share a panel: everything but the three knobs and the seed is equal.
+class Sweep:
+    """Runs of our method that may share a plot: all but the three hyper-parameters and the seed is equal.
 
     Attributes:
-        column: rows and encoder.
-        rho: asked share.
+        setup: task, data and encoder.
+        rho: target keep ratio.
         fixed: all other settings, ``key=value`` each.
-        curves: knob -> its value -> runs, one per seed; the other two knobs have their defaults. A knob with fewer
-            than two values has no curve.
+        curves: hyper-parameter -> value -> runs, one per seed; the other two have their defaults. A hyper-parameter
+            with fewer than two values has no curve.
     """
 
-    column: Column
+    setup: EvaluationSetup
     rho: float
     fixed: frozenset[str]
-    curves: Mapping[str, Mapping[float, list[Record]]]
+    curves: Mapping[str, Mapping[float, RunGroup]]
 
 
-def studies(records: Iterable[Record]) -> list[Study]:
-    """Every group of runs with at least one curve, by task, encoder and share."""
-    own = [record for record in records if record["kind"] == "quality" and record["policy"] == ADAPTIVE.policy]
-    groups: dict[tuple[Column, float, frozenset[str]], dict[tuple[float, ...], list[Record]]] = {}
-    for values in sorted({_values(record) for record in own} - {None}, key=str):
-        if values is None:
-            continue
-        cells = sort_runs(record for record in own if _values(record) == values)
-        for column, rho, members in _split(cells):
-            fixed = _fixed(members[0])
-            groups.setdefault((column, rho, fixed), {}).setdefault(values, []).extend(members)
-    found = [Study(column, rho, fixed, _curves(runs)) for (column, rho, fixed), runs in groups.items()]
-    ordered = sorted(found, key=lambda study: (study.column.note(), -study.rho, sorted(study.fixed)))
-    return [study for study in ordered if study.curves]
-
-
-def _split(cells: Cells) -> Iterable[tuple[Column, float, list[Record]]]:
-    for column in dict.fromkeys(column for _, column in cells):
-        for row in rows_of(cells, column):
-            yield column, row.rho, cells[row, column]
+def find_sweeps(records: Iterable[Record]) -> list[Sweep]:
+    """Return every sweep with at least one curve, by setup and keep ratio."""
+    by_values: dict[tuple[float, ...], list[Record]] = {}
+    for record in records:
+        if record["kind"] == "quality" and record["policy"] == ADAPTIVE.policy:
+            values = _values(record)
+            if values is not None:
+                by_values.setdefault(values, []).append(record)
+    sweeps: dict[tuple[EvaluationSetup, float, frozenset[str]], dict[tuple[float, ...], RunGroup]] = {}
+    for values, members in sorted(by_values.items()):
+        for group in group_runs(members).all:
+            sweeps.setdefault((group.setup, group.rho, _fixed(group)), {})[values] = group
+    complete = [Sweep(setup, rho, fixed, _curves(groups)) for (setup, rho, fixed), groups in sweeps.items()]
+    complete.sort(key=lambda sweep: (sweep.setup.describe(), -sweep.rho, sorted(sweep.fixed)))
+    return [sweep for sweep in complete if sweep.curves]
 
 
 def _values(record: Record) -> tuple[float, ...] | None:
-    """beta, gamma and zeta of a run; None where its record does not say."""
+    """Return beta, gamma and zeta of a run, None if its record does not hold them."""
     policy = (record.get("config") or {}).get("retention") or {}
-    if not all(isinstance(policy.get(name), int | float) for name in KNOBS):
+    if not all(isinstance(policy.get(name), int | float) for name in HYPERPARAMETERS):
         return None
-    return tuple(float(policy[name]) for name in KNOBS)
+    return tuple(float(policy[name]) for name in HYPERPARAMETERS)
 
 
-def _fixed(record: Record) -> frozenset[str]:
-    flat = settings(record.get("config") or {})
-    return frozenset(f"{key}={word(value)}" for key, value in flat.items() if key not in _KEYS)
+def _fixed(group: RunGroup) -> frozenset[str]:
+    swept = {f"retention.{name}" for name in HYPERPARAMETERS}
+    flat = settings(group.records[0].get("config") or {})
+    return frozenset(f"{key}={word(value)}" for key, value in flat.items() if key not in swept)
 
 
-def _curves(runs: Mapping[tuple[float, ...], list[Record]]) -> dict[str, dict[float, list[Record]]]:
-    defaults = tuple(KNOBS.values())
-    curves: dict[str, dict[float, list[Record]]] = {}
-    for place, name in enumerate(KNOBS):
+def _curves(groups: Mapping[tuple[float, ...], RunGroup]) -> dict[str, dict[float, RunGroup]]:
+    defaults = tuple(HYPERPARAMETERS.values())
+    curves: dict[str, dict[float, RunGroup]] = {}
+    for index, name in enumerate(HYPERPARAMETERS):
+        others = defaults[:index] + defaults[index + 1 :]
         points = {
-            values[place]: members
-            for values, members in runs.items()
-            if values[:place] + values[place + 1 :] == defaults[:place] + defaults[place + 1 :]
+            values[index]: group for values, group in groups.items() if values[:index] + values[index + 1 :] == others
         }
         if len(points) > 1:
             curves[name] = dict(sorted(points.items()))
     return curves
-
-
-_KEYS = frozenset(f"retention.{name}" for name in KNOBS)

@@ -1,147 +1,115 @@
-"""Reports of tables, written as Markdown, CSV and LaTeX."""
+"""Write reports of several tables as Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from retention.records import write_atomic
+import pandas as pd
+from tabulate import tabulate
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "±": r"$\pm$",
-}
-_MARKDOWN = str.maketrans({"|": "\\|"})
+from retention.records import write_atomic
+from retention.report.tables import markdown_table, text_frame
 
 
 @dataclass(frozen=True)
-class Section:
-    """One table; every row has as many cells as the header.
+class Table:
+    """A table of text cells.
 
     Attributes:
-        caption: what the figures rest on.
+        caption: describes the data of the table.
         header: names of the columns.
-        rows: cells as text.
+        rows: one text per column.
         notes: lines below the table.
     """
 
     caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Header and rows as a data frame."""
+        return text_frame(self.header, self.rows)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Sections with one header, under a title.
+    """Tables with the same columns, under a title.
 
     Attributes:
-        name: name of the files.
+        name: stem of the files.
         title: heading.
-        legend: how to read the columns.
-        sections: tables with the same header.
-        overview: the same figures in short; it has nothing that the sections lack, so CSV leaves it out.
+        legend: explanation of the columns.
+        tables: tables with the same columns.
+        overview: the main figures of the tables in short; CSV leaves it out.
     """
 
     name: str
     title: str
-    legend: tuple[str, ...]
-    sections: tuple[Section, ...]
-    overview: Section | None = None
+    legend: str
+    tables: Sequence[Table]
+    overview: Table | None = None
 
     def __post_init__(self) -> None:
-        if len({section.header for section in self.sections}) > 1:
-            raise ValueError(f"{self.name}: the sections of a report share one header")
+        if len({tuple(table.header) for table in self.tables}) > 1:
+            raise ValueError(f"{self.name}: all tables of a report must have the same columns")
 
-    def parts(self) -> tuple[Section, ...]:
-        """The overview, where there is one, and the sections."""
-        return self.sections if self.overview is None else (self.overview, *self.sections)
+    @property
+    def parts(self) -> list[Table]:
+        """Overview, if there is one, and tables."""
+        return [*([] if self.overview is None else [self.overview]), *self.tables]
 
 
-def markdown(report: Report) -> str:
-    """The report as Markdown that also reads as text."""
-    blocks = [f"# {report.title}", " ".join(report.legend)]
-    for section in report.parts():
-        blocks.append(f"## {section.caption}")
-        blocks.append("\n".join(aligned([section.header, *section.rows])))
-        blocks += ["\n".join(f"- {note}" for note in section.notes)] if section.notes else []
+def to_markdown(report: Report) -> str:
+    """Return a report as Markdown that is also readable as text."""
+    blocks = [f"# {report.title}", report.legend]
+    for table in report.parts:
+        blocks += [f"## {table.caption}", markdown_table(table.frame), "\n".join(f"- {note}" for note in table.notes)]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def comma_separated(report: Report) -> str:
-    """All rows of the sections under one header, the caption in the first column."""
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    if report.sections:
-        writer.writerow(["table", *report.sections[0].header, "notes"])
-    for section in report.sections:
-        writer.writerows([section.caption, *row, "; ".join(section.notes)] for row in section.rows)
-    return lines.getvalue()
+def to_csv(report: Report) -> str:
+    """Return all tables of a report as one CSV table, with caption and notes as first and last column."""
+    frames = [
+        text_frame(
+            ["table", *table.header, "notes"],
+            [[table.caption, *row, "; ".join(table.notes)] for row in table.rows],
+        )
+        for table in report.tables
+    ]
+    return str(pd.concat(frames).to_csv(index=False)) if frames else ""
 
 
-def latex(report: Report) -> str:
-    """One ``table`` per section; needs the packages booktabs and graphicx."""
+def to_latex(report: Report) -> str:
+    """Return a ``table`` environment per table; needs the packages booktabs and graphicx."""
     head = f"% {report.title}; needs \\usepackage{{booktabs,graphicx}} and UTF-8 input\n"
-    return head + "\n".join(_latex_table(report, section) for section in report.parts())
+    return head + "\n".join(_latex_table(report, table) for table in report.parts)
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write ``<name>.md``, ``.csv`` and ``.tex``; returns their paths."""
-    texts = {".md": markdown(report), ".csv": comma_separated(report), ".tex": latex(report)}
+    """Write ``<name>.md``, ``.csv`` and ``.tex``; return their paths."""
+    texts = {".md": to_markdown(report), ".csv": to_csv(report), ".tex": to_latex(report)}
     paths = [folder / f"{report.name}{suffix}" for suffix in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         write_atomic(path, text)
     return paths
 
 
-def aligned(body: Sequence[Sequence[str]]) -> list[str]:
-    """Markdown lines with every column as wide as its widest cell; the first column left, the others right."""
-    escaped = [[cell.translate(_MARKDOWN) for cell in line] for line in body]
-    widths = [max(3, *(len(line[place]) for line in escaped)) for place in range(len(escaped[0]))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = []
-    for line in [escaped[0], rule, *escaped[1:]]:
-        cells = [
-            line[0].ljust(widths[0]),
-            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+def _latex_table(report: Report, table: Table) -> str:
+    alignment = ["left", *["right"] * (len(table.header) - 1)]
+    tabular = tabulate(table.rows, table.header, "latex_booktabs", disable_numparse=True, colalign=alignment)
+    caption = " ".join([f"{report.title}. {table.caption}.", *(f"{note}." for note in table.notes)])
+    return (
+        "\\begin{table}[ht]\n\\centering\n"
+        f"\\caption{{{_escape_latex(caption)}}}\n"
+        f"\\resizebox{{\\linewidth}}{{!}}{{%\n{tabular}}}\n"
+        "\\end{table}\n"
+    ).replace("±", r"$\pm$")
 
 
-def _latex_table(report: Report, section: Section) -> str:
-    body = [" & ".join(map(_latex_text, row)) + r" \\" for row in section.rows]
-    caption = " ".join([f"{report.title}. {section.caption}.", *(f"{note}." for note in section.notes)])
-    lines = [
-        r"\begin{table}[ht]",
-        r"\centering",
-        rf"\caption{{{_latex_text(caption)}}}",
-        r"\resizebox{\linewidth}{!}{%",
-        rf"\begin{{tabular}}{{l{'r' * (len(section.header) - 1)}}}",
-        r"\toprule",
-        " & ".join(map(_latex_text, section.header)) + r" \\",
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _latex_text(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+def _escape_latex(text: str) -> str:
+    """Escape a text by the rules that tabulate applies to cells."""
+    return tabulate([[text]], tablefmt="latex", disable_numparse=True).splitlines()[2].removesuffix(r"\\").strip()

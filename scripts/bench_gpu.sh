@@ -6,7 +6,7 @@
 #
 # SHAPES, LENGTHS, RHOS and PHASES narrow it down: SHAPES="bert longformer" LENGTHS="2048 8192" scripts/bench_gpu.sh
 # TOKENS is how many tokens a training batch holds (default: by the memory of the GPU); an inference batch holds four
-# times as many. What does not fit is told, and the rest goes on.
+# times as many. Cases that fail are listed at the end, the others are measured.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -53,9 +53,9 @@ settings_of() {
 FAILED=()
 for shape in $SHAPES; do
     settings=$(settings_of "$shape")
-    places="after_layer after_attention"
-    [ "$SMALL" = 1 ] && places=after_attention
-    [ "$shape" = modernbert ] && places=after_layer
+    prune_points="after_layer after_attention"
+    [ "$SMALL" = 1 ] && prune_points=after_attention
+    [ "$shape" = modernbert ] && prune_points=after_layer
     for phase in $PHASES; do
         extras="--compile --memory"
         if [ "$SMALL" = 1 ]; then # both take long on a CPU and show nothing new after the first time
@@ -71,14 +71,14 @@ for shape in $SHAPES; do
             batch=$((tokens / length > 0 ? tokens / length : 1))
             echo "== $shape, $phase, $length tokens, batch $batch" >&2
             # shellcheck disable=SC2086 # lists are meant to be split
-            "$PYTHON" scripts/bench.py --shape "$shape" --phase "$phase" --device "$DEVICE" --dtype bfloat16 \
-                --policy adaptive --rho $RHOS --prune-at $places --length "$length" --batch "$batch" \
+            "$PYTHON" -m retention.cli bench --shape "$shape" --phase "$phase" --device "$DEVICE" --dtype bfloat16 \
+                --policy adaptive --rho $RHOS --prune-at $prune_points --length "$length" --batch "$batch" \
                 --batches 1 $HOW $extras --record "$RECORD" --set $settings || FAILED+=("$shape $phase $length")
         done
     done
 done
 
-"$PYTHON" scripts/bench_plots.py "$RECORD" --out "$FIGURES"
+"$PYTHON" -m retention.cli bench-plots "$RECORD" --out "$FIGURES"
 if [ ${#FAILED[@]} -gt 0 ]; then
     printf 'bench_gpu.sh: not measured: %s\n' "${FAILED[@]}" >&2
     exit 1

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The full recipes of all six benchmarks on one GPU: dense, adaptive at 0.5 and 0.3, random and truncate at 0.3, three
-# seeds each, in two stages (scripts/quality.py). Records are appended to results/quality/<recipe>.jsonl; what has a
+# seeds each, in two stages (reproduction/series.py). Records are appended to results/quality/<recipe>.jsonl; what has a
 # record is not run again, so the script goes on where it stopped. Then all tables and figures are made.
 #
 #   scripts/run_gpu.sh                           data and weights from the hub
@@ -29,14 +29,14 @@ for recipe in "${recipes[@]}"; do
   local_data=()
   if [[ -n "${DATA:-}" && -d "$folder" ]]; then local_data=("data.dir=$folder"); fi
   echo "== $recipe"
-  "$python" scripts/quality.py "$recipe" "${settings[@]}" "${local_data[@]}" \
+  "$python" -m reproduction.series "$recipe" "${settings[@]}" "${local_data[@]}" \
     --record "$records/$recipe.jsonl" --series "${series[@]}" --seeds "${seeds[@]}" || failed+=("$recipe")
 done
 
 if [[ -n "${SMALL:-}" ]]; then
-  "$python" scripts/report.py leaderboard --records "$records"/*.jsonl --out "$records"
+  "$python" -m reproduction leaderboard --records "$records"/*.jsonl --out "$records"
 else
-  "$python" scripts/report.py tables figures claims
+  "$python" -m reproduction tables figures claims
 fi
 if ((${#failed[@]})); then
   echo "not everything ran: ${failed[*]}; the same command goes on where it stopped" >&2

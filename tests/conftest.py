@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,3 +34,26 @@ def main_of() -> Callable[[str], Main]:
         return main
 
     return load
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a small finished run of the built-in task, made by the console command."""
+    folder = tmp_path_factory.mktemp("trained_run")
+    settings = [
+        "data.train_size=64",
+        "data.test_size=32",
+        "task.data.val_size=16",
+        "retention.rho=0.3",
+        "trainer.max_epochs=1",
+        "trainer.accelerator=cpu",
+        "compare=[]",
+        f"hydra.run.dir={folder}/run",
+    ]
+    source = Path(__file__).resolve().parents[1] / "src"
+    variables = {"PYTHONPATH": str(source), "HF_DATASETS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **variables}
+    command = [sys.executable, "-m", "retention.cli", "run", *settings]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"

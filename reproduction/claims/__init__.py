@@ -1,5 +1,5 @@
-"""The paper's claims, each with a check over records: what holds here, what does not, and what was not run."""
+"""Check the paper's claims against result records."""
 
-from reproduction.claims.ledger import ledger
+from reproduction.claims.page import claims_page
 
-__all__ = ["ledger"]
+__all__ = ["claims_page"]

@@ -1,4 +1,4 @@
-"""What a claim, a check and its findings are."""
+"""Define claims, their checks, and the findings of a check."""
 
 from __future__ import annotations
 
@@ -6,50 +6,50 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from reproduction.runs import Record
-from reproduction.sources import Evidence
+from reproduction.sources import RecordSet
+from retention.report.grouping import Record
 from retention.report.intervals import Estimate
 
 
 class Verdict(Enum):
-    """What records say of a claim."""
+    """Outcome of a check."""
 
     REPRODUCED = "reproduced"
     NOT_REPRODUCED = "not reproduced"
-    UNDECIDED = "undecided"
-    NOT_RUN = "not yet run"
-    NOT_TESTABLE = "not testable here"
+    INCONCLUSIVE = "inconclusive"
+    NOT_RUN = "not run"
+    NOT_TESTABLE = "not testable"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one setting says of a claim.
+    """Outcome of a check on one setup.
 
     Attributes:
-        verdict: by the rule of the check.
+        verdict: outcome by the rule of the check.
         measured: the figure that decides.
-        setting: rows, encoder and whatever else the figure depends on.
-        records: what the figure was worked out from.
+        setup: data, encoder and whatever else the figure depends on.
+        records: records that the figure was computed from.
     """
 
     verdict: Verdict
     measured: str = "-"
-    setting: str = "-"
+    setup: str = "-"
     records: tuple[Record, ...] = ()
 
 
-Check = Callable[[Evidence], Iterable[Finding]]
+Check = Callable[[RecordSet], Iterable[Finding]]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of the paper.
+    """A statement of the paper.
 
     Attributes:
-        topic: heading it stands under.
+        topic: heading that the claim is listed under.
         text: the statement.
-        source: where the paper makes it.
-        check: finds what records say; no finding means that nothing was run.
+        source: table or section of the paper.
+        check: yields a finding per setup; none if nothing was run.
     """
 
     topic: str
@@ -58,13 +58,13 @@ class Claim:
     check: Check
 
 
-def at_least(found: Estimate, bound: float) -> Verdict:
-    """Reproduced if the whole interval reaches ``bound``, not if it stays below; undecided across it or without one."""
-    if found.above(bound):
+def at_least(value: Estimate, bound: float) -> Verdict:
+    """Return reproduced if the whole interval is at or above ``bound``, not reproduced if below, else inconclusive."""
+    if value.above(bound):
         return Verdict.REPRODUCED
-    return Verdict.NOT_REPRODUCED if found.below(bound) else Verdict.UNDECIDED
+    return Verdict.NOT_REPRODUCED if value.below(bound) else Verdict.INCONCLUSIVE
 
 
 def not_testable(reason: str) -> Check:
-    """A check for what no record of ours could decide."""
-    return lambda evidence: [Finding(Verdict.NOT_TESTABLE, reason)]
+    """Return a check for a claim that no record could decide."""
+    return lambda records: [Finding(Verdict.NOT_TESTABLE, reason)]

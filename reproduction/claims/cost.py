@@ -1,4 +1,4 @@
-"""Claims on speed, memory and the scorer's own cost."""
+"""Check claims on speed, memory and the scorer's cost."""
 
 from __future__ import annotations
 
@@ -7,37 +7,36 @@ from functools import partial
 from typing import Any
 
 from reproduction.claims.claim import Claim, Finding, Verdict, at_least, not_testable
-from reproduction.cost_report import memory_change
+from reproduction.cost_report import RHO, memory_change
 from reproduction.paper import ABLATIONS, ADAPTIVE, BUDGETS, COSTS
-from reproduction.runs import Record
-from reproduction.sources import Evidence
-from reproduction.speeds import Setting, of_policy, sort_speeds, turns
+from reproduction.sources import RecordSet
+from reproduction.speeds import SpeedConditions, format_speedup, group_speeds, of_policy
+from retention.report.grouping import Record
 from retention.report.intervals import Estimate
 
-SAVED = (0.35, 0.45)  # peak memory, abstract
-OVERHEAD = 0.02  # of latency, section on cost
-_TOPIC = "Speed, memory and overhead"
-_RHO = 0.3
+SAVED_MEMORY = (0.35, 0.45)  # of peak memory, abstract
+SCORER_COST = 0.02  # of latency, section on cost
+_TOPIC = "Speed, memory and scorer cost"
 
 
 def cost_claims() -> list[Claim]:
-    """Table 4, the abstract, and the throughput of Table 3's ablations."""
+    """Return the claims of Table 4, of the abstract, and on the throughput of Table 3's ablations."""
     speedup = COSTS[ADAPTIVE.title].speedup
     claims = [
         Claim(
             _TOPIC,
-            f"up to {speedup:.1f}x the throughput of the dense model at {100 * _RHO:.0f} %",
+            f"up to {speedup:.1f}x the throughput of the dense model at {100 * RHO:.0f} %",
             "abstract, Table 4",
-            partial(_faster, least=speedup),
+            partial(_check_speedup, minimum=speedup),
         ),
-        Claim(_TOPIC, "the scorer costs less than 2 % of latency", "section on cost", _overhead),
+        Claim(_TOPIC, "the scorer costs less than 2 % of latency", "section on cost", _check_scorer_cost),
     ]
     claims += [
         Claim(
             _TOPIC,
-            f"{100 * SAVED[0]:.0f}-{100 * SAVED[1]:.0f} % less peak memory at {100 * rho:.0f} %",
+            f"{100 * SAVED_MEMORY[0]:.0f}-{100 * SAVED_MEMORY[1]:.0f} % less peak memory at {100 * rho:.0f} %",
             "abstract",
-            partial(_leaner, rho=rho),
+            partial(_check_memory, rho=rho),
         )
         for rho in BUDGETS
     ]
@@ -47,12 +46,12 @@ def cost_claims() -> list[Claim]:
             f"the full method is faster than {ablation.title} "
             f"(paper: {speedup:.2f}x against {COSTS[ablation.title].speedup:.2f}x)",
             "Table 3",
-            partial(_faster_than, policy=ablation.policy),
+            partial(_check_faster_than, policy=ablation.policy),
         )
         for ablation in ABLATIONS
     ]
     absolute = "absolute figures depend on the paper's machine, which is not named beyond its 12 GB of memory"
-    other = "a speed-up across encoders compares two architectures; ours are measured within one encoder"
+    other = "a speedup across encoders compares two architectures; ours are measured within one encoder"
     claims += [
         Claim(_TOPIC, "0.48 s per batch dense, 0.27 s pruned; 7.5 GB", "Tables 3-4", not_testable(absolute)),
         Claim(_TOPIC, "faster than Longformer (1.55x) and BigBird (1.45x)", "Table 4", not_testable(other)),
@@ -60,63 +59,67 @@ def cost_claims() -> list[Claim]:
     return claims
 
 
-def _faster(evidence: Evidence, *, least: float) -> Iterator[Finding]:
-    for setting, record in _own(evidence, _RHO):
-        yield _finding(setting, record, at_least(_range(record["speedup"]), least), turns(record))
+def _check_speedup(records: RecordSet, *, minimum: float) -> Iterator[Finding]:
+    for conditions, record in _measurements(records, RHO):
+        verdict = at_least(_range(record["speedup"]), minimum)
+        yield Finding(verdict, format_speedup(record), conditions.describe(), (record,))
 
 
-def _overhead(evidence: Evidence) -> Iterator[Finding]:
-    """One finding per measurement of scoring alone, which the shares of a run have in common."""
+def _check_scorer_cost(records: RecordSet) -> Iterator[Finding]:
+    """Yield one finding per measurement of scoring, which all keep ratios of a bench run have in common."""
     seen: set[tuple[Any, ...]] = set()
-    for rho in sorted({float(record["rho"]) for record in evidence.speeds}):
-        for setting, record in _own(evidence, rho):
+    for rho in sorted({float(record["rho"]) for record in records.speeds}):
+        for conditions, record in _measurements(records, rho):
             cost = (record.get("timing") or {}).get("scoring_share")
-            case = (setting.backbone, setting.source, setting.length, setting.batch, setting.machine, str(cost))
-            if cost is None or case in seen:
+            # Nothing is pruned while scoring is timed, so the pruning location makes no difference.
+            key = (*[getattr(conditions, name) for name in _SCORER_CONDITIONS], str(cost))
+            if cost is None or key in seen:
                 continue
-            seen.add(case)
+            seen.add(key)
             measured = f"{100 * cost['median']:+.1f} % ({100 * cost['low']:+.1f} to {100 * cost['high']:+.1f})"
-            left = Estimate(-cost["median"], -cost["high"], -cost["low"], 0)
-            where = setting.conditions()  # nothing is removed while scoring is timed
-            yield Finding(at_least(left, -OVERHEAD), measured, where, (record,))
+            negative = Estimate(-cost["median"], -cost["high"], -cost["low"], 0)
+            verdict = at_least(negative, -SCORER_COST)
+            yield Finding(verdict, measured, conditions.describe_without_pruning(), (record,))
 
 
-def _leaner(evidence: Evidence, *, rho: float) -> Iterator[Finding]:
-    for setting, record in _own(evidence, rho):
-        change, without = memory_change(record), memory_change(record, without_rest=True)
+_SCORER_CONDITIONS = ("backbone", "source", "length", "batch", "machine")
+
+
+def _check_memory(records: RecordSet, *, rho: float) -> Iterator[Finding]:
+    for conditions, record in _measurements(records, rho):
+        change, without_resident = memory_change(record), memory_change(record, without_resident=True)
         if change is None:
             continue
-        verdict = Verdict.REPRODUCED if -change >= SAVED[0] else Verdict.NOT_REPRODUCED
-        rest = "" if without is None else f"; {100 * without:+.1f} % of what comes on top of weights and libraries"
-        saved = (record.get("activations") or {}).get("share")
-        rest += "" if saved is None else f"; {100 * (saved - 1):+.1f} % of the activations kept for the backward pass"
-        kind = record.get("memory_kind") or "unnamed measure"
-        yield _finding(setting, record, verdict, f"{100 * change:+.1f} % ({kind}){rest}")
+        verdict = Verdict.REPRODUCED if -change >= SAVED_MEMORY[0] else Verdict.NOT_REPRODUCED
+        parts = [f"{100 * change:+.1f} % ({record.get('memory_kind') or 'unnamed measure'})"]
+        if without_resident is not None:
+            parts.append(f"{100 * without_resident:+.1f} % of what comes on top of weights and libraries")
+        activations = (record.get("activations") or {}).get("share")
+        if activations is not None:
+            parts.append(f"{100 * (activations - 1):+.1f} % of the activations kept for the backward pass")
+        yield Finding(verdict, "; ".join(parts), conditions.describe(), (record,))
 
 
-def _faster_than(evidence: Evidence, *, policy: str) -> Iterator[Finding]:
-    """Both speed-ups of one setting are against the same dense baseline, so their ranges may be compared."""
-    for setting, group in sort_speeds(evidence.speeds).items():
-        for own in of_policy(group, ADAPTIVE.policy, _RHO):
-            for other in of_policy(group, policy, _RHO):
-                left, right = _range(own["speedup"]), _range(other["speedup"])
-                verdict = at_least(left, right.high or right.mean)
-                if left.below(right.low or right.mean):
+def _check_faster_than(records: RecordSet, *, policy: str) -> Iterator[Finding]:
+    """Compare two speedups under the same conditions: both are relative to the same dense baseline."""
+    for conditions, group in group_speeds(records.speeds).items():
+        for ours in of_policy(group, ADAPTIVE.policy, RHO):
+            for other in of_policy(group, policy, RHO):
+                ours_range, other_range = _range(ours["speedup"]), _range(other["speedup"])
+                verdict = at_least(ours_range, other_range.high or other_range.mean)
+                if ours_range.below(other_range.low or other_range.mean):
                     verdict = Verdict.NOT_REPRODUCED
                 elif verdict is not Verdict.REPRODUCED:
-                    verdict = Verdict.UNDECIDED
-                yield Finding(verdict, f"{turns(own)} against {turns(other)}", setting.label(), (own, other))
+                    verdict = Verdict.INCONCLUSIVE
+                measured = f"{format_speedup(ours)} against {format_speedup(other)}"
+                yield Finding(verdict, measured, conditions.describe(), (ours, other))
 
 
-def _own(evidence: Evidence, rho: float) -> Iterator[tuple[Setting, Record]]:
-    for setting, group in sort_speeds(evidence.speeds).items():
+def _measurements(records: RecordSet, rho: float) -> Iterator[tuple[SpeedConditions, Record]]:
+    for conditions, group in group_speeds(records.speeds).items():
         for record in of_policy(group, ADAPTIVE.policy, rho):
-            yield setting, record
+            yield conditions, record
 
 
 def _range(speedup: dict[str, float]) -> Estimate:
     return Estimate(speedup["median"], speedup["low"], speedup["high"], 0)
-
-
-def _finding(setting: Setting, record: Record, verdict: Verdict, measured: str) -> Finding:
-    return Finding(verdict, measured, setting.label(), (record,))

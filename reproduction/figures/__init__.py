@@ -1,7 +1,7 @@
-"""Figures from result records, as PNG and SVG."""
+"""Draw figures from result records, as PNG and SVG."""
 
 from reproduction.figures.depth import depth_figure
-from reproduction.figures.hyperparameters import knob_figure
+from reproduction.figures.hyperparameters import hyperparameter_figure
 from reproduction.figures.tradeoff import pareto_figure, speed_figure
 
-__all__ = ["depth_figure", "knob_figure", "pareto_figure", "speed_figure"]
+__all__ = ["depth_figure", "hyperparameter_figure", "pareto_figure", "speed_figure"]

@@ -1,71 +1,54 @@
-"""Figure 2: quality under sweeps of beta, gamma and zeta."""
+"""Draw Figure 2: quality under sweeps of beta, gamma and zeta."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from statistics import fmean, stdev
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reproduction.figures.canvas import Panel, column_title, draw_panels
-from reproduction.paper import BENCHMARKS, KNOBS
-from reproduction.runs import Record, points
-from reproduction.sweep_curves import Study, studies
+from reproduction.figures.canvas import Subplot, add_legend, draw_subplots, setup_title
+from reproduction.paper import BENCHMARKS, HYPERPARAMETERS
+from reproduction.sweep_curves import Sweep, find_sweeps
 from retention.report.figure_style import curve_style
+from retention.report.grouping import Record
 
-_SIGNS = {"beta": r"$\beta$", "gamma": r"$\gamma$", "zeta": r"$\zeta$"}
+_SYMBOLS = {"beta": r"$\beta$", "gamma": r"$\gamma$", "zeta": r"$\zeta$"}
+_MIN_RANGE = 4.0  # points that an axis spans at least: a flat curve should look flat
 
 
-_LEAST_RANGE = 4.0  # points a panel spans at least: a flat curve should look flat
-
-
-def knob_figure(records: Iterable[Record]) -> Figure:
-    """One panel per benchmark, or per group of runs where a benchmark has several; three curves, defaults starred."""
-    found = studies(records)
-    panels: list[Panel] = []
+def hyperparameter_figure(records: Iterable[Record]) -> Figure:
+    """Draw one subplot per benchmark and sweep: three curves, with a star at the default values."""
+    sweeps = find_sweeps(records)
+    subplots: list[Subplot] = []
     for benchmark in BENCHMARKS:
-        own = [study for study in found if study.column.task == benchmark.task]
-        for study in own:
-            title = f"{column_title(study.column)}, {100 * study.rho:.0f} % kept"
-            panels.append(Panel(title, partial(_draw, study=study)))
-        if not own:
-            panels.append(Panel(benchmark.title))
-    return draw_panels(panels, columns=3, side=0.2)
+        of_task = [sweep for sweep in sweeps if sweep.setup.task == benchmark.task]
+        for sweep in of_task:
+            title = f"{setup_title(sweep.setup)}, {100 * sweep.rho:.0f} % kept"
+            subplots.append(Subplot(title, partial(_draw, sweep=sweep)))
+        if not of_task:
+            subplots.append(Subplot(benchmark.title))
+    return draw_subplots(subplots, columns=3)
 
 
-def _draw(axes: Axes, *, study: Study) -> None:
-    for number, knob in enumerate(KNOBS):
-        scored = {value: points(runs) for value, runs in study.curves.get(knob, {}).items() if points(runs)}
-        if not scored:
+def _draw(axes: Axes, *, sweep: Sweep) -> None:
+    for number, (name, default) in enumerate(HYPERPARAMETERS.items()):
+        curve = sweep.curves.get(name, {})
+        points = {value: group.points() for value, group in curve.items() if group.points()}
+        if not points:
             continue
         style = curve_style(number)
-        values, means = list(scored), [fmean(found) for found in scored.values()]
-        spreads = [stdev(found) if len(found) > 1 else 0.0 for found in scored.values()]
-        axes.errorbar(values, means, yerr=spreads, capsize=2.0, elinewidth=0.9, **style)
-        default = KNOBS[knob]
-        if default in scored:
-            mean = fmean(scored[default])
+        values, means = list(points), [fmean(scores) for scores in points.values()]
+        deviations = [stdev(scores) if len(scores) > 1 else 0.0 for scores in points.values()]
+        axes.errorbar(values, means, deviations, capsize=2.0, elinewidth=0.9, label=_SYMBOLS[name], **style)
+        if default in points:
+            mean = fmean(points[default])
             axes.plot([default], [mean], "*", color=style["color"], markersize=15, markeredgecolor="white", zorder=5)
-        _sign(axes, knob, values, [mean + extent for mean, extent in zip(means, spreads, strict=True)], style["color"])
     axes.set_xlabel(r"$\beta$ (temperature), $\gamma$ and $\zeta$ (stretch); star = default")
-    axes.set_ylabel(f"{study.column.monitor.replace('_', ' ')}, points")
+    axes.set_ylabel(f"{sweep.setup.monitor.replace('_', ' ')}, points")
     low, high = axes.get_ylim()
-    attention_output, half = (low + high) / 2, max(_LEAST_RANGE, 1.25 * (high - low)) / 2
-    axes.set_ylim(attention_output - half, attention_output + half)
-
-
-def _sign(axes: Axes, knob: str, values: Sequence[float], tops: Sequence[float], color: str) -> None:
-    """The knob's letter above its curve, at the default or the value next to it."""
-    place = min(range(len(values)), key=lambda place: abs(values[place] - KNOBS[knob]))
-    axes.annotate(
-        _SIGNS[knob],
-        xy=(values[place], tops[place]),
-        xytext=(0.0, 7.0),
-        textcoords="offset points",
-        color=color,
-        fontsize=14,
-        ha="center",
-        va="bottom",
-    )
+    middle, half = (low + high) / 2, max(_MIN_RANGE, 1.25 * (high - low)) / 2
+    axes.set_ylim(middle - half, middle + half)
+    add_legend(axes)

@@ -1,4 +1,4 @@
-"""Quality against what is spent: FLOPs, and measured speed; ablations of ours are left to Table 3."""
+"""Draw quality against FLOPs and against measured speed; ablations of our method are reported in Table 3 only."""
 
 from __future__ import annotations
 
@@ -6,134 +6,112 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean, stdev
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reproduction.figures.canvas import Label, Panel, column_title, draw_panels, label_at_side
-from reproduction.paper import ABLATED, ADAPTIVE
-from reproduction.runs import (
-    DENSE,
-    Cells,
-    Column,
-    Record,
-    Row,
-    best_dense,
-    columns_of,
-    mean_of_measured,
-    points,
-    rows_of,
-)
-from reproduction.speeds import Setting, measured, setting_of
+from reproduction.figures.canvas import Subplot, add_legend, draw_subplots, setup_title
+from reproduction.paper import ABLATION_POLICIES, ADAPTIVE
+from reproduction.speeds import SpeedConditions, conditions_of, matching_speeds
 from retention.records.identity import variants
 from retention.report.figure_style import GREY, INK, curve_style
+from retention.report.grouping import DENSE, EvaluationSetup, Record, RunGroup, Runs, headline
+
+_FLOPS_LABEL = "FLOPs on real tokens, % of dense"
+_SPEED_LABEL = "measured speedup over the fastest dense variant"
 
 
 @dataclass(frozen=True)
-class Spot:
-    """One policy at one share: what it costs and how good it is, with the standard deviation over seeds."""
+class TradeoffPoint:
+    """Cost and quality of one policy at one keep ratio, with the standard deviation over seeds."""
 
-    x: float
-    y: float
-    spread: float
-
-
-Series = Mapping[str, list[Spot]]
+    cost: float
+    quality: float
+    deviation: float
 
 
-def pareto_figure(cells: Cells) -> Figure:
-    """Quality against the achieved share of FLOPs: one panel per column of runs, one curve per policy."""
-    panels = []
-    for column in columns_of(cells):
-        series = _series(cells, column, {row: _flops(cells[row, column]) for row in _pruned(cells, column)})
-        if series:
-            draw = partial(_draw, column=column, series=series, dense=_dense(cells, column, 100.0), xlabel=_FLOPS)
-            panels.append(Panel(column_title(column), draw))
-    return draw_panels(panels or [Panel("quality against FLOPs")])
+Curves = Mapping[str, list[TradeoffPoint]]
 
 
-def speed_figure(cells: Cells, speeds: Sequence[Record]) -> Figure:
-    """Quality against measured speed-up: one panel per column of runs and setting of the measurement."""
-    panels = []
-    for column in columns_of(cells):
-        settings: dict[Setting, dict[Row, float]] = {}
-        for row in _pruned(cells, column):
-            for record in measured(speeds, cells[row, column][0], column):
-                settings.setdefault(setting_of(record), {})[row] = float(record["speedup"]["median"])
-        for setting in sorted(settings):
-            series = _series(cells, column, settings[setting])
-            dense = _dense(cells, column, 1.0)
-            draw = partial(_draw, column=column, series=series, dense=dense, xlabel=_SPEED)
-            where = f"{column_title(column)}\n{setting.machine}, batch {setting.batch}, {setting.length} tokens"
-            panels.append(Panel(f"{where}, {setting.prune_at.replace('_', ' ')}", draw))
-    return draw_panels(panels or [Panel("quality against speed")])
+def pareto_figure(runs: Runs) -> Figure:
+    """Draw quality against the achieved FLOPs ratio: one subplot per setup, one curve per policy."""
+    subplots = []
+    for setup in runs.setups():
+        costs = {group: 100.0 * group.flops_ratio for group in _pruned(runs, setup) if group.flops_ratio is not None}
+        if costs:
+            dense = _dense_point(runs, setup, 100.0)
+            draw = partial(_draw, setup=setup, curves=_curves(costs), dense=dense, xlabel=_FLOPS_LABEL)
+            subplots.append(Subplot(setup_title(setup), draw))
+    return draw_subplots(subplots or [Subplot("quality against FLOPs")])
 
 
-_FLOPS = "FLOPs on real tokens, % of dense"
-_SPEED = "measured speed-up over the fastest dense variant"
+def speed_figure(runs: Runs, speeds: Sequence[Record]) -> Figure:
+    """Draw quality against measured speedup: one subplot per setup and conditions of the measurement."""
+    subplots = []
+    for setup in runs.setups():
+        by_conditions: dict[SpeedConditions, dict[RunGroup, float]] = {}
+        for group in _pruned(runs, setup):
+            for record in matching_speeds(speeds, group):
+                costs = by_conditions.setdefault(conditions_of(record), {})
+                costs[group] = float(record["speedup"]["median"])
+        for conditions in sorted(by_conditions):
+            dense = _dense_point(runs, setup, 1.0)
+            curves = _curves(by_conditions[conditions])
+            draw = partial(_draw, setup=setup, curves=curves, dense=dense, xlabel=_SPEED_LABEL)
+            hardware = f"{conditions.machine}, batch {conditions.batch}, {conditions.length} tokens"
+            title = f"{setup_title(setup)}\n{hardware}, {conditions.prune_at.replace('_', ' ')}"
+            subplots.append(Subplot(title, draw))
+    return draw_subplots(subplots or [Subplot("quality against speed")])
 
 
-def _pruned(cells: Cells, column: Column) -> list[Row]:
-    pruned = (row for row in rows_of(cells, column) if row.policy not in {DENSE, *ABLATED})
-    return [row for row in pruned if points(cells[row, column])]
+def _pruned(runs: Runs, setup: EvaluationSetup) -> list[RunGroup]:
+    groups = (group for group in runs.groups(setup) if group.policy not in {DENSE, *ABLATION_POLICIES})
+    return [group for group in groups if group.points()]
 
 
-def _flops(records: Sequence[Record]) -> float | None:
-    share = mean_of_measured(record["flops_ratio"] for record in records)
-    return None if share is None else 100.0 * share
+def _curves(costs: Mapping[RunGroup, float]) -> Curves:
+    """Return name -> points; runs of a policy with equal settings are one curve over the keep ratios."""
+    curves: dict[str, list[TradeoffPoint]] = {}
+    for policy in dict.fromkeys(group.policy for group in costs):
+        groups = [group for group in costs if group.policy == policy]
+        labels = variants([group.records[0] for group in groups], short=True)
+        for group, variant in zip(groups, labels, strict=True):
+            name = f"{policy} ({variant})" if variant else policy
+            curves.setdefault(name, []).append(_point(group, costs[group]))
+    return {name: sorted(points, key=lambda point: point.cost) for name, points in curves.items()}
 
 
-def _series(cells: Cells, column: Column, costs: Mapping[Row, float | None]) -> Series:
-    found: dict[str, list[Spot]] = {}
-    for row, name in _names(cells, column, list(costs)).items():
-        cost = costs[row]
-        if cost is not None:
-            found.setdefault(name, []).append(_spot(cells[row, column], cost))
-    return {name: sorted(spots, key=lambda spot: spot.x) for name, spots in found.items()}
+def _dense_point(runs: Runs, setup: EvaluationSetup, cost: float) -> TradeoffPoint | None:
+    dense = headline([group for group in runs.groups(setup, DENSE) if group.points()])
+    return None if dense is None else _point(dense, cost)
 
 
-def _names(cells: Cells, column: Column, rows: Sequence[Row]) -> dict[Row, str]:
-    """Row -> policy and the settings in which its runs differ at any share: equal settings are one curve."""
-    names: dict[Row, str] = {}
-    for policy in dict.fromkeys(row.policy for row in rows):
-        own = [row for row in rows if row.policy == policy]
-        for row, variant in zip(own, variants([cells[row, column][0] for row in own], short=True), strict=True):
-            names[row] = f"{policy} ({variant})" if variant else policy
-    return names
+def _point(group: RunGroup, cost: float) -> TradeoffPoint:
+    values = group.points()
+    return TradeoffPoint(cost, fmean(values), stdev(values) if len(values) > 1 else 0.0)
 
 
-def _dense(cells: Cells, column: Column, x: float) -> Spot | None:
-    row = best_dense(cells, column)
-    return None if row is None else _spot(cells[row, column], x)
-
-
-def _spot(records: Sequence[Record], x: float) -> Spot:
-    values = points(records)
-    return Spot(x, fmean(values), stdev(values) if len(values) > 1 else 0.0)
-
-
-def _draw(axes: Axes, *, column: Column, series: Series, dense: Spot | None, xlabel: str) -> None:
-    labels = []
-    names = sorted(series, key=lambda name: (not name.startswith(ADAPTIVE.policy), name))
+def _draw(axes: Axes, *, setup: EvaluationSetup, curves: Curves, dense: TradeoffPoint | None, xlabel: str) -> None:
+    names = sorted(curves, key=lambda name: (not name.startswith(ADAPTIVE.policy), name))
     for number, name in enumerate(names):
-        spots, style = series[name], curve_style(number)
+        points = curves[name]
         axes.errorbar(
-            [spot.x for spot in spots],
-            [spot.y for spot in spots],
-            yerr=[spot.spread for spot in spots],
+            [point.cost for point in points],
+            [point.quality for point in points],
+            yerr=[point.deviation for point in points],
             capsize=2.0,
             elinewidth=0.9,
             linewidth=2.4 if name.startswith(ADAPTIVE.policy) else 1.3,
             zorder=4 if number == 0 else 3,
-            **style,
+            label=name,
+            **curve_style(number),
         )
-        end = max(spots, key=lambda spot: spot.x)
-        labels.append(Label(end.x, end.y, name, style["color"]))
     if dense is not None:
-        axes.axhline(dense.y, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
-        axes.errorbar([dense.x], [dense.y], yerr=[dense.spread], color=INK, marker="*", markersize=11, capsize=2.0)
-        labels.append(Label(dense.x, dense.y, DENSE, INK))
+        axes.axhline(dense.quality, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
+        style: dict[str, Any] = {"color": INK, "marker": "*", "markersize": 11, "linestyle": "--"}
+        axes.errorbar([dense.cost], [dense.quality], [dense.deviation], capsize=2.0, label=DENSE, **style)
     axes.margins(x=0.06, y=0.1)
     axes.set_xlabel(xlabel)
-    axes.set_ylabel(f"{column.monitor.replace('_', ' ')}, points (± standard deviation)")
-    label_at_side(axes, labels)
+    axes.set_ylabel(f"{setup.monitor.replace('_', ' ')}, points (± standard deviation)")
+    add_legend(axes)

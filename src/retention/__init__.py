@@ -1,5 +1,136 @@
-"""Adaptive token retention for Transformer encoders: remember less, lose nothing."""
+"""Drop tokens between the layers of Hugging Face encoders, by policies that decide which tokens to keep.
+
+>>> import torch, transformers, retention
+>>> config = transformers.BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+>>> model = transformers.BertModel(config).eval()
+>>> batch = {"input_ids": torch.arange(10, 20)[None], "attention_mask": torch.ones(1, 10, dtype=torch.long)}
+>>> with torch.no_grad(), retention.retain(model, retention.Truncate(rho=0.5, schedule="flat").eval()) as retainer:
+...     states = model(**batch).last_hidden_state
+>>> retainer.report.kept[0].tolist()
+[5]
+
+Importing this package imports neither torch nor transformers; they are loaded with the first name that is used.
+"""
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from retention.extras import missing_extra_message
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from retention.engine import ForwardReport, Retainer
+    from retention.policies import (
+        H2O,
+        LTP,
+        Adaptive,
+        AdaptiveAttention,
+        AttentionTopK,
+        Dense,
+        InforCoef,
+        KeyNorm,
+        LengthAdaptive,
+        PowerBert,
+        Random,
+        RetentionPolicy,
+        Threshold,
+        ToMe,
+        ToP,
+        Transkimmer,
+        Truncate,
+    )
+    from retention.policies.registry import available_policies
+    from retention.policies.retain import retain
+    from retention.trained import TrainedModel
+
+__version__ = "0.2.0"
+
+# Names that are imported when they are first used, and the modules that define them.
+_LAZY = {
+    "ForwardReport": "retention.engine",
+    "Retainer": "retention.engine",
+    "available_policies": "retention.policies.registry",
+    "retain": "retention.policies.retain",
+    "RetentionPolicy": "retention.policies.bases.retention_policy",
+    "Adaptive": "retention.policies.adaptive",
+    "AdaptiveAttention": "retention.policies.adaptive_attention",
+    "AttentionTopK": "retention.policies.attention_topk",
+    "Dense": "retention.policies.dense",
+    "H2O": "retention.policies.h2o",
+    "InforCoef": "retention.policies.infor_coef",
+    "KeyNorm": "retention.policies.key_norm",
+    "LTP": "retention.policies.ltp",
+    "LengthAdaptive": "retention.policies.length_adaptive",
+    "PowerBert": "retention.policies.power_bert",
+    "Random": "retention.policies.random",
+    "Threshold": "retention.policies.threshold",
+    "ToMe": "retention.policies.tome",
+    "ToP": "retention.policies.top",
+    "Transkimmer": "retention.policies.transkimmer",
+    "Truncate": "retention.policies.truncate",
+}
+
+__all__ = [
+    "H2O",
+    "LTP",
+    "Adaptive",
+    "AdaptiveAttention",
+    "AttentionTopK",
+    "Dense",
+    "ForwardReport",
+    "InforCoef",
+    "KeyNorm",
+    "LengthAdaptive",
+    "PowerBert",
+    "Random",
+    "Retainer",
+    "RetentionPolicy",
+    "Threshold",
+    "ToMe",
+    "ToP",
+    "Transkimmer",
+    "Truncate",
+    "available_policies",
+    "load",
+    "retain",
+]
+
+
+def load(path: str | Path, *, rho: float | None = None, device: str | torch.device = "cpu") -> TrainedModel:
+    """Load a finished run as a model to use, see ``retention.trained.load``.
+
+    Args:
+        path: the run folder, or a checkpoint in it.
+        rho: target keep ratio in (0, 1]; None = the one it was trained for.
+        device: where the model goes.
+
+    Raises:
+        ImportError: the packages of the extra ``experiments`` are not installed.
+        CheckpointError: there is no checkpoint, or it cannot be used.
+        ConfigError: ``rho`` is out of range.
+    """
+    try:
+        from retention.trained import load as load_trained
+    except ModuleNotFoundError as error:
+        message = missing_extra_message(error, "retention.load")
+        if message is None:
+            raise
+        raise ImportError(message) from error
+    return load_trained(path, rho=rho, device=device)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,29 +1,36 @@
-"""Errors that name what is wrong, where, and what to do about it."""
+"""Define the errors of the package: each names what is wrong, where, and the remedy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class RetentionError(Exception):
-    """Base class of every error that is the user's to mend; ``run.py`` prints it without a traceback."""
+    """Base class of all errors that the user can fix; the command line prints them without a traceback."""
 
 
 class DataError(RetentionError, ValueError):
-    """A data file or a row of it cannot be used; the message names the file, the row and the remedy."""
+    """Raised when a data file or a row of it cannot be used; the message names the file, the row and the remedy."""
 
 
 class CheckpointError(RetentionError, ValueError):
-    """A checkpoint cannot be read, or belongs to another model."""
+    """Raised when a checkpoint cannot be read, is not safe to load, or belongs to another model."""
+
+
+class TrainingError(RetentionError, ArithmeticError):
+    """Raised when a loss, a weight or a metric is no longer a finite number."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a configuration.
+    """One fault of a configuration.
 
     Attributes:
-        key: dotted path of the offending value, relative to whoever raised it (``rho``, ``dual.eta``).
+        key: dotted path of the offending value, relative to the object that raised it (``rho``, ``dual.eta``).
         message: what is wrong, the value, the allowed range and the remedy.
     """
 
@@ -31,12 +38,12 @@ class Problem:
     message: str
 
     def under(self, prefix: str) -> Problem:
-        """The same problem seen from one level up."""
+        """Return the same problem with ``prefix`` in front of its key."""
         return Problem(".".join(part for part in (prefix, self.key) if part), self.message)
 
 
 class ConfigError(RetentionError, ValueError):
-    """Every problem of a configuration at once."""
+    """Raised for a faulty configuration; lists all problems that were collected."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -51,8 +58,29 @@ class ConfigError(RetentionError, ValueError):
         return type(self), (self.problems,)
 
 
+def require(condition: bool, key: str, message: str) -> None:
+    """Raise ``ConfigError`` with one problem unless ``condition`` holds.
+
+    Args:
+        condition: what must be true.
+        key: dotted path of the checked value, relative to the caller.
+        message: what is wrong, the value, the allowed range and the remedy.
+
+    Raises:
+        ConfigError: ``condition`` is false.
+
+    >>> require(0 < 1.7 <= 1, "rho", "must be in (0, 1], got 1.7")
+    Traceback (most recent call last):
+    ...
+    retention.errors.ConfigError: 1 problem
+      rho: must be in (0, 1], got 1.7
+    """
+    if not condition:
+        raise ConfigError([Problem(key, message)])
+
+
 class Checks:
-    """Collects problems, then raises them together.
+    """Collect the problems of a configuration, then raise them together.
 
     >>> checks = Checks()
     >>> checks.require(0 < 1.7 <= 1, "rho", "must be in (0, 1], got 1.7")
@@ -68,19 +96,20 @@ class Checks:
         self.problems: list[Problem] = []
 
     def require(self, condition: bool, key: str, message: str) -> bool:
-        """Record a problem unless ``condition`` holds; returns ``condition``."""
+        """Record a problem unless ``condition`` holds, and return ``condition``."""
         if not condition:
             self.problems.append(Problem(key, message))
         return condition
 
-    def gather(self, check: Callable[[], object], prefix: str = "") -> None:
-        """Record what ``check`` complains about and go on."""
+    def gather(self, check: Callable[[], T], prefix: str = "") -> T | None:
+        """Call ``check`` and return its result; if it raises ``ConfigError``, record the problems and return None."""
         try:
-            check()
+            return check()
         except ConfigError as error:
             self.problems.extend(problem.under(prefix) for problem in error.problems)
+            return None
 
     def finish(self) -> None:
-        """Raise ``ConfigError`` if anything was recorded."""
+        """Raise ``ConfigError`` if any problem was recorded."""
         if self.problems:
             raise ConfigError(self.problems)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from transformers import BertConfig, LEDConfig
 
 from retention.experiment.run import run
-from retention.models.backbone import Pretrained
+from retention.models.backbone import PretrainedBackbone
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -51,10 +51,10 @@ def start(tmp_path: Path) -> Callable[..., Any]:
 def small_pretrained(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints of the hub get the configuration of a small six-layer BERT or LED, without looking for them."""
 
-    def config(self: Pretrained, vocab_size: int | None = None) -> BertConfig | LEDConfig:
+    def config(self: PretrainedBackbone, vocab_size: int | None = None) -> BertConfig | LEDConfig:
         if self.name == "led":
             return LEDConfig(d_model=32, encoder_layers=6, encoder_attention_heads=2, encoder_ffn_dim=64)
         sizes = {"hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 64}
         return BertConfig(**sizes, max_position_embeddings=4096)
 
-    monkeypatch.setattr(Pretrained, "config", config)
+    monkeypatch.setattr(PretrainedBackbone, "config", config)

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 
 from retention.data.base import RetentionData
 from retention.errors import ConfigError, DataError
-from retention.models.backbone import Backbone, Pretrained
+from retention.models.backbone import Backbone, PretrainedBackbone
 from retention.tasks.classification.keywords import KeywordData
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def nothing_loads(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(RetentionData, "setup", refuse)
     monkeypatch.setattr(Backbone, "encoder", refuse)
-    monkeypatch.setattr(Pretrained, "encoder", refuse)
+    monkeypatch.setattr(PretrainedBackbone, "encoder", refuse)
 
 
 def problems(start: Start, *typed: str) -> dict[str, str]:
@@ -108,7 +108,7 @@ def test_rivals_are_not_trained_before_the_policy_itself_is_checked(start: Start
 
 @pytest.mark.usefixtures("small_pretrained")
 def test_settings_come_before_data(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pretrained, "tokenizer", lambda self: KeywordData.build_tokenizer())
+    monkeypatch.setattr(PretrainedBackbone, "tokenizer", lambda self: KeywordData.build_tokenizer())
     typed = ["task=sst2", "backbone=minilm", f"data.dir={tmp_path}/none", "compare=[]"]
     assert list(problems(start, *typed, "retention.zeta=0.5")) == ["retention.zeta"]
     with pytest.raises(DataError, match=r"none: no such folder; pass data\.dir="):

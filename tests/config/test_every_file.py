@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from retention.experiment.builder import Builder
 from retention.experiment.config import build_parts, check_run
-from retention.models.backbone import Pretrained
+from retention.models.backbone import PretrainedBackbone
 from retention.policies.bases.retention_policy import RetentionPolicy
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -100,7 +100,7 @@ def test_a_pretrained_backbone_is_not_loaded_to_check_its_keys(
     composed: Composed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(Pretrained, "_load", lambda self, loader, **options: asked.append(loader.__name__))
+    monkeypatch.setattr(PretrainedBackbone, "_load", lambda self, loader, **options: asked.append(loader.__name__))
     builder = Builder(composed("backbone=minilm", "backbone.path=nowhere"))
     assert builder.make("backbone").path == "nowhere"
     builder.finish()

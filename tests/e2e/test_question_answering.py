@@ -144,7 +144,7 @@ def test_both_tasks(encoder: Path, files: Path, start_bare: Any, tmp_path: Path,
     assert again["metrics"] == metrics
     model = load(tmp_path / "qasper")
     for number in range(6):
-        text = paper_passage(read_paper("", paper(number), ""), silver_f1=0.5, place="").text
+        text = paper_passage(read_paper("", paper(number), ""), silver_f1=0.5, location="").text
         answers = model.ask(["what is used", "which law is it"], text, batch_size=3)
         assert spelled(answers[0]) == said[3 * number]["predicted_answer"], "as its test said"
         for answer in answers:

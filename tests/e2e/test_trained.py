@@ -111,7 +111,7 @@ def test_what_cannot_be_used_is_named(model: Trained, finished: Any, tmp_path: P
         load(tmp_path / "old.ckpt")
     with pytest.raises(DataError, match="text 1 is empty"):
         model.predict(["a", "  "])
-    with pytest.raises(ConfigError, match=r"ask: .* its head is a ClassificationModule; use predict"):
+    with pytest.raises(ConfigError, match=r"ask: .* its head is a ClassificationHead; use predict"):
         model.ask(["what"], "a")
     with pytest.raises(ConfigError, match="batch_size: must be >= 1, got 0"):
         model.predict(["a"], batch_size=0)

@@ -1,4 +1,4 @@
-"""Tiny random encoders of every family in the registry, and a masking reference that does not use the engine."""
+"""Provide tiny random encoders of every supported family, and a masking reference that does not use the engine."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from retention.core.duals import ExactDual
 from retention.engine import Decision, ForwardReport, LayerView, Retainer, adapter_for, adapters, encoder_of
 from retention.policies import Adaptive, Random, RetentionPolicy, Threshold, Truncate
 
 FAMILIES = sorted(adapters())
 CASES = [(family, attention) for family in FAMILIES for attention in adapters()[family].attention]
 
-ENCODER_DECODER = ("led", "t5")  # their classification heads read the decoder, or do not exist
+ENCODER_DECODER = ("led", "t5")  # no classification head, or one on the decoder
 
 LAYERS = 4
 BERT_LIKE = {
@@ -51,7 +50,7 @@ TINY: dict[str, dict[str, Any]] = {
         **BERT_LIKE,
         "relative_attention": True,
         "pos_att_type": ["p2c", "c2p"],
-        "position_buckets": 6,  # fewer than tokens: far pairs share logarithmic buckets, as in the checkpoints
+        "position_buckets": 6,  # fewer than tokens, so that distant pairs share logarithmic buckets
         "max_relative_positions": 40,
         "position_biased_input": False,
         "norm_rel_ebd": "layer_norm",
@@ -75,7 +74,7 @@ TINY: dict[str, dict[str, Any]] = {
     "t5": {
         "vocab_size": 100,
         "d_model": 32,
-        "d_kv": 12,  # heads together are wider than the states
+        "d_kv": 12,  # the heads together are wider than the states
         "d_ff": 64,
         "num_layers": LAYERS,
         "num_heads": 4,
@@ -98,7 +97,7 @@ TINY: dict[str, dict[str, Any]] = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test that asks for ``family`` runs for all of them, with every attention where it asks for that too."""
+    """Parametrize tests that use ``family`` by all families, and those that use ``attention`` by implementations."""
     if "attention" in metafunc.fixturenames:
         metafunc.parametrize(("family", "attention"), CASES)
     elif "encoder_decoder" in metafunc.fixturenames:
@@ -111,7 +110,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def config() -> Callable[..., Any]:
-    """``config(family, **changes)``: a tiny Hugging Face configuration."""
+    """Return ``config(family, **changes)``, which builds a tiny Hugging Face configuration."""
     from transformers import AutoConfig
 
     def make(family: str, **changes: Any) -> Any:
@@ -124,7 +123,7 @@ def config() -> Callable[..., Any]:
 
 @pytest.fixture
 def build(config: Callable[..., Any]) -> Callable[..., nn.Module]:
-    """``build(family, attention, **changes)``: a tiny random encoder in evaluation mode."""
+    """Return ``build(family, attention, **changes)``, which builds a tiny random encoder in evaluation mode."""
     from transformers import AutoModel
 
     def make(family: str, attention: str | None = None, **changes: Any) -> nn.Module:
@@ -138,7 +137,7 @@ def build(config: Callable[..., Any]) -> Callable[..., nn.Module]:
 
 @pytest.fixture
 def encoder(request: pytest.FixtureRequest, family: str, build: Callable[..., nn.Module]) -> nn.Module:
-    """The tiny encoder of the family and attention under test."""
+    """Build the tiny encoder of the family and attention under test."""
     attention = request.getfixturevalue("attention") if "attention" in request.fixturenames else None
     return build(family, attention)
 
@@ -148,7 +147,7 @@ Batch = dict[str, Tensor]
 
 @pytest.fixture
 def make_batch() -> Callable[..., Batch]:
-    """``make_batch(encoder, lengths)``: random tokens, right-padded; the first token of a text is always id 3."""
+    """Return ``make_batch(encoder, lengths)``: random tokens, right-padded; the first token of a sample has id 3."""
 
     def make(encoder: nn.Module, lengths: tuple[int, ...] = (23, 15, 9)) -> Batch:
         generator = torch.Generator().manual_seed(7)
@@ -166,12 +165,12 @@ Keep = dict[int, Tensor]
 
 @pytest.fixture
 def nested_keep() -> Callable[[Tensor], Keep]:
-    """Two successive removals, after layers 0 and 2; all keep their first token, and different numbers of tokens."""
+    """Return two nested keep masks, for layers 0 and 2; samples keep their first token and different counts."""
 
     def make(mask: Tensor) -> Keep:
         generator = torch.Generator().manual_seed(13)
-        share = torch.linspace(0.4, 0.8, len(mask)).unsqueeze(1)
-        first = (torch.rand(mask.shape, generator=generator) < share) & mask.bool()
+        ratio = torch.linspace(0.4, 0.8, len(mask)).unsqueeze(1)
+        first = (torch.rand(mask.shape, generator=generator) < ratio) & mask.bool()
         first[:, 0] = True
         second = first & (torch.rand(mask.shape, generator=generator) < 0.6)
         second[:, 0] = True
@@ -183,7 +182,7 @@ def nested_keep() -> Callable[[Tensor], Keep]:
 
 @dataclass
 class FixedGate:
-    """Keeps given original positions, by removal or by gates that are exactly 0 or 1."""
+    """Gate that keeps given original positions, by removal or by gates that are exactly 0 or 1."""
 
     keep: Keep
     soft: bool = False
@@ -205,7 +204,7 @@ def fixed_gate() -> type[FixedGate]:
 
 @pytest.fixture
 def layers_of() -> Callable[[nn.Module], list[nn.Module]]:
-    """The Transformer layers, found without the engine: the longest list of modules."""
+    """Return the Transformer layers without using the engine: the longest list of modules."""
 
     def find(encoder: nn.Module) -> list[nn.Module]:
         lists = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
@@ -217,11 +216,11 @@ def layers_of() -> Callable[[nn.Module], list[nn.Module]]:
 
 
 def make_policy(name: str, **settings: Any) -> RetentionPolicy:
-    """A policy by short name, in evaluation mode."""
+    """Build a policy by name, in evaluation mode."""
     torch.manual_seed(1)
     kinds: dict[str, Callable[..., RetentionPolicy]] = {
-        "adaptive": lambda **more: Adaptive(dual=ExactDual(), **more),
-        "threshold": lambda **more: Threshold(dual=ExactDual(), **more),
+        "adaptive": Adaptive,
+        "threshold": Threshold,
         "random": Random,
         "truncate": Truncate,
     }
@@ -230,13 +229,13 @@ def make_policy(name: str, **settings: Any) -> RetentionPolicy:
 
 @pytest.fixture
 def policy_named() -> Callable[..., RetentionPolicy]:
-    """``policy_named(name, **settings)``."""
+    """Return ``policy_named(name, **settings)``, which builds a policy."""
     return make_policy
 
 
 @pytest.fixture
 def attach() -> Callable[..., Retainer]:
-    """``attach(model, policy, **settings)``: builds the policy for the encoder and ties both together."""
+    """Return ``attach(model, policy, **settings)``, which builds the policy for the encoder and a retainer of both."""
 
     def make(model: Any, policy: RetentionPolicy, **settings: Any) -> Retainer:
         torch.manual_seed(2)
@@ -250,18 +249,18 @@ def attach() -> Callable[..., Retainer]:
 
 @pytest.fixture
 def rounding(family: str) -> float:
-    """How far an untouched text may be from the library's result: 0 unless the engine computes the attention."""
+    """Return the tolerance of full sequences to the library: 0 unless the engine computes the attention."""
     return 5e-6 if adapter_for(family).computes_attention else 0.0
 
 
 def native_mask(encoder: Any, layer: Any, visible: Tensor) -> Tensor:
-    """Full-length mask [B, 1, N, N] in the form that the model's own masks have; ``visible`` [B, N], True = a key."""
+    """Build the full-length mask [B, 1, N, N] in the model's own format; ``visible`` [B, N], True = attended to."""
     batch, length = visible.shape
     attend = visible[:, None, None, :].expand(batch, 1, length, length)
     if getattr(layer, "attention_type", "") == "sliding_attention":
-        place = torch.arange(length)
-        distance = (place[:, None] - place[None, :]).abs()
-        # a removed token that sees no kept neighbour sees itself; nobody sees it
+        positions = torch.arange(length)
+        distance = (positions[:, None] - positions[None, :]).abs()
+        # a removed token without kept neighbors attends to itself; no other token attends to it
         attend = (attend & (distance <= encoder.config.local_attention // 2)) | (distance == 0)
     if encoder.config.model_type in ("longformer", "led"):
         return torch.zeros(visible.shape).masked_fill(~visible, torch.finfo(torch.float32).min)
@@ -272,12 +271,12 @@ def native_mask(encoder: Any, layer: Any, visible: Tensor) -> Tensor:
 
 @dataclass
 class MaskSwap:
-    """A pre-hook that hands a layer another attention mask; the mask follows the states or comes by name."""
+    """Pre-hook that replaces the attention mask of a layer, passed after the states or by name."""
 
     mask: Tensor
 
     def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        if "is_index_masked" in kwargs:  # Longformer: [B, N], the library derives more masks from it
+        if "is_index_masked" in kwargs:  # Longformer: [B, N], from which the library derives more masks
             removed = torch.nn.functional.pad(self.mask, (0, args[0].shape[1] - self.mask.shape[1]))
             mask = torch.where(removed < 0, removed, kwargs["attention_mask"])
             return args, {**kwargs, "attention_mask": mask, "is_index_masked": mask < 0}
@@ -288,7 +287,7 @@ class MaskSwap:
 
 @pytest.fixture
 def masked_states(layers_of: Callable[[nn.Module], list[nn.Module]]) -> Callable[[nn.Module, Batch, Keep], Tensor]:
-    """``masked_states(encoder, batch, keep)``: the model's own loop at full length, removed tokens masked as keys."""
+    """Return ``masked_states(encoder, batch, keep)``: the library at full length, removed tokens masked as keys."""
 
     @contextlib.contextmanager
     def swapped(encoder: nn.Module, mask: Tensor, keep: Keep) -> Iterator[None]:

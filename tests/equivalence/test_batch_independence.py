@@ -1,4 +1,4 @@
-"""What a sample gets does not depend on the texts beside it, and its budget is met to the token."""
+"""Test that results do not depend on the other samples of a batch, and that the budget is met to the token."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ POLICIES = ("adaptive", "threshold", "random", "truncate")
 
 def kept_positions(retainer: Retainer, row: int) -> dict[int, list[int]]:
     return {
-        layer_idx: [place for place in indices[row].tolist() if place >= 0]
+        layer_idx: [position for position in indices[row].tolist() if position >= 0]
         for layer_idx, indices in retainer.report.keep_indices.items()
     }
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_alone_and_in_a_padded_batch(
+def test_sample_gets_the_same_result_alone_and_in_a_padded_batch(
     encoder: nn.Module,
     family: str,
     name: str,
@@ -65,7 +65,7 @@ def test_kept_counts_are_the_budget(
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_padding_is_never_kept_and_protected_tokens_always(
+def test_padding_is_never_kept_and_protected_tokens_always_are(
     encoder: nn.Module,
     family: str,
     name: str,
@@ -75,24 +75,24 @@ def test_padding_is_never_kept_and_protected_tokens_always(
 ) -> None:
     batch = make_batch(encoder)
     lengths = batch["attention_mask"].sum(1).tolist()
-    asked = torch.zeros(3, 23, dtype=torch.bool)
-    asked[:, [1, 7, 8, 14, 22]] = True  # some of them are padding in the shorter texts
+    protected = torch.zeros(3, 23, dtype=torch.bool)
+    protected[:, [1, 7, 8, 14, 22]] = True  # some of them are padding in the shorter samples
     with (
         torch.no_grad(),
         attach(encoder, policy_named(name, rho=0.2, schedule="flat")) as retainer,
-        retainer.protect(asked),
+        retainer.protect(protected),
     ):
         encoder(**batch)
     for row, length in enumerate(lengths):
-        shielded = {place for place in (1, 7, 8, 14, 22) if place < length}
+        required = {position for position in (1, 7, 8, 14, 22) if position < length}
         for kept in kept_positions(retainer, row).values():
             assert kept == sorted(kept) and max(kept) < length
-            assert shielded <= set(kept)
+            assert required <= set(kept)
             if name != "threshold":
-                assert len(kept) == max(int(0.2 * length), len(shielded))
+                assert len(kept) == max(int(0.2 * length), len(required))
 
 
-def test_protection_ends_with_its_block_and_ids_take_over(
+def test_protect_overrides_protected_ids_inside_its_block(
     build: Callable[..., nn.Module],
     make_batch: Callable[..., Any],
     policy_named: Callable[..., Any],

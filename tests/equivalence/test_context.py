@@ -1,4 +1,4 @@
-"""Leaving the context restores the model; copies and pickles of a hooked model work."""
+"""Test that leaving the context restores the model, and that hooked models can be copied and pickled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from retention.engine import Retainer
 
 
-def hooks(model: nn.Module) -> int:
+def count_hooks(model: nn.Module) -> int:
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
 
 
@@ -24,8 +24,8 @@ def states(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     return output
 
 
-class Broken:
-    """A gate that fails in the middle of a forward pass."""
+class FailingGate:
+    """Gate that fails in the middle of a forward pass."""
 
     def begin(self, report: Any) -> None:
         pass
@@ -34,7 +34,7 @@ class Broken:
         raise ArithmeticError("no decision")
 
 
-def test_the_model_is_as_before(
+def test_context_restores_the_model(
     encoder: nn.Module,
     family: str,
     make_batch: Callable[..., Any],
@@ -43,27 +43,29 @@ def test_the_model_is_as_before(
 ) -> None:
     batch = make_batch(encoder)
     before, keys = states(encoder, batch), list(encoder.state_dict())
-    counted = hooks(encoder)  # the library may install its own at the first call
+    counted = count_hooks(encoder)  # the library may register its own hooks in the first call
     retainer = attach(encoder, policy_named("truncate"))
-    for _ in range(2):  # a context can be entered again
+    for _ in range(2):  # the context can be entered again
         with retainer:
             inside = states(encoder, batch)
-            assert list(encoder.state_dict()) == keys and hooks(encoder) > counted
+            assert list(encoder.state_dict()) == keys and count_hooks(encoder) > counted
         assert not torch.equal(inside, before)
-        assert hooks(encoder) == counted
+        assert count_hooks(encoder) == counted
         assert torch.equal(states(encoder, batch), before)
 
 
-def test_also_after_an_exception_inside(encoder: nn.Module, family: str, make_batch: Callable[..., Any]) -> None:
+def test_context_restores_the_model_after_an_exception(
+    encoder: nn.Module, family: str, make_batch: Callable[..., Any]
+) -> None:
     batch = make_batch(encoder)
-    before, counted = states(encoder, batch), hooks(encoder)
-    with pytest.raises(ArithmeticError), Retainer(encoder, Broken(), layers=[1]):
+    before, counted = states(encoder, batch), count_hooks(encoder)
+    with pytest.raises(ArithmeticError), Retainer(encoder, FailingGate(), layers=[1]):
         states(encoder, batch)
-    assert hooks(encoder) == counted
+    assert count_hooks(encoder) == counted
     assert torch.equal(states(encoder, batch), before)
 
 
-def test_a_failed_pass_does_not_leak_into_the_next(
+def test_failed_pass_does_not_affect_the_next(
     build: Callable[..., nn.Module],
     make_batch: Callable[..., Any],
     policy_named: Callable[..., Any],
@@ -73,14 +75,14 @@ def test_a_failed_pass_does_not_leak_into_the_next(
     batch = make_batch(encoder)
     with attach(encoder, policy_named("truncate")) as retainer:
         expected = states(encoder, batch)
-        working, retainer.gate = retainer.gate, Broken()
+        working, retainer.gate = retainer.gate, FailingGate()
         with pytest.raises(ArithmeticError):
             states(encoder, batch)
         retainer.gate = working
         assert torch.equal(states(encoder, batch), expected)
 
 
-def test_rho_one_is_the_untouched_model_bit_for_bit(
+def test_rho_one_equals_the_model_without_retainer(
     encoder: nn.Module,
     attention: str,
     make_batch: Callable[..., Any],
@@ -102,7 +104,7 @@ def round_trip(model: Any) -> Any:
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, round_trip])
 @pytest.mark.parametrize("training", [False, True], ids=["after_eval", "after_training_pass"])
-def test_copies_of_a_hooked_model(
+def test_copies_of_a_hooked_model_give_the_same_result(
     encoder: nn.Module,
     family: str,
     duplicate: Callable[[Any], Any],
@@ -120,21 +122,21 @@ def test_copies_of_a_hooked_model(
             policy.phase = "soft"
             encoder(**batch).last_hidden_state.sum().backward()
             policy.eval()
-        clone, policy_twin = duplicate((encoder, policy))
+        clone, policy_copy = duplicate((encoder, policy))
         assert torch.equal(states(clone, batch), expected)
-    assert hooks(clone) > 0
-    assert policy_twin is not policy
+    assert count_hooks(clone) > 0
+    assert policy_copy is not policy
 
 
 def test_entering_twice_is_an_error(build: Callable[..., nn.Module]) -> None:
     encoder = build("bert")
-    with Retainer(encoder, Broken(), layers=[]) as retainer, pytest.raises(RuntimeError, match="already attached"):
+    with Retainer(encoder, FailingGate(), layers=[]) as retainer, pytest.raises(RuntimeError, match="already attached"):
         retainer.__enter__()
 
 
-def test_asking_before_the_first_pass_is_an_error(build: Callable[..., nn.Module]) -> None:
+def test_report_before_the_first_pass_is_an_error(build: Callable[..., nn.Module]) -> None:
     with (
-        Retainer(build("bert"), Broken(), layers=[]) as retainer,
+        Retainer(build("bert"), FailingGate(), layers=[]) as retainer,
         pytest.raises(RuntimeError, match="no forward pass"),
     ):
         _ = retainer.report

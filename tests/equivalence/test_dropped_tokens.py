@@ -1,4 +1,4 @@
-"""Where removed tokens end up: put back with their last state, or cut off."""
+"""Test what happens to removed tokens: restored with their last state, or cut off."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from retention.engine import Retainer
 
 
-class Record:
-    """A forward hook that remembers the states a layer gave."""
+class StateRecorder:
+    """Forward hook that stores the output states of a layer."""
 
     def __init__(self) -> None:
         self.states = torch.empty(0)
@@ -21,7 +21,7 @@ class Record:
         self.states = output[0] if isinstance(output, tuple) else output
 
 
-def test_forward_keeps_the_length_and_the_last_state_of_every_token(
+def test_forward_restores_the_length_and_last_states(
     encoder: nn.Module,
     attention: str,
     make_batch: Callable[..., Any],
@@ -34,23 +34,23 @@ def test_forward_keeps_the_length_and_the_last_state_of_every_token(
     batch = make_batch(encoder)
     keep = nested_keep(batch["attention_mask"])
     layers = layers_of(encoder)
-    after_first, after_third, last = Record(), Record(), Record()
-    # what the layers give at full length with the removed tokens masked as keys
+    after_first, after_third, last = StateRecorder(), StateRecorder(), StateRecorder()
+    # output of the layers at full length with the removed tokens masked as keys
     handles = [layers[0].register_forward_hook(after_first), layers[2].register_forward_hook(after_third)]
     masked_states(encoder, batch, keep)
     for handle in handles:
         handle.remove()
     with torch.no_grad(), Retainer(encoder, fixed_gate(keep), layers=[0, 2]):
-        layers[-1].register_forward_hook(last)  # sees what the engine hands on
+        layers[-1].register_forward_hook(last)  # runs after the hooks of the engine
         encoder(**batch)
     assert last.states.shape[:2] == keep[0].shape
     first, third = (record.states[:, : last.states.shape[1]] for record in (after_first, after_third))
     assert (last.states - first)[~keep[0]].abs().max() <= rounding
-    second_loss = keep[0] & ~keep[2]
-    assert (last.states - third)[second_loss].abs().max() < 5e-6
+    second_removal = keep[0] & ~keep[2]
+    assert (last.states - third)[second_removal].abs().max() < 5e-6
 
 
-def test_cut_returns_the_kept_tokens_only(
+def test_cut_returns_kept_tokens_only(
     encoder: nn.Module,
     attention: str,
     make_batch: Callable[..., Any],
@@ -73,7 +73,7 @@ def test_cut_returns_the_kept_tokens_only(
         assert (retainer.report.keep_indices[2][row, count:] == -1).all()
 
 
-def test_a_gate_after_the_last_layer(
+def test_gate_after_the_last_layer_removes_from_the_output_only(
     encoder: nn.Module,
     family: str,
     make_batch: Callable[..., Any],
@@ -81,7 +81,7 @@ def test_a_gate_after_the_last_layer(
     fixed_gate: Callable[..., Any],
     rounding: float,
 ) -> None:
-    """Masking the output only: nothing changes in the encoder, and ``cut`` shortens its output."""
+    """The encoder's computation is unchanged, and ``cut`` shortens its output."""
     batch = make_batch(encoder)
     keep = nested_keep(batch["attention_mask"])[0]
     with torch.no_grad():
@@ -111,7 +111,7 @@ def test_gradients_flow_through_kept_and_dropped_states(
         sum(float(p.grad.abs().sum()) for p in layer.parameters() if p.grad is not None)
         for layer in (layers_of(encoder)[0], layers_of(encoder)[-1])
     )
-    assert first > 0 and last == 0  # dropped after layer 0: later layers had no part in it
+    assert first > 0 and last == 0  # dropped after layer 0, so later layers did not process them
     states[keep[2]].square().sum().backward()
-    trained = layers_of(encoder)[-1].named_parameters()  # there are no global tokens here
+    trained = layers_of(encoder)[-1].named_parameters()  # no global tokens in this batch
     assert all(parameter.grad is not None for name, parameter in trained if "_global" not in name)

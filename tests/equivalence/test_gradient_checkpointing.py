@@ -1,4 +1,4 @@
-"""Recomputing layers in the backward pass changes nothing: gates are drawn once."""
+"""Test that recomputing layers in the backward pass gives the same loss and gradients: gates are sampled once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RECOMPUTING = ("bert", "distilbert", "modernbert", "deberta-v2", "longformer", "
 
 
 def loss_and_gradients(encoder: Any, retainer: Retainer, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """One training pass from a fixed seed for dropout and gates."""
+    """Run one training pass with a fixed seed for dropout and gates."""
     policy: Any = retainer.gate
     named = [*encoder.named_parameters(), *policy.named_parameters(prefix="policy")]
     for _, parameter in named:
@@ -28,16 +28,16 @@ def loss_and_gradients(encoder: Any, retainer: Retainer, batch: dict[str, Tensor
     return loss.detach(), {name: p.grad.clone() for name, p in named if p.grad is not None}
 
 
-# the name that every supported version of the library has
+# the method that every supported version of the library has
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 @pytest.mark.parametrize("phase", ["soft", "hard"])
 @pytest.mark.parametrize(
-    ("recomputing", "place"),
-    [(family, place) for family in RECOMPUTING for place in adapters()[family].prune_points],
+    ("recomputing", "prune_at"),
+    [(family, prune_at) for family in RECOMPUTING for prune_at in adapters()[family].prune_points],
 )
-def test_same_loss_and_same_gradients(
+def test_checkpointing_gives_the_same_loss_and_gradients(
     recomputing: str,
-    place: str,
+    prune_at: str,
     phase: str,
     build: Callable[..., nn.Module],
     make_batch: Callable[..., Any],
@@ -46,7 +46,7 @@ def test_same_loss_and_same_gradients(
 ) -> None:
     encoder: Any = build(recomputing).train()
     policy, batch = policy_named("adaptive"), make_batch(encoder)
-    retainer = attach(encoder, policy, protected_ids=[3], prune_at=place)
+    retainer = attach(encoder, policy, protected_ids=[3], prune_at=prune_at)
     policy.train()
     policy.phase = phase
     plain_loss, plain = loss_and_gradients(encoder, retainer, batch)

@@ -1,4 +1,4 @@
-"""Models with heads, embeddings as input, a missing mask, and what the engine refuses."""
+"""Test models with heads, embeddings as input, missing masks, and inputs that the engine refuses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def with_head(config: Any, head: str) -> nn.Module:
     return model.eval()
 
 
-def test_sequence_classification(
+def test_sequence_classification_with_removal(
     encoder_only: str,
     config: Callable[..., Any],
     make_batch: Callable[..., Any],
@@ -40,10 +40,10 @@ def test_sequence_classification(
                 assert list(model.state_dict()) == keys
     assert retainer.encoder is model.base_model
     assert logits["forward"].shape == (3, 3) and not torch.allclose(logits["forward"], dense, atol=1e-3)
-    torch.testing.assert_close(logits["cut"], logits["forward"])  # all of these read the first token
+    torch.testing.assert_close(logits["cut"], logits["forward"])  # all of these heads read the first token
 
 
-def test_classification_trains_through_removal(
+def test_classification_loss_trains_the_scorers(
     encoder_only: str,
     config: Callable[..., Any],
     make_batch: Callable[..., Any],
@@ -61,7 +61,7 @@ def test_classification_trains_through_removal(
 
 
 @pytest.mark.parametrize("head", ["AutoModelForTokenClassification", "AutoModelForQuestionAnswering"])
-def test_token_heads_keep_their_length(
+def test_token_heads_keep_the_sequence_length(
     head: str,
     config: Callable[..., Any],
     make_batch: Callable[..., Any],
@@ -76,7 +76,7 @@ def test_token_heads_keep_their_length(
     assert scores.shape[:2] == (3, 23) and torch.isfinite(scores).all()
 
 
-def test_embeddings_as_input(
+def test_embeddings_as_input_give_the_same_result(
     encoder: Any,
     family: str,
     make_batch: Callable[..., Any],
@@ -94,7 +94,7 @@ def test_embeddings_as_input(
         torch.testing.assert_close(by_embedding, by_id)
 
 
-def test_no_mask_means_no_padding_and_positional_arguments_work(
+def test_missing_mask_and_positional_arguments_are_accepted(
     encoder: Any,
     family: str,
     make_batch: Callable[..., Any],
@@ -103,12 +103,12 @@ def test_no_mask_means_no_padding_and_positional_arguments_work(
 ) -> None:
     batch = make_batch(encoder, (12, 12))
     with torch.no_grad(), attach(encoder, policy_named("random")):
-        asked = encoder(**batch).last_hidden_state
-        assert torch.equal(encoder(input_ids=batch["input_ids"]).last_hidden_state, asked)
-        assert torch.equal(encoder(batch["input_ids"], batch["attention_mask"]).last_hidden_state, asked)
+        expected = encoder(**batch).last_hidden_state
+        assert torch.equal(encoder(input_ids=batch["input_ids"]).last_hidden_state, expected)
+        assert torch.equal(encoder(batch["input_ids"], batch["attention_mask"]).last_hidden_state, expected)
 
 
-def test_a_four_dimensional_mask_is_refused(
+def test_four_dimensional_mask_is_refused(
     build: Callable[..., nn.Module], make_batch: Callable[..., Any], policy_named: Callable[..., Any], attach: Any
 ) -> None:
     encoder = build("bert")
@@ -117,7 +117,7 @@ def test_a_four_dimensional_mask_is_refused(
         encoder(input_ids=ids, attention_mask=torch.ones(3, 1, 23, 23))
 
 
-def test_an_unsupported_family_is_named_with_the_supported_ones() -> None:
+def test_unsupported_family_is_refused_with_the_supported_ones() -> None:
     from transformers import GPT2Config, GPT2Model
 
     model = GPT2Model(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=11, n_positions=8))
@@ -127,16 +127,21 @@ def test_an_unsupported_family_is_named_with_the_supported_ones() -> None:
     assert all(family in str(caught.value) for family in adapters())
 
 
-def test_layers_that_do_not_exist(build: Callable[..., nn.Module]) -> None:
+@pytest.mark.parametrize("layer", [4, -1, 9])
+def test_layer_that_does_not_exist_is_refused(layer: int, build: Callable[..., nn.Module]) -> None:
     with pytest.raises(ConfigError) as caught:
-        Retainer(build("bert"), None, layers=[0, 4, -1, 9])  # type: ignore[arg-type]
-    assert [problem.key for problem in caught.value.problems] == ["layers"] * 3
-    assert "layer 9 does not exist, bert has 4 (0..3)" in str(caught.value)
+        Retainer(build("bert"), None, layers=[0, layer])  # type: ignore[arg-type]
+    assert [problem.key for problem in caught.value.problems] == ["layers"]
+    assert f"layer {layer} does not exist, bert has 4 (0..3)" in str(caught.value)
 
 
-def test_unproven_attention_and_unknown_treatment_of_dropped_tokens(build: Callable[..., nn.Module]) -> None:
-    with pytest.raises(ConfigError) as caught:
-        encoder = build("bert", "flex_attention")
-        Retainer(encoder, None, layers=[0], dropped="hide")  # type: ignore[arg-type]
-    assert [problem.key for problem in caught.value.problems] == ["dropped", "attn_implementation"]
-    assert "must be one of sdpa, eager, got 'flex_attention'" in str(caught.value)
+def test_untested_attention_implementation_is_refused(build: Callable[..., nn.Module]) -> None:
+    with pytest.raises(ConfigError, match="must be one of sdpa, eager, got 'flex_attention'") as caught:
+        Retainer(build("bert", "flex_attention"), None, layers=[0])  # type: ignore[arg-type]
+    assert [problem.key for problem in caught.value.problems] == ["attn_implementation"]
+
+
+def test_unknown_treatment_of_dropped_tokens_is_refused(build: Callable[..., nn.Module]) -> None:
+    with pytest.raises(ConfigError, match="got 'hide'") as caught:
+        Retainer(build("bert"), None, layers=[0], dropped="hide")  # type: ignore[arg-type]
+    assert [problem.key for problem in caught.value.problems] == ["dropped"]

@@ -1,4 +1,4 @@
-"""Longformer and LED: the library's attention on whole texts, and removal == masking with global tokens and windows."""
+"""Test Longformer and LED: full sequences equal the library, removal equals masking."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from retention.engine.token_band import TokenBand
 
 TOLERANCE = 5e-6
 each_family = pytest.mark.parametrize("banded", ["longformer", "led"])
-each_choice = pytest.mark.parametrize(
-    "chosen", [(), (0,), (0, 7), tuple(range(12))], ids=["none", "one", "two", "many"]
+each_selection = pytest.mark.parametrize(
+    "selected", [(), (0,), (0, 7), tuple(range(12))], ids=["none", "one", "two", "many"]
 )
 
 
 @pytest.fixture(params=[128, 4], ids=["all_pairs", "blocks"])
 def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The two ways of computing the same: tiny texts fit into one block, unless blocks are tiny, too."""
-    monkeypatch.setattr(token_band, "BLOCK", request.param)
+    """Test both computations: tiny samples fit into one block, unless blocks are tiny as well."""
+    monkeypatch.setattr(token_band, "BLOCK_SIZE", request.param)
     return int(request.param)
 
 
-def with_global(batch: dict[str, Tensor], chosen: tuple[int, ...]) -> dict[str, Tensor]:
-    """The same texts with some global tokens; the last text has one less than the others."""
+def with_global(batch: dict[str, Tensor], selected: tuple[int, ...]) -> dict[str, Tensor]:
+    """Add global tokens to a batch; the last sample has one less than the others."""
     mask = torch.zeros_like(batch["attention_mask"])
-    mask[:, list(chosen)] = 1
-    if len(chosen) > 1:
-        mask[-1, chosen[-1]] = 0
+    mask[:, list(selected)] = 1
+    if len(selected) > 1:
+        mask[-1, selected[-1]] = 0
     return {**batch, "global_attention_mask": mask * batch["attention_mask"]}
 
 
@@ -42,14 +42,14 @@ def states(encoder: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 @each_family
-@each_choice
+@each_selection
 @pytest.mark.parametrize("lengths", [(23, 15, 9), (24, 24, 24)], ids=["padded", "full"])
 @pytest.mark.usefixtures("small_blocks")
-def test_a_whole_text_gets_the_library_s_states(
-    banded: str, chosen: tuple[int, ...], lengths: tuple[int, ...], build: Callable[..., nn.Module], make_batch: Any
+def test_full_sequence_equals_the_library(
+    banded: str, selected: tuple[int, ...], lengths: tuple[int, ...], build: Callable[..., nn.Module], make_batch: Any
 ) -> None:
     encoder = build(banded)
-    batch = with_global(make_batch(encoder, lengths), chosen)
+    batch = with_global(make_batch(encoder, lengths), selected)
     library = states(encoder, batch)
     with engine_attention(encoder):
         ours = states(encoder, batch)
@@ -60,17 +60,17 @@ def test_a_whole_text_gets_the_library_s_states(
 
 
 def keep_global(keep: dict[int, Tensor], batch: dict[str, Tensor]) -> dict[int, Tensor]:
-    shared = batch["global_attention_mask"].bool()
-    return {layer_idx: mask | shared for layer_idx, mask in keep.items()}
+    is_global = batch["global_attention_mask"].bool()
+    return {layer_idx: mask | is_global for layer_idx, mask in keep.items()}
 
 
 @each_family
-@each_choice
+@each_selection
 @pytest.mark.parametrize("lengths", [(23, 15, 9), (24, 24, 24)], ids=["padded", "full"])
 @pytest.mark.usefixtures("small_blocks")
-def test_removal_is_masking_in_the_library(
+def test_removal_equals_masking_in_the_library(
     banded: str,
-    chosen: tuple[int, ...],
+    selected: tuple[int, ...],
     lengths: tuple[int, ...],
     build: Callable[..., nn.Module],
     make_batch: Callable[..., Any],
@@ -79,7 +79,7 @@ def test_removal_is_masking_in_the_library(
     fixed_gate: Callable[..., Any],
 ) -> None:
     encoder = build(banded)
-    batch = with_global(make_batch(encoder, lengths), chosen)
+    batch = with_global(make_batch(encoder, lengths), selected)
     keep = keep_global(nested_keep(batch["attention_mask"]), batch)
     masked = masked_states(encoder, batch, keep)
     for soft in (False, True):
@@ -91,7 +91,7 @@ def test_removal_is_masking_in_the_library(
 
 @each_family
 @pytest.mark.usefixtures("small_blocks")
-def test_windows_counted_anew_are_seen(
+def test_windows_in_new_positions_are_detected(
     banded: str,
     build: Callable[..., nn.Module],
     make_batch: Callable[..., Any],
@@ -104,10 +104,10 @@ def test_windows_counted_anew_are_seen(
     batch = make_batch(encoder)
     keep = nested_keep(batch["attention_mask"])
     masked = masked_states(encoder, batch, keep)
-    made = TokenBand.__init__
+    original = TokenBand.__init__
 
     def wrong(band: TokenBand, positions: Tensor, *rest: Any) -> None:
-        made(band, torch.arange(positions.shape[1]).expand_as(positions), *rest)
+        original(band, torch.arange(positions.shape[1]).expand_as(positions), *rest)
 
     monkeypatch.setattr(TokenBand, "__init__", wrong)
     with torch.no_grad(), Retainer(encoder, fixed_gate(keep), layers=[0, 2]):
@@ -116,7 +116,7 @@ def test_windows_counted_anew_are_seen(
 
 
 @each_family
-@pytest.mark.parametrize("merged", [False, True], ids=["own_argument", "as_2_in_the_mask"])
+@pytest.mark.parametrize("merged", [False, True], ids=["separate_argument", "as_2_in_the_mask"])
 def test_global_tokens_are_never_removed(
     banded: str,
     merged: bool,
@@ -128,8 +128,8 @@ def test_global_tokens_are_never_removed(
     encoder = build(banded)
     batch = with_global(make_batch(encoder), (0, 7))
     if merged:
-        shared = batch.pop("global_attention_mask")
-        batch["attention_mask"] = batch["attention_mask"] + shared
+        is_global = batch.pop("global_attention_mask")
+        batch["attention_mask"] = batch["attention_mask"] + is_global
     with torch.no_grad(), attach(encoder, policy_named("random", rho=0.2, schedule="flat")) as retainer:
         encoder(**batch)
         with retainer.protect(torch.zeros(3, 23, dtype=torch.bool)):
@@ -139,18 +139,20 @@ def test_global_tokens_are_never_removed(
     assert retainer.report.global_tokens is not None and retainer.report.global_tokens.tolist() == [2, 2, 1]
 
 
-@pytest.mark.parametrize("chosen", [(0,), tuple(range(12))], ids=["folded", "projected"])
+@pytest.mark.parametrize("selected", [(0,), tuple(range(12))], ids=["folded", "projected"])
 @pytest.mark.usefixtures("small_blocks")
-def test_gradients_are_the_library_s(
-    chosen: tuple[int, ...], build: Callable[..., nn.Module], make_batch: Callable[..., Any]
+def test_gradients_equal_the_library(
+    selected: tuple[int, ...], build: Callable[..., nn.Module], make_batch: Callable[..., Any]
 ) -> None:
     encoder: Any = build("longformer")
-    batch = with_global(make_batch(encoder), chosen)
-    weigh = torch.randn(3, 23, 32, generator=torch.Generator().manual_seed(3)) * batch["attention_mask"].unsqueeze(-1)
+    batch = with_global(make_batch(encoder), selected)
+    direction = torch.randn(3, 23, 32, generator=torch.Generator().manual_seed(3)) * batch["attention_mask"].unsqueeze(
+        -1
+    )
 
     def gradients() -> dict[str, Tensor]:
         encoder.zero_grad()
-        (encoder(**batch).last_hidden_state * weigh).sum().backward()
+        (encoder(**batch).last_hidden_state * direction).sum().backward()
         return {name: value.grad.clone() for name, value in encoder.named_parameters() if value.grad is not None}
 
     library = gradients()
@@ -160,7 +162,7 @@ def test_gradients_are_the_library_s(
         torch.testing.assert_close(ours[name], expected, atol=2e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_the_batch_says_which_tokens_are_global_or_the_first_of_each_text_is() -> None:
+def test_global_tokens_come_from_the_batch_or_are_the_first_of_each_sample() -> None:
     adapter = adapter_for("longformer")
     batch = {
         "input_ids": torch.ones(2, 4, dtype=torch.long),
@@ -172,7 +174,7 @@ def test_the_batch_says_which_tokens_are_global_or_the_first_of_each_text_is() -
     assert set(adapter_for("bert").inputs(batch)) == {"input_ids", "attention_mask"}
 
 
-def test_attention_weights_are_refused(build: Callable[..., nn.Module], make_batch: Callable[..., Any]) -> None:
+def test_output_attentions_is_refused(build: Callable[..., nn.Module], make_batch: Callable[..., Any]) -> None:
     encoder = build("longformer")
     with engine_attention(encoder), pytest.raises(ValueError, match="attention weights cannot be returned"):
         encoder(**make_batch(encoder), output_attentions=True)

@@ -1,4 +1,4 @@
-"""The oracle can fail: re-indexed positions and one wrong token are both seen by it."""
+"""Test that the equivalence tests can fail: new positions and a single wrong token are detected."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from retention.engine import Retainer, adapters
 
-SEEN = 1e-4  # twenty times the tolerance of the oracle
+DETECTED = 1e-4  # twenty times the tolerance of the equivalence tests
 
 
 def reindex_rotary(encoder: Any, kwargs: dict[str, Any], args: tuple[Any, ...], layer: Any) -> tuple[Any, Any]:
-    places = torch.arange(args[0].shape[1]).unsqueeze(0)
-    tables = encoder.rotary_emb(args[0], places, layer.attention_type)
+    positions = torch.arange(args[0].shape[1]).unsqueeze(0)
+    tables = encoder.rotary_emb(args[0], positions, layer.attention_type)
     return args, {**kwargs, "position_embeddings": tables}
 
 
@@ -28,22 +28,22 @@ def reindex_distances(encoder: Any, kwargs: dict[str, Any], args: tuple[Any, ...
     return args, {**kwargs, "relative_pos": encoder.encoder.get_rel_pos(args[0])}
 
 
-def reindex_handed_on(encoder: Any, kwargs: dict[str, Any], args: tuple[Any, ...], layer: Any) -> tuple[Any, Any]:
+def reindex_first_bias(encoder: Any, kwargs: dict[str, Any], args: tuple[Any, ...], layer: Any) -> tuple[Any, Any]:
     length = args[0].shape[1]
-    anew = None if args[2] is None else encoder.block[0].layer[0].SelfAttention.compute_bias(length, length)
-    return (*args[:2], anew, *args[3:]), kwargs
+    bias = None if args[2] is None else encoder.block[0].layer[0].SelfAttention.compute_bias(length, length)
+    return (*args[:2], bias, *args[3:]), kwargs
 
 
 REINDEX = {
     "deberta-v2": reindex_distances,
     "modernbert": reindex_rotary,
     "mpnet": reindex_bias,
-    "t5": reindex_handed_on,
+    "t5": reindex_first_bias,
 }
 
 
 @pytest.mark.parametrize("relative", sorted(REINDEX))
-def test_positions_counted_anew_are_seen(
+def test_new_positions_are_detected(
     relative: str,
     build: Callable[..., nn.Module],
     make_batch: Callable[..., Any],
@@ -60,17 +60,17 @@ def test_positions_counted_anew_are_seen(
         return REINDEX[relative](encoder, kwargs, args, layer)
 
     masked = masked_states(build(relative), batch, keep)
-    for place in adapters()[relative].prune_points:
-        with torch.no_grad(), Retainer(encoder, fixed_gate(keep), layers=[0, 2], prune_at=place):
+    for prune_at in adapters()[relative].prune_points:
+        with torch.no_grad(), Retainer(encoder, fixed_gate(keep), layers=[0, 2], prune_at=prune_at):
             # after the engine's own hooks
             hooks = [layer.register_forward_pre_hook(wrong, with_kwargs=True) for layer in layers_of(encoder)]
             removed = encoder(**batch).last_hidden_state
         for hook in hooks:
             hook.remove()
-        assert (removed - masked)[keep[2]].abs().max() > SEEN
+        assert (removed - masked)[keep[2]].abs().max() > DETECTED
 
 
-def test_one_wrong_token_is_seen(
+def test_one_wrong_token_is_detected(
     encoder: nn.Module,
     family: str,
     make_batch: Callable[..., Any],
@@ -81,19 +81,19 @@ def test_one_wrong_token_is_seen(
     batch = make_batch(encoder)
     keep = nested_keep(batch["attention_mask"])
     wrong = {layer_idx: mask.clone() for layer_idx, mask in keep.items()}
-    victim = int(keep[2][0].nonzero()[1])
+    position = int(keep[2][0].nonzero()[1])
     for mask in wrong.values():
-        mask[0, victim] = False
+        mask[0, position] = False
     masked = masked_states(encoder, batch, keep)
-    for place in adapters()[family].prune_points:
-        with torch.no_grad(), Retainer(encoder, fixed_gate(wrong), layers=[0, 2], prune_at=place):
+    for prune_at in adapters()[family].prune_points:
+        with torch.no_grad(), Retainer(encoder, fixed_gate(wrong), layers=[0, 2], prune_at=prune_at):
             removed = encoder(**batch).last_hidden_state
         difference = (removed - masked).abs().amax(2)
-        assert difference[0][wrong[2][0]].max() > SEEN
-        assert difference[1:][keep[2][1:]].max() < 5e-6  # the other samples are not touched
+        assert difference[0][wrong[2][0]].max() > DETECTED
+        assert difference[1:][keep[2][1:]].max() < 5e-6  # the other samples are unchanged
 
 
-def test_a_band_by_new_positions_is_seen(
+def test_local_window_in_new_positions_is_detected(
     build: Callable[..., nn.Module],
     make_batch: Callable[..., Any],
     nested_keep: Callable[..., Any],
@@ -107,16 +107,16 @@ def test_a_band_by_new_positions_is_seen(
     encoder = build("modernbert")
     batch = make_batch(encoder)
     keep = nested_keep(batch["attention_mask"])
-    built = ForwardState._build_mask
+    original = ForwardState._build_mask
 
     def wrong(state: ForwardState, dtype: torch.dtype, boolean: bool, window: int | None) -> Tensor | None:
         positions = state.positions
         state.positions = torch.arange(positions.shape[1]).expand_as(positions)
-        mask = built(state, dtype, boolean, window)
+        mask = original(state, dtype, boolean, window)
         state.positions = positions
         return mask
 
     monkeypatch.setattr(ForwardState, "_build_mask", wrong)
     with torch.no_grad(), Retainer(encoder, fixed_gate(keep), layers=[0, 2]):
         removed = encoder(**batch).last_hidden_state
-    assert (removed - masked_states(encoder, batch, keep))[keep[2]].abs().max() > SEEN
+    assert (removed - masked_states(encoder, batch, keep))[keep[2]].abs().max() > DETECTED

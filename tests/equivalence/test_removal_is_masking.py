@@ -1,4 +1,4 @@
-"""The oracle: removing tokens is masking them as keys, for every family and attention implementation."""
+"""Test that removing tokens equals masking them as keys, for every family and attention implementation."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ PADDED, FULL = (23, 15, 9), (23, 23, 23)
 each_padding = pytest.mark.parametrize("lengths", [PADDED, FULL], ids=["padded", "full"])
 
 
-def removed_states(encoder: nn.Module, batch: dict[str, Tensor], gate: Any, place: str = "after_layer") -> Tensor:
-    with torch.no_grad(), Retainer(encoder, gate, layers=[0, 2], prune_at=place):
+def removed_states(encoder: nn.Module, batch: dict[str, Tensor], gate: Any, prune_at: str = "after_layer") -> Tensor:
+    with torch.no_grad(), Retainer(encoder, gate, layers=[0, 2], prune_at=prune_at):
         states: Tensor = encoder(**batch).last_hidden_state
     return states
 
@@ -41,7 +41,7 @@ def test_two_removals_equal_masking(
     assert (removed - masked)[keep[2]].abs().max() < TOLERANCE
     with torch.no_grad():
         dense = encoder(**batch).last_hidden_state
-    assert (dense - masked)[keep[2]].abs().max() > 1e-3  # the removal matters to what stays
+    assert (dense - masked)[keep[2]].abs().max() > 1e-3  # the removal changes the kept tokens
 
 
 @each_padding
@@ -55,7 +55,7 @@ def test_removal_between_attention_and_feed_forward_equals_masking(
     masked_states: Callable[..., Tensor],
     fixed_gate: Callable[..., Any],
 ) -> None:
-    """What is kept does not notice: only later layers would see the tokens that skip the feed-forward part."""
+    """Kept tokens are those of a removal after the layer, since only later layers would attend to the removed ones."""
     batch = make_batch(encoder, lengths)
     keep = nested_keep(batch["attention_mask"])
     if "after_attention" not in adapters()[family].prune_points:
@@ -65,7 +65,9 @@ def test_removal_between_attention_and_feed_forward_equals_masking(
     removed = removed_states(encoder, batch, fixed_gate(keep), "after_attention")
     assert (removed - masked_states(encoder, batch, keep))[keep[2]].abs().max() < TOLERANCE
     late = removed_states(encoder, batch, fixed_gate(keep))
-    assert (removed - late)[batch["attention_mask"].bool() & ~keep[0]].abs().max() > 1e-2  # they left with less
+    assert (removed - late)[
+        batch["attention_mask"].bool() & ~keep[0]
+    ].abs().max() > 1e-2  # removed without the feed-forward part
 
 
 @each_padding
@@ -80,15 +82,15 @@ def test_gates_of_zero_and_one_equal_removal(
 ) -> None:
     batch = make_batch(encoder, lengths)
     keep = nested_keep(batch["attention_mask"])
-    for place in adapters()[family].prune_points:
-        removed = removed_states(encoder, batch, fixed_gate(keep), place)
-        soft = removed_states(encoder, batch, fixed_gate(keep, soft=True), place)
-        # what was dropped, too: it leaves with the state it had
+    for prune_at in adapters()[family].prune_points:
+        removed = removed_states(encoder, batch, fixed_gate(keep), prune_at)
+        soft = removed_states(encoder, batch, fixed_gate(keep, soft=True), prune_at)
+        # dropped tokens as well: they keep the state that they had
         assert (removed - soft)[batch["attention_mask"].bool()].abs().max() < TOLERANCE
 
 
 @each_padding
-def test_keeping_all_real_tokens_is_the_untouched_model(
+def test_keeping_all_real_tokens_equals_the_dense_model(
     encoder: nn.Module,
     attention: str,
     lengths: tuple[int, ...],
@@ -112,7 +114,7 @@ def test_equal_counts_without_padding_need_no_mask(
     masked_states: Callable[..., Tensor],
     fixed_gate: Callable[..., Any],
 ) -> None:
-    """Every sample keeps the same number of tokens at places of its own: the fast path without any mask."""
+    """Every sample keeps the same number of tokens at different positions: the fast path without a mask."""
     batch = make_batch(encoder, FULL)
     first, second = torch.zeros(3, 23, dtype=torch.bool), torch.zeros(3, 23, dtype=torch.bool)
     for row in range(3):
@@ -123,7 +125,7 @@ def test_equal_counts_without_padding_need_no_mask(
     assert (removed - masked)[second].abs().max() < TOLERANCE
 
 
-def test_in_double_precision_the_difference_is_rounding(
+def test_difference_in_double_precision_is_rounding(
     encoder: nn.Module,
     family: str,
     attention: str,
@@ -134,7 +136,7 @@ def test_in_double_precision_the_difference_is_rounding(
     batch = make_batch(encoder)
     keep = nested_keep(batch["attention_mask"])
     encoder = encoder.double()
-    in_float32 = (family, attention) == ("modernbert", "eager")  # its softmax is float32 whatever comes in
+    in_float32 = (family, attention) == ("modernbert", "eager")  # its softmax is always float32
     removed = removed_states(encoder, batch, fixed_gate(keep))
     soft = removed_states(encoder, batch, fixed_gate(keep, soft=True))
     assert removed.dtype == torch.float64
@@ -142,7 +144,7 @@ def test_in_double_precision_the_difference_is_rounding(
 
 
 @pytest.mark.parametrize("soft", [False, True])
-def test_runs_under_bfloat16_autocast(
+def test_removal_runs_under_bfloat16_autocast(
     encoder: nn.Module,
     attention: str,
     soft: bool,

@@ -1,4 +1,4 @@
-"""Errors that carry every problem at once."""
+"""Test error classes and the collection of configuration problems."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import pickle
 
 import pytest
 
-from retention.errors import CheckpointError, Checks, ConfigError, DataError, Problem, RetentionError
+from retention.errors import CheckpointError, Checks, ConfigError, DataError, Problem, RetentionError, require
 
 
-def test_the_message_counts_and_lists_the_problems() -> None:
+def test_config_error_message_counts_and_lists_problems() -> None:
     one = ConfigError([Problem("rho", "must be in (0, 1], got 1.7")])
     assert str(one) == "1 problem\n  rho: must be in (0, 1], got 1.7"
     two = ConfigError([Problem("rho", "bad"), Problem("dual.eta", "worse")])
@@ -17,26 +17,26 @@ def test_the_message_counts_and_lists_the_problems() -> None:
 
 
 @pytest.mark.parametrize(("key", "prefix", "path"), [("rho", "retention", "retention.rho"), ("rho", "", "rho")])
-def test_a_problem_seen_from_above(key: str, prefix: str, path: str) -> None:
+def test_problem_under_prefix(key: str, prefix: str, path: str) -> None:
     assert Problem(key, "bad").under(prefix) == Problem(path, "bad")
 
 
-def test_a_problem_of_the_node_itself_has_the_path_of_the_node() -> None:
+def test_problem_without_key_takes_the_prefix_as_key() -> None:
     assert Problem("", "bad").under("retention").key == "retention"
 
 
-def test_a_config_error_survives_a_process_boundary() -> None:
+def test_config_error_can_be_pickled() -> None:
     error = ConfigError([Problem("a", "b"), Problem("c", "d")])
     copy = pickle.loads(pickle.dumps(error))
     assert copy.problems == error.problems and str(copy) == str(error)
 
 
 @pytest.mark.parametrize("error", [ConfigError([]), DataError("x"), CheckpointError("x")])
-def test_what_the_user_can_mend_has_one_base(error: Exception) -> None:
+def test_user_errors_share_a_base_class(error: Exception) -> None:
     assert isinstance(error, RetentionError) and isinstance(error, ValueError)
 
 
-def test_checks_collect_before_they_raise() -> None:
+def test_checks_collect_all_problems() -> None:
     checks = Checks()
     assert checks.require(True, "fine", "never shown")
     assert not checks.require(False, "first", "one")
@@ -48,13 +48,25 @@ def test_checks_collect_before_they_raise() -> None:
     assert [problem.key for problem in caught.value.problems] == ["first", "child.x", "child.y", "x", "y"]
 
 
-def test_other_errors_are_not_swallowed() -> None:
+def test_gather_lets_other_errors_through() -> None:
     with pytest.raises(ZeroDivisionError):
         Checks().gather(lambda: 1 // 0)
 
 
-def test_nothing_found_raises_nothing() -> None:
+def test_finish_without_problems_raises_nothing() -> None:
     Checks().finish()
+
+
+def test_gather_returns_the_result_of_the_check() -> None:
+    assert Checks().gather(lambda: 3) == 3
+    assert Checks().gather(_fail) is None
+
+
+def test_require_raises_at_once() -> None:
+    require(True, "rho", "never shown")
+    with pytest.raises(ConfigError) as caught:
+        require(False, "rho", "must be in (0, 1], got 2")
+    assert caught.value.problems == (Problem("rho", "must be in (0, 1], got 2"),)
 
 
 def _fail() -> None:

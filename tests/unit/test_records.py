@@ -1,8 +1,7 @@
-"""Result records: what goes in, and files that survive company and accidents."""
+"""Test result records and their files, with concurrent writers and interrupted writes."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from retention.errors import DataError
 from retention.records import (
@@ -54,7 +54,7 @@ def build(result: Quality | Speed | None = None, **changes: Any) -> dict[str, An
     return build_record(quality() if result is None else result, **(values | changes))
 
 
-def test_a_quality_record_has_all_fields() -> None:
+def test_quality_record_has_all_fields() -> None:
     record = build()
     assert set(record) == _ALL | {field.name for field in fields(Quality)}
     assert (record["kind"], record["command"], record["seed"]) == ("quality", "python run.py seed=3", 3)
@@ -67,7 +67,7 @@ def test_a_quality_record_has_all_fields() -> None:
     assert json.loads(json.dumps(record, allow_nan=False)) == record
 
 
-def test_a_speed_record_has_all_fields() -> None:
+def test_speed_record_has_all_fields() -> None:
     speed = Speed(
         phase="inference",
         backbone="b",
@@ -89,13 +89,13 @@ def test_a_speed_record_has_all_fields() -> None:
     assert set(record) == _ALL | {field.name for field in fields(Speed)}
 
 
-def test_numbers_become_plain_and_infinite_ones_null() -> None:
+def test_numbers_become_plain_and_nonfinite_ones_null() -> None:
     record = build(quality(metrics={"accuracy": float("nan"), "f1": np.float32(0.5), "rows": np.int64(7)}))
     assert record["metrics"] == {"accuracy": None, "f1": 0.5, "rows": 7}
     assert type(record["metrics"]["f1"]) is float and type(record["metrics"]["rows"]) is int
 
 
-def test_a_value_without_json_form_is_named() -> None:
+def test_value_without_json_form_is_named() -> None:
     with pytest.raises(DataError, match=r"record\.config\.retention\[1\]: a object cannot be stored"):
         build(config={"retention": [1, object()]})
 
@@ -105,7 +105,7 @@ def test_the_monitor_must_be_a_metric() -> None:
         quality(monitor="f1")
 
 
-def test_private_paths_stay_out_of_a_record() -> None:
+def test_record_has_no_private_paths() -> None:
     root = Path(provenance.__file__).resolve().parents[3]
     config = {"data": {"dir": "/home/ann/sets/sst2"}, "paths": {"run_dir": f"{root}/outputs/1"}}
     record = build(config=config, argv=[f"{root}/run.py", "data.dir=/home/ann/sets/sst2", "x=[/home/ann/a,b]"])
@@ -135,7 +135,7 @@ def test_private_paths_stay_out_of_a_record() -> None:
         (["/home/ann/b/c", {"d": ("/home/ann/e/f", 3)}], ["b/c", {"d": ["e/f", 3]}]),
     ],
 )
-def test_portable(value: Any, expected: Any) -> None:
+def test_portable_paths(value: Any, expected: Any) -> None:
     assert portable(value, Path("/project")) == expected
 
 
@@ -145,9 +145,7 @@ def git(*arguments: str, folder: Path) -> str:
     return done.stdout.strip()
 
 
-def test_commit_tells_clean_from_changed_and_from_foreign_source(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commit_of_clean_changed_and_foreign_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "provenance.py"
     source.write_text("1\n")
     monkeypatch.setattr(provenance, "__file__", str(source))
@@ -169,7 +167,7 @@ def test_commit_tells_clean_from_changed_and_from_foreign_source(
     assert provenance.commit() == f"{head}-dirty"
 
 
-def test_writing_replaces_whole_files(tmp_path: Path) -> None:
+def test_write_record_replaces_the_file(tmp_path: Path) -> None:
     path = tmp_path / "new" / "record.json"
     write_record(path, {"kind": "quality", "value": 1})
     write_record(path, {"kind": "quality", "value": "zwölf"})
@@ -177,7 +175,7 @@ def test_writing_replaces_whole_files(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "record.json"
     write_record(path, {"kind": "quality", "value": 1})
 
@@ -191,7 +189,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_appending_keeps_order_and_unknown_fields(tmp_path: Path) -> None:
+def test_append_keeps_order_and_unknown_fields(tmp_path: Path) -> None:
     path = tmp_path / "results" / "topic" / "runs.jsonl"
     records = [{"kind": "quality", "value": 1, "later": {"x": None}}, {"kind": "speed", "text": "a\u2028b"}]
     for record in records:
@@ -200,7 +198,7 @@ def test_appending_keeps_order_and_unknown_fields(tmp_path: Path) -> None:
     assert path.read_bytes().count(b"\n") == 2
 
 
-def test_a_cut_off_line_does_not_swallow_the_next_record(tmp_path: Path) -> None:
+def test_append_after_an_interrupted_line(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
     append_record(path, {"kind": "quality", "value": 1})
     with path.open("a") as file:
@@ -212,7 +210,7 @@ def test_a_cut_off_line_does_not_swallow_the_next_record(tmp_path: Path) -> None
         read_records([path])
 
 
-def test_a_missing_line_end_is_mended(tmp_path: Path) -> None:
+def test_append_after_a_missing_line_end(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
     path.write_text('{"kind": "quality", "value": 1}')
     append_record(path, {"kind": "quality", "value": 2})
@@ -220,7 +218,7 @@ def test_a_missing_line_end_is_mended(tmp_path: Path) -> None:
 
 
 def writer(path: Path, name: str, count: int) -> subprocess.Popen[bytes]:
-    """Another process that appends ``count`` records."""
+    """Start another process that appends ``count`` records."""
     code = (
         "import sys; from retention.records import append_record\n"
         "path, name, count = sys.argv[1:]\n"
@@ -230,22 +228,33 @@ def writer(path: Path, name: str, count: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code, str(path), name, str(count)])
 
 
-def test_writers_at_the_same_time_do_not_interleave(tmp_path: Path) -> None:
+def test_concurrent_appends_do_not_interleave(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
     writers = [writer(path, name, 40) for name in "abc"]
     assert [process.wait() for process in writers] == [0, 0, 0]
-    found = sorted((record["writer"], record["number"]) for record in read_records([path]))
-    assert found == [(name, number) for name in "abc" for number in range(40)]
+    written = sorted((record["writer"], record["number"]) for record in read_records([path]))
+    assert written == [(name, number) for name in "abc" for number in range(40)]
 
 
-def test_a_writer_waits_for_the_lock(tmp_path: Path) -> None:
+def test_concurrent_processes_append_each_missing_record_once(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
-    with path.open("a") as holder:
-        fcntl.flock(holder, fcntl.LOCK_EX)
+    code = (
+        "import sys; from retention.records import append_missing_record\n"
+        "for number in range(50):\n"
+        "    append_missing_record(sys.argv[1], {'kind': 'quality', 'number': number, 'padding': 'x' * 3000})\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0, 0, 0, 0]
+    assert sorted(record["number"] for record in read_records([path])) == list(range(50))
+
+
+def test_append_waits_for_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    with FileLock(tmp_path / ".runs.jsonl.lock"):
         waiting = writer(path, "a", 1)
         with pytest.raises(subprocess.TimeoutExpired):
             waiting.wait(1.0)
-        assert path.read_bytes() == b""
+        assert not path.exists()
     assert waiting.wait() == 0
     assert len(read_records([path])) == 1
 
@@ -255,7 +264,7 @@ def _nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "prepare", "message"),
+    ("name", "write", "message"),
     [
         ("gone.jsonl", _nothing, r"gone\.jsonl: cannot be read"),
         ("bytes.jsonl", lambda path: path.write_bytes(b'{"kind"\xff'), r"bytes\.jsonl: is not UTF-8 at byte 7"),
@@ -264,14 +273,14 @@ def _nothing(path: Path) -> None:
         ("broken.json", lambda path: path.write_text("{"), r"broken\.json: not valid JSON"),
     ],
 )
-def test_unusable_files_are_named(name: str, prepare: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
+def test_unusable_files_are_named(name: str, write: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
     path = tmp_path / name
-    prepare(path)
+    write(path)
     with pytest.raises(DataError, match=message):
         read_records([str(path)])
 
 
-def test_files_are_read_in_the_order_given(tmp_path: Path) -> None:
+def test_files_are_read_in_the_given_order(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a.json"):
         (tmp_path / name).write_text(json.dumps({"kind": "quality", "name": name}) + "\n")
     assert [record["name"] for record in read_records([tmp_path / "b.jsonl", tmp_path / "a.json"])] == [
@@ -280,7 +289,7 @@ def test_files_are_read_in_the_order_given(tmp_path: Path) -> None:
     ]
 
 
-def test_a_record_read_from_a_file_is_appended_only_where_it_is_missing(tmp_path: Path) -> None:
+def test_append_missing_record_appends_once(tmp_path: Path) -> None:
     write_record(tmp_path / "one.json", build())
     [record] = read_records([tmp_path / "one.json"])
     target = tmp_path / "all.jsonl"
@@ -290,10 +299,21 @@ def test_a_record_read_from_a_file_is_appended_only_where_it_is_missing(tmp_path
     assert [each["seed"] for each in read_records([target])] == [3, 4]
 
 
-def test_a_whole_file_of_records_replaces_the_one_before(tmp_path: Path) -> None:
+def test_write_records_replaces_the_file(tmp_path: Path) -> None:
     target = tmp_path / "all.jsonl"
     append_record(target, build(seed=9))
     records = [build(seed=1), build(seed=2)]
     write_records(target, records)
     assert read_records([target]) == records
-    assert [path.name for path in tmp_path.iterdir()] == ["all.jsonl"]
+    assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == ["all.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["run.py", "seed=1"], "python run.py seed=1"),
+        (["/opt/venv/bin/retention", "run", "a=b c"], "retention run 'a=b c'"),
+    ],
+)
+def test_command_line_repeats_script_or_console_command(argv: list[str], command: str) -> None:
+    assert provenance.command_line(argv) == command

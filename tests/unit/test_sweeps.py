@@ -1,9 +1,10 @@
-"""How a sweep takes failures, and what it leaves in its folder."""
+"""Test sweeps: failed jobs, and the report in the sweep's folder."""
 
 from __future__ import annotations
 
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from retention.errors import ConfigError, Problem
-from retention.experiment.sweeps import Sweep, job_name, leave_report
+from retention.experiment.folders import job_name, new_folder
+from retention.experiment.sweeps import Sweep, write_report
 
 
 def record(seed: int, accuracy: float | None = 0.5) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def run_folder(sweep: Path, seed: int) -> Path:
 
 
 def job(folder: Path, *typed: str) -> DictConfig:
-    """The configuration of a job or of a sweep, as far as the callback reads it."""
+    """Return the part of a job's or sweep's configuration that the callback reads."""
     hydra = {
         "runtime": {"output_dir": str(folder)},
         "sweep": {"dir": str(folder.parent)},
@@ -50,13 +52,13 @@ def ended(value: Any) -> JobReturn:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
-    """A sweep in ``tmp_path`` that has just begun."""
+    """Return a sweep in ``tmp_path`` that has just started."""
     callback = Sweep()
     callback.on_multirun_start(job(tmp_path / "any"))
     return callback
 
 
-def test_a_sweep_without_failures_ends_quietly(
+def test_sweep_without_failures_writes_table_and_records(
     sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed in (1, 0):
@@ -72,17 +74,17 @@ def test_a_sweep_without_failures_ends_quietly(
 @pytest.mark.parametrize(
     ("error", "trace"), [(ConfigError([Problem("rho", "must be in (0, 1]")]), False), (RuntimeError("out of"), True)]
 )
-def test_a_failure_is_handed_on_as_a_job_without_a_value(
+def test_failed_job_is_logged_and_marked_completed(
     error: Exception, trace: bool, sweep: Sweep, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     outcome = ended(error)
     sweep.on_job_end(job(tmp_path / "bad"), outcome)
     assert outcome.return_value is None, "the sweeper would raise it"
     assert str(error) in caplog.text
-    assert any(entry.exc_info for entry in caplog.records) is trace, "what is the user's to mend needs no traceback"
+    assert any(entry.exc_info for entry in caplog.records) is trace, "errors of the user are shown without a traceback"
 
 
-def test_failures_are_listed_and_the_exit_status_says_so(
+def test_failures_are_listed_and_set_the_exit_status(
     sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep.on_job_end(job(tmp_path / "bad"), ended(RuntimeError("out of memory\nfor good")))
@@ -96,7 +98,7 @@ def test_failures_are_listed_and_the_exit_status_says_so(
     assert table in capsys.readouterr().out
 
 
-def test_failures_of_an_earlier_sweep_in_the_folder_are_past(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_of_earlier_invocations_are_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweeps = {1: Sweep(), 2: Sweep()}
     for process, sweep in sweeps.items():
         monkeypatch.setattr("retention.experiment.sweeps.os.getpid", lambda process=process: process)
@@ -107,26 +109,27 @@ def test_failures_of_an_earlier_sweep_in_the_folder_are_past(tmp_path: Path, mon
     assert "failed" not in (tmp_path / "table.md").read_text()
 
 
-def test_processes_of_a_launcher_note_in_the_same_file(sweep: Sweep, tmp_path: Path) -> None:
-    arrived = pickle.dumps(sweep)
+def test_launcher_processes_write_to_the_same_file(sweep: Sweep, tmp_path: Path) -> None:
+    pickled = pickle.dumps(sweep)
     OmegaConf.clear_resolver("job_name")
-    elsewhere = pickle.loads(arrived)
+    elsewhere = pickle.loads(pickled)
     assert OmegaConf.has_resolver("job_name"), "the job's folder is composed there"
     elsewhere.on_job_end(job(tmp_path / "bad"), ended(RuntimeError("lost")))
     with pytest.raises(SystemExit):
         sweep.on_multirun_end(job(tmp_path / "any"))
 
 
-def test_jobs_that_would_share_a_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_swept_keys_that_share_a_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     typed = ("sweep=table1,table2", "data.dir=a,b", "init=c", "task=sst2,imdb", "seed=0,1", "retention.rho=0.5,0.3")
     with pytest.raises(SystemExit) as caught:
         Sweep().on_multirun_start(job(tmp_path / "any", *typed))
     assert caught.value.code == 2
-    told = capsys.readouterr().err
-    assert "ConfigError: 2 problems" in told and "  sweep: cannot be swept" in told and "  data.dir: " in told
+    message = capsys.readouterr().err
+    assert "ConfigError: 2 problems" in message
+    assert "  sweep: cannot be swept" in message and "  data.dir: " in message
 
 
-def test_records_that_cannot_be_read_are_no_success(
+def test_unreadable_record_sets_the_exit_status(
     sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (run_folder(tmp_path, 0) / "record.json").write_text("{")
@@ -136,28 +139,28 @@ def test_records_that_cannot_be_read_are_no_success(
     assert "record.json: not valid JSON" in capsys.readouterr().err
 
 
-def test_a_single_run_is_left_alone(tmp_path: Path) -> None:
+def test_single_run_is_not_handled(tmp_path: Path) -> None:
     outcome = ended(RuntimeError("boom"))
     Sweep().on_job_end(job(tmp_path), outcome)
     assert outcome.status is JobStatus.FAILED
     assert not list(tmp_path.iterdir())
 
 
-def test_a_sweep_of_which_nothing_finished_says_so(tmp_path: Path) -> None:
-    report = leave_report(tmp_path, [{"folder": "a", "error": "RuntimeError: x"}])
+def test_report_without_records(tmp_path: Path) -> None:
+    report = write_report(tmp_path, [{"folder": "a", "error": "RuntimeError: x"}])
     assert report.startswith("No table: no quality records") and "1 of 1 jobs failed" in report
     assert (tmp_path / "records.jsonl").read_text() == ""
 
 
-def test_records_put_aside_do_not_count(tmp_path: Path) -> None:
+def test_records_put_aside_are_not_in_the_report(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, 0)
     (folder / "record.json").rename(folder / "record.replaced.json")
     run_folder(tmp_path, 1)
-    leave_report(tmp_path, [])
+    write_report(tmp_path, [])
     assert [json.loads(x)["seed"] for x in (tmp_path / "records.jsonl").read_text().splitlines()] == [1]
 
 
-def test_job_names_fit_into_a_folder_and_stay_apart() -> None:
+def test_job_names_are_short_and_distinct() -> None:
     plain = "experiment=sst2_small,retention.gamma=-0.1,retention=adaptive"
     assert job_name(plain) == plain
     assert job_name("") == "defaults"
@@ -166,3 +169,11 @@ def test_job_names_fit_into_a_folder_and_stay_apart() -> None:
     assert len(names) == 6
     assert all(len(name.encode()) <= 150 and "/" not in name for name in names)
     assert job_name(long) == job_name(long), "the same after a restart"
+
+
+def test_runs_of_the_same_second_get_different_folders(tmp_path: Path) -> None:
+    path = str(tmp_path / "sst2" / "2026-01-31_12-00-00")
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(new_folder, [path] * 16))
+    assert len(set(folders)) == 16 and path in folders
+    assert all(Path(folder).is_dir() for folder in folders)

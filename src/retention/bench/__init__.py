@@ -1,1 +1,1 @@
-"""Measuring speed and memory beside the fastest dense model; used by scripts/bench.py alone."""
+"""Measure speed and memory of token removal against the fastest dense model (``retention bench``)."""

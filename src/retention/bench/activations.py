@@ -1,10 +1,11 @@
-"""What autograd keeps for the backward pass, in bytes."""
+"""Measure the memory that autograd keeps for the backward pass."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 from weakref import WeakSet
 
@@ -16,11 +17,11 @@ from torch import Tensor, nn
 class Activations:
     """Memory that one training step keeps between forward and backward pass, mean over the batches.
 
-    Weights, gradients, optimiser state and libraries are no part of it, so it is what removal can save.
+    Weights, gradients, optimizer state and libraries are left out, because token removal cannot change them.
 
     Attributes:
-        saved_mib: in use when the loss is there.
-        by_layer: in use when each layer has run, cumulative.
+        saved_mib: saved when the loss has been computed, in MiB.
+        by_layer: saved when each layer has run, cumulative, in MiB.
     """
 
     saved_mib: float
@@ -28,13 +29,13 @@ class Activations:
 
     @classmethod
     def mean(cls, steps: Sequence[Activations]) -> Activations:
-        """The mean of at least one step."""
+        """Average at least one step."""
         layers = zip(*(step.by_layer for step in steps), strict=True)
-        return cls(_mean(step.saved_mib for step in steps), tuple(_mean(layer) for layer in layers))
+        return cls(fmean(step.saved_mib for step in steps), tuple(fmean(layer) for layer in layers))
 
 
-class _Held:
-    """A tensor for as long as the graph that saved it lives."""
+class _SavedTensor:
+    """Tensor that lives as long as the graph that saved it."""
 
     __slots__ = ("__weakref__", "tensor")
 
@@ -43,19 +44,19 @@ class _Held:
 
 
 class SavedTensors:
-    """Counts what the graphs that are built inside the block hold, by ``torch.autograd.graph.saved_tensors_hooks``.
+    """Count the bytes saved by graphs that are built inside the block (``torch.autograd.graph.saved_tensors_hooks``).
 
-    A storage counts once and as a whole, however many operations saved it or a view of it; what a discarded part of
-    the graph had saved does not count. Under autocast, the converted copies of weights do.
+    A storage counts once and as a whole, however many operations saved it or a view of it. Tensors of a discarded part
+    of the graph do not count. Under autocast, the converted copies of weights count.
 
     Args:
         exclude: tensors that are in memory in any case, such as parameters.
     """
 
     def __init__(self, exclude: Iterable[Tensor]) -> None:
-        self._excluded = {_storage(tensor) for tensor in exclude}
-        self._held: WeakSet[_Held] = WeakSet()
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda held: held.tensor)
+        self._excluded = {_storage_key(tensor) for tensor in exclude}
+        self._saved: WeakSet[_SavedTensor] = WeakSet()
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda saved: saved.tensor)
 
     def __enter__(self) -> SavedTensors:
         self._hooks.__enter__()
@@ -65,36 +66,38 @@ class SavedTensors:
         self._hooks.__exit__(*reason)
 
     def total_bytes(self) -> int:
-        """Bytes held now."""
-        storages = {_storage(held.tensor): held.tensor.untyped_storage().nbytes() for held in self._held}
-        return sum(size for storage, size in storages.items() if storage not in self._excluded)
+        """Return the bytes that are saved now."""
+        sizes = {_storage_key(saved.tensor): saved.tensor.untyped_storage().nbytes() for saved in self._saved}
+        return sum(size for key, size in sizes.items() if key not in self._excluded)
 
-    def _pack(self, tensor: Tensor) -> _Held:
-        held = _Held(tensor.detach())  # a result that its own operation saves would keep its graph alive
-        self._held.add(held)
-        return held
+    def _pack(self, tensor: Tensor) -> _SavedTensor:
+        saved = _SavedTensor(tensor.detach())  # an operation that saves its own result would keep the graph alive
+        self._saved.add(saved)
+        return saved
 
 
-def saved_by(loss: Callable[[], Tensor], layers: Sequence[nn.Module], exclude: Iterable[Tensor]) -> Activations:
-    """What the graph of a loss holds; the graph is dropped without a backward pass.
+def measure_saved_activations(
+    loss: Callable[[], Tensor], layers: Sequence[nn.Module], exclude: Iterable[Tensor]
+) -> Activations:
+    """Measure what the graph of a loss saves; the graph is dropped without a backward pass.
 
     Args:
-        loss: runs the forward pass.
-        layers: of the encoder, in the order they run.
-        exclude: see ``SavedTensors``.
+        loss: runs the forward pass and returns the loss.
+        layers: layers of the encoder, in the order they run.
+        exclude: tensors that do not count, see ``SavedTensors``.
     """
     after: list[int] = []
-    with SavedTensors(exclude) as saved, _after_each(layers, lambda: after.append(saved.total_bytes())):
+    with SavedTensors(exclude) as saved, _call_after_each(layers, lambda: after.append(saved.total_bytes())):
         result = loss()
         total = saved.total_bytes()
-    del result  # held until here: with it goes the graph
+    del result  # frees the graph, which had to live until here
     return Activations(total / 2**20, tuple(size / 2**20 for size in after))
 
 
 @contextmanager
-def _after_each(layers: Sequence[nn.Module], note: Callable[[], None]) -> Iterator[None]:
+def _call_after_each(layers: Sequence[nn.Module], callback: Callable[[], None]) -> Iterator[None]:
     def hook(layer: nn.Module, args: Any, output: Any) -> None:
-        note()
+        callback()
 
     handles = [layer.register_forward_hook(hook) for layer in layers]
     try:
@@ -104,10 +107,5 @@ def _after_each(layers: Sequence[nn.Module], note: Callable[[], None]) -> Iterat
             handle.remove()
 
 
-def _storage(tensor: Tensor) -> tuple[str, int]:
+def _storage_key(tensor: Tensor) -> tuple[str, int]:
     return str(tensor.device), tensor.untyped_storage().data_ptr()
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found)

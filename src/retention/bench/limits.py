@@ -1,29 +1,39 @@
-"""The two limits of an encoder on this machine: arithmetic and memory traffic (roofline, Williams et al. 2009)."""
+"""Measure two limits of an encoder on this machine: the rate of its matrix products, and memory traffic.
+
+Together they form a roofline model (Williams et al., 2009). Where a measured speedup stays below the ideal one, the
+matrix products are the usual reason: the fewer tokens a batch has, the slower the same arithmetic runs.
+"""
 
 from __future__ import annotations
 
+import argparse
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from statistics import median
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch.nn import functional as F
+from torch.utils.benchmark import Timer
 
+from retention.bench.settings import DTYPES, SHAPES
 from retention.core.flops import EncoderShape
+from retention.models.backbone import ScratchBackbone
+from retention.records import Limits, append_record, build_record
 
-_REPEATS = 7
-_COPIED = 256 * 2**20  # bytes; far beyond any cache
-_LEAST_S = 0.02
+_COPY_BYTES = 256 * 2**20  # far larger than any cache
+_MIN_SECONDS = 0.15  # measuring time per number
 
 
 @dataclass(frozen=True)
 class Limit:
-    """What the matrix products of one layer can reach with this many tokens in the batch.
+    """Upper bounds of the matrix products of one layer, for a number of tokens in the batch.
 
     Attributes:
         tokens: rows of the matrices.
-        gflops: rate of the products alone, all of a layer's together, in GFLOP/s.
+        gflops: measured rate of all matrix products of a layer, in GFLOP/s.
         intensity: FLOPs per byte that they have to move: weights once, states in and out.
         traffic_gflops: rate at which memory could feed them at that intensity, in GFLOP/s.
     """
@@ -35,61 +45,95 @@ class Limit:
 
     @property
     def bound(self) -> str:
-        """Which limit is the nearer one."""
+        """Name of the lower limit."""
         return "arithmetic" if self.gflops <= self.traffic_gflops else "memory traffic"
 
 
 def measure_limits(
     shape: EncoderShape, tokens: Sequence[int], *, device: torch.device, dtype: torch.dtype
 ) -> tuple[float, list[Limit]]:
-    """Copy bandwidth in GB/s, and the limits for every number of tokens."""
-    bandwidth = _bandwidth(device)
-    return bandwidth, [_limit(shape, count, bandwidth, device, dtype) for count in tokens]
+    """Measure the copy bandwidth in GB/s, and the limits for every number of tokens."""
+    bandwidth = _copy_bandwidth(device)
+    return bandwidth, [_measure_limit(shape, count, bandwidth, device, dtype) for count in tokens]
 
 
-def _limit(shape: EncoderShape, tokens: int, bandwidth: float, device: torch.device, dtype: torch.dtype) -> Limit:
+def format_table(bandwidth: float, limits: Sequence[Limit]) -> str:
+    """Format bandwidth and limits as aligned text."""
+    lines = [f"copy: {bandwidth:.1f} GB/s", "tokens   products   memory could feed   lower limit"]
+    for limit in limits:
+        rates = f"{limit.gflops:6.0f} GF/s   {limit.traffic_gflops:12.0f} GF/s"
+        lines.append(f"{limit.tokens:6d}   {rates}   {limit.bound}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure the limits, print a table, append a record and return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="retention bench-limits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    token_counts = [16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192]
+    parser.add_argument("--shape", default="minilm", choices=sorted(SHAPES), help="of the encoder (default: minilm)")
+    parser.add_argument("--tokens", nargs="+", type=int, default=token_counts, help="tokens in a batch")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="float32", choices=sorted(DTYPES))
+    parser.add_argument(
+        "--record", type=Path, default=Path("results/speed/limits.jsonl"), help="JSON Lines file to append to"
+    )
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = parser.parse_args(arguments)
+    if min(options.tokens) < 1:
+        parser.error(f"--tokens: must be at least 1, got {min(options.tokens)}")
+    started = time.perf_counter()
+    shape = ScratchBackbone(name=options.shape, **SHAPES[options.shape]).shape()
+    device, dtype = torch.device(options.device), DTYPES[options.dtype]
+    bandwidth, limits = measure_limits(shape, options.tokens, device=device, dtype=dtype)
+    print(format_table(bandwidth, limits))
+    result = Limits(
+        backbone=f"{options.shape}-random",
+        device=options.device,
+        dtype=options.dtype,
+        threads=torch.get_num_threads(),
+        copy_gb_per_s=bandwidth,
+        limits=[asdict(limit) | {"bound": limit.bound} for limit in limits],
+    )
+    config = {key: value for key, value in vars(options).items() if key != "record"}
+    wall_s = time.perf_counter() - started
+    record = build_record(result, config=config, seed=0, wall_s=wall_s, argv=["retention", "bench-limits", *arguments])
+    append_record(options.record, record)
+    print(f"record appended to {os.path.relpath(options.record)}", file=sys.stderr)
+    return 0
+
+
+def _measure_limit(
+    shape: EncoderShape, tokens: int, bandwidth: float, device: torch.device, dtype: torch.dtype
+) -> Limit:
     width, inner, heads = shape.hidden_size, shape.intermediate_size, shape.attention_size or shape.hidden_size
     sizes = [(width, heads)] * 3 + [(heads, width)] + [(width, inner)] * (shape.ffn_matrices - 1) + [(inner, width)]
-    pairs = [
+    operands = [
         (torch.randn(tokens, into, device=device, dtype=dtype), torch.randn(out, into, device=device, dtype=dtype))
         for into, out in sizes
     ]
 
-    def products() -> None:
-        for states, weight in pairs:
+    def run_products() -> None:
+        for states, weight in operands:
             F.linear(states, weight)
 
     flops = sum(2.0 * tokens * into * out for into, out in sizes)
     moved = sum((tokens * (into + out) + into * out) * torch.finfo(dtype).bits / 8 for into, out in sizes)
     intensity = flops / moved
-    return Limit(tokens, flops / _seconds(products, device) / 1e9, intensity, intensity * bandwidth)
+    return Limit(tokens, flops / _median_seconds(run_products) / 1e9, intensity, intensity * bandwidth)
 
 
-def _bandwidth(device: torch.device) -> float:
-    source = torch.ones(_COPIED // 4, device=device)
+def _copy_bandwidth(device: torch.device) -> float:
+    source = torch.ones(_COPY_BYTES // 4, device=device)
     target = torch.empty_like(source)
-    return 2.0 * _COPIED / _seconds(lambda: target.copy_(source), device) / 1e9
+    return 2.0 * _COPY_BYTES / _median_seconds(lambda: target.copy_(source)) / 1e9
 
 
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Median time of a call, each taken over enough repetitions to be measured."""
-    call()
-    count, spent = 1, 0.0
-    while spent < _LEAST_S:
-        count *= 2
-        spent = _timed(call, count, device)
-    return median(_timed(call, count, device) for _ in range(_REPEATS)) / count
+def _median_seconds(call: Callable[[], object]) -> float:
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    return float(timer.blocked_autorange(min_run_time=_MIN_SECONDS).median)
 
 
-def _timed(call: Callable[[], object], count: int, device: torch.device) -> float:
-    _wait(device)
-    started = time.perf_counter()
-    for _ in range(count):
-        call()
-    _wait(device)
-    return time.perf_counter() - started
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Results as a table and as records."""
+"""Format the results of a measurement as a table and as records."""
 
 from __future__ import annotations
 
@@ -7,53 +7,59 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
-from retention.bench.case import Case, Row
-from retention.bench.plan import Plan
+from retention.bench.case import CaseResult, VariantResult
+from retention.bench.plan import BenchPlan
 from retention.records import Record, Speed, build_record
 
-_HEADER = ("variant", "kept", "ms/batch", "speed-up", "10-90 %", "ideal", "of ideal", "peak MiB")
+_HEADER = ("variant", "kept", "ms/batch", "speedup", "10-90 %", "ideal", "of ideal", "peak MiB")
 _SAVED_HEADER = ("saved MiB", "of dense")
 
 
-def table(plan: Plan, case: Case) -> str:
-    """The case as aligned text, one line per variant."""
-    settings, note = plan.settings, case.note
+def format_table(plan: BenchPlan, case: CaseResult) -> str:
+    """Format a case as aligned text, one line per variant."""
+    settings, data = plan.settings, case.data
     title = (
         f"{settings.phase}: {plan.backbone.name}, length {case.length}, batch {case.batch_size}, {settings.dtype} on "
         f"{settings.device}, {case.threads} thread{'s' * (case.threads > 1)}, "
         f"{settings.rounds} rounds of {settings.batches} batches"
     )
-    rows = f"{note['rows']} texts: {note['source']}; mean {note['mean_length']:.0f} tokens"
+    rows = f"{data['rows']} sequences: {data['source']}; mean {data['mean_length']:.0f} tokens"
     training = settings.phase == "train"
     header = _HEADER + _SAVED_HEADER * training
-    lines = _aligned([header, *(_cells(case, row, settings.batches, training) for row in case.rows)])
-    notes = [f"speed-up against {case.baseline}, round by round; ideal = FLOPs on real tokens, scorers included"]
-    notes += ["saved = activations that a step keeps for its backward pass, per batch"] * training
+    lines = _align([header, *(_cells(case, result, settings.batches, training) for result in case.results)])
+    notes = [f"speedup over {case.baseline}, round by round; ideal = ratio of FLOPs on real tokens, scorers included"]
+    notes += ["saved = activations that a step saves for its backward pass, per batch"] * training
     notes += [f"{name} is left out: {reason}" for name, reason in case.unavailable.items()]
-    for name, cost in case.scoring.items():
+    for name, cost in case.scoring_costs.items():
         low, high = f"{100 * cost.low:+.1f}", f"{100 * cost.high:+.1f}"
         notes.append(f"scoring alone ({name}, nothing removed): {100 * cost.median:+.1f} % of dense ({low} to {high})")
-    notes += _layers(case)
-    return "\n".join([title, f"{rows}, {100 * note['padding']:.1f} % padding", "", *lines, "", *notes]) + "\n"
+    notes += _flops_by_layer(case)
+    return "\n".join([title, f"{rows}, {100 * data['padding']:.1f} % padding", "", *lines, "", *notes]) + "\n"
 
 
-def records(plan: Plan, case: Case, argv: Sequence[str]) -> list[Record]:
-    """One speed record per policy and share.
-
-    Besides the fields of ``Speed``: ``keep_ratio`` and ``data`` as in quality records; ``timing`` with the milliseconds
-    per batch (median over rounds) of the policy and of every dense variant, rounds, warm-up, threads and what scoring
-    alone costs; ``rest_mib`` and ``baseline_rest_mib``, memory in use before the first batch; ``gflops_by_layer`` of a
-    batch, ``dense`` and ``policy``; ``activations`` of a training step, see there; ``unavailable``, dense variants that
-    the platform could not run, with the reason.
-    """
-    return [_record(plan, case, row, argv) for row in case.rows if row.ledger is not None]
+def build_records(plan: BenchPlan, case: CaseResult, argv: Sequence[str]) -> list[Record]:
+    """Build one speed record per policy, keep ratio and prune point."""
+    return [_build_record(plan, case, result, argv) for result in case.results if result.flops is not None]
 
 
-def _record(plan: Plan, case: Case, row: Row, argv: Sequence[str]) -> Record:
-    settings, baseline = plan.settings, case.row(case.baseline)
-    if row.ledger is None or row.spec.candidate is None:
-        raise ValueError(f"{row.spec.name} removes nothing, so there is no speed-up to record")
-    candidate = plan.candidates[row.spec.candidate]
+def _build_record(plan: BenchPlan, case: CaseResult, result: VariantResult, argv: Sequence[str]) -> Record:
+    settings, baseline = plan.settings, case.result(case.baseline)
+    if result.flops is None or result.spec.candidate is None:
+        raise ValueError(f"{result.spec.name} removes no tokens, so there is no speedup to record")
+    candidate = plan.candidates[result.spec.candidate]
+    scoring_cost = case.scoring_costs.get(candidate.name)
+    timing = {
+        "ms_per_batch": _milliseconds(result, settings.batches),
+        "dense_ms_per_batch": {
+            other.spec.name: _milliseconds(other, settings.batches)
+            for other in case.results
+            if other.spec.candidate is None
+        },
+        "rounds": settings.rounds,
+        "warmup": settings.warmup,
+        "threads": case.threads,
+        "scoring_share": None if scoring_cost is None else scoring_cost.as_dict(),
+    }
     speed = Speed(
         phase=settings.phase,
         backbone=plan.backbone.name,
@@ -62,99 +68,90 @@ def _record(plan: Plan, case: Case, row: Row, argv: Sequence[str]) -> Record:
         batch=case.batch_size,
         length=case.length,
         policy=candidate.name,
+        prune_at=candidate.prune_at,
         rho=candidate.policy.rho,
+        keep_ratio=result.flops.keep_ratio,
+        data=case.data,
         baseline=case.baseline,
-        speedup=row.speedup.as_dict(),
-        ideal_speedup=row.ledger.ideal_speedup,
-        share_of_ideal=row.speedup.median / row.ledger.ideal_speedup,
-        peak_mib=None if row.peak is None else row.peak.peak_mib,
+        speedup=result.speedup.as_dict(),
+        ideal_speedup=result.flops.ideal_speedup,
+        share_of_ideal=result.speedup.median / result.flops.ideal_speedup,
+        timing=timing,
+        gflops_by_layer=result.flops.gflops_by_layer,
+        activations=_activations(case, result),
+        unavailable=case.unavailable,
+        peak_mib=None if result.peak is None else result.peak.peak_mib,
         baseline_peak_mib=None if baseline.peak is None else baseline.peak.peak_mib,
-        memory_kind=None if row.peak is None else row.peak.kind,
+        rest_mib=None if result.peak is None else result.peak.start_mib,
+        baseline_rest_mib=None if baseline.peak is None else baseline.peak.start_mib,
+        memory_kind=None if result.peak is None else result.peak.kind,
     )
     config = {"bench": asdict(settings), "backbone": plan.backbone_node, "retention": candidate.node}
-    record = build_record(speed, config=config, seed=settings.seed, wall_s=case.wall_s, argv=argv)
-    cost = case.scoring.get(candidate.name)
-    record["keep_ratio"] = row.ledger.keep_ratio
-    record["prune_at"] = candidate.prune_at
-    record["data"] = case.note
-    record["timing"] = {
-        "ms_per_batch": _milliseconds(row, settings.batches),
-        "dense_ms_per_batch": {
-            other.spec.name: _milliseconds(other, settings.batches)
-            for other in case.rows
-            if other.spec.candidate is None
-        },
-        "rounds": settings.rounds,
-        "warmup": settings.warmup,
-        "threads": case.threads,
-        "scoring_share": None if cost is None else cost.as_dict(),
-    }
-    record["gflops_by_layer"] = row.ledger.gflops_by_layer
-    record["activations"] = _activations(case, row)
-    record["unavailable"] = case.unavailable
-    record["rest_mib"] = None if row.peak is None else row.peak.rest_mib
-    record["baseline_rest_mib"] = None if baseline.peak is None else baseline.peak.rest_mib
-    return record
+    return build_record(speed, config=config, seed=settings.seed, wall_s=case.wall_s, argv=argv)
 
 
-def _activations(case: Case, row: Row) -> dict[str, Any] | None:
-    """What a training step keeps for its backward pass, in MiB per batch, of the policy and of the baseline.
+def _activations(case: CaseResult, result: VariantResult) -> dict[str, Any] | None:
+    """Compare the activations that a training step saves, in MiB per batch, with those of the baseline.
 
-    ``saved_by_layer`` is cumulative: in use when each layer has run. A compiled model has no layers to watch, so that
-    of the dense model is from the first dense variant.
+    ``saved_by_layer`` is cumulative. The layers of a compiled model cannot be observed, so ``dense_saved_by_layer`` is
+    taken from the first dense variant.
     """
-    baseline, dense = case.row(case.baseline).activations, case.rows[0].activations
-    if row.activations is None or baseline is None or dense is None:
+    baseline, dense = case.result(case.baseline).activations, case.results[0].activations
+    if result.activations is None or baseline is None or dense is None:
         return None
     return {
-        "saved_mib": row.activations.saved_mib,
+        "saved_mib": result.activations.saved_mib,
         "baseline_saved_mib": baseline.saved_mib,
-        "share": row.activations.saved_mib / baseline.saved_mib,
-        "saved_by_layer": list(row.activations.by_layer),
+        "share": result.activations.saved_mib / baseline.saved_mib,
+        "saved_by_layer": list(result.activations.by_layer),
         "dense_saved_by_layer": list(dense.by_layer),
     }
 
 
-def _layers(case: Case) -> list[str]:
-    """Where the FLOPs go: one line for the dense model, one per policy and share."""
-    spent = {row.spec.name: row.ledger.gflops_by_layer for row in case.rows if row.ledger is not None}
-    if not spent:
+def _flops_by_layer(case: CaseResult) -> list[str]:
+    """Format GFLOPs by layer: one line for the dense model, one per policy and keep ratio."""
+    gflops = {result.spec.name: result.flops.gflops_by_layer for result in case.results if result.flops is not None}
+    if not gflops:
         return []
-    lines = [("GFLOPs per batch in layer", *(str(layer) for layer in range(len(next(iter(spent.values()))["dense"]))))]
-    lines.append(("dense", *(f"{value:.3g}" for value in next(iter(spent.values()))["dense"])))
-    lines += [(name, *(f"{value:.3g}" for value in costs["policy"])) for name, costs in spent.items()]
-    return ["", *_aligned(lines)]
+    dense = next(iter(gflops.values()))["dense"]
+    lines = [("GFLOPs per batch in layer", *map(str, range(len(dense))))]
+    lines.append(("dense", *(f"{value:.3g}" for value in dense)))
+    lines += [(name, *(f"{value:.3g}" for value in by_layer["policy"])) for name, by_layer in gflops.items()]
+    return ["", *_align(lines)]
 
 
-def _cells(case: Case, row: Row, batches: int, training: bool) -> tuple[str, ...]:
-    speed = "baseline" if row.spec.name == case.baseline else f"{row.speedup.median:.2f}"
-    spread = "" if row.spec.name == case.baseline else f"{row.speedup.low:.2f}-{row.speedup.high:.2f}"
+def _cells(case: CaseResult, result: VariantResult, batches: int, training: bool) -> tuple[str, ...]:
+    is_baseline = result.spec.name == case.baseline
+    speedup = "baseline" if is_baseline else f"{result.speedup.median:.2f}"
+    quantiles = "" if is_baseline else f"{result.speedup.low:.2f}-{result.speedup.high:.2f}"
     kept, ideal, share = "100.0 %", "", ""
-    if row.ledger is not None:
-        kept = f"{100 * row.ledger.keep_ratio['mean']:.1f} %"
-        ideal = f"{row.ledger.ideal_speedup:.2f}"
-        share = f"{100 * row.speedup.median / row.ledger.ideal_speedup:.0f} %"
-    peak = "" if row.peak is None else f"{row.peak.peak_mib:.0f}"
-    cells = (row.spec.name, kept, f"{_milliseconds(row, batches):.1f}", speed, spread, ideal, share, peak)
-    return cells + _saved_cells(case, row) * training
+    if result.flops is not None:
+        kept = f"{100 * result.flops.keep_ratio['mean']:.1f} %"
+        ideal = f"{result.flops.ideal_speedup:.2f}"
+        share = f"{100 * result.speedup.median / result.flops.ideal_speedup:.0f} %"
+    peak = "" if result.peak is None else f"{result.peak.peak_mib:.0f}"
+    time = f"{_milliseconds(result, batches):.1f}"
+    return (result.spec.name, kept, time, speedup, quantiles, ideal, share, peak) + _saved_cells(
+        case, result
+    ) * training
 
 
-def _saved_cells(case: Case, row: Row) -> tuple[str, ...]:
-    account = _activations(case, row)
-    return ("", "") if account is None else (f"{account['saved_mib']:.1f}", f"{100 * account['share']:.0f} %")
+def _saved_cells(case: CaseResult, result: VariantResult) -> tuple[str, ...]:
+    saved = _activations(case, result)
+    return ("", "") if saved is None else (f"{saved['saved_mib']:.1f}", f"{100 * saved['share']:.0f} %")
 
 
-def _milliseconds(row: Row, batches: int) -> float:
-    return 1000.0 * median(row.seconds) / batches
+def _milliseconds(result: VariantResult, batches: int) -> float:
+    return 1000.0 * median(result.seconds) / batches
 
 
-def _aligned(body: Sequence[Sequence[str]]) -> list[str]:
-    """The first column to the left, the others to the right."""
-    widths = [max(len(line[place]) for line in body) for place in range(len(body[0]))]
+def _align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align the first column to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for line in body
+        for row in rows
     ]

@@ -1,4 +1,4 @@
-"""Timing several variants side by side, and comparing them round by round."""
+"""Time several variants side by side and compare them round by round."""
 
 from __future__ import annotations
 
@@ -15,97 +15,97 @@ Call = Callable[[], None]
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Median, 10th and 90th percentile of some values, interpolated linearly."""
+class Quantiles:
+    """Median, 10th (``low``) and 90th (``high``) percentile, interpolated linearly."""
 
     median: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """The spread of at least one value."""
+    def of(cls, values: Sequence[float]) -> Quantiles:
+        """Compute the quantiles of at least one value."""
         low, median, high = (float(value) for value in np.percentile(values, (10, 50, 90)))
         return cls(median=median, low=low, high=high)
 
     def as_dict(self) -> dict[str, float]:
-        """The form that records hold."""
+        """Return the form that result records have."""
         return {"median": self.median, "low": self.low, "high": self.high}
 
 
-def ratios(dense: Sequence[float], variant: Sequence[float]) -> Spread:
-    """Spread of dense / variant, pair by pair: above 1 = the variant is faster.
+def speedup_quantiles(dense: Sequence[float], variant: Sequence[float]) -> Quantiles:
+    """Compute the quantiles of dense / variant, pair by pair; above 1 = the variant is faster.
 
-    A slow moment of the machine hits both times of a round, so their ratio moves less than the times do.
+    A slow moment of the machine affects both times of a round, so their ratio varies less than the times do.
 
     Args:
         dense: seconds of the dense model, one value per round.
         variant: seconds of the variant in the same rounds.
     """
-    return Spread.of([first / second for first, second in zip(dense, variant, strict=True)])
+    return Quantiles.of([first / second for first, second in zip(dense, variant, strict=True)])
 
 
-def interleaved(
+def time_interleaved(
     calls: Mapping[str, Sequence[Call]],
     *,
     rounds: int,
     warmup: int,
     clock: Callable[[], float] = time.perf_counter,
-    wait: Call = lambda: None,
-    tell: Callable[[int, int], None] = lambda done, total: None,
+    synchronize: Call = lambda: None,
+    on_round_end: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, list[float]]:
-    """Seconds of every variant in every round; a round is one call per batch, A B C on the first, A B C on the next.
+    """Time every variant in every round; a round runs A B C on the first batch, then A B C on the next, and so on.
 
     Args:
         calls: variant -> one call per batch, the same number for all.
         rounds: timed rounds.
         warmup: rounds before them, not timed.
-        clock: seconds.
-        wait: blocks until the device has finished.
-        tell: is told after each round how many of all (warm-up included) are done.
+        clock: returns seconds.
+        synchronize: blocks until the device has finished.
+        on_round_end: called after each round with the number of rounds done and in total, warm-up included.
 
     Returns:
         variant -> [rounds] seconds, summed over the batches.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    with _collector_paused():
+    with _garbage_collection_paused():
         for number in range(warmup + rounds):
             gc.collect()
-            spent = _round(calls, clock, wait)
+            round_seconds = _run_round(calls, clock, synchronize)
             for name in calls:
                 if number >= warmup:
-                    seconds[name].append(spent[name])
-            tell(number + 1, warmup + rounds)
+                    seconds[name].append(round_seconds[name])
+            on_round_end(number + 1, warmup + rounds)
     return seconds
 
 
-def waiter(device: str) -> Call:
-    """What blocks until a device has finished its work; a CPU call returns when it has."""
+def synchronizer(device: str) -> Call:
+    """Return a function that blocks until a device has finished its work; on a CPU it does nothing."""
     return torch.cuda.synchronize if device == "cuda" else lambda: None
 
 
-def release(device: str) -> None:
-    """Give memory back that nothing holds any more, but the allocator of the device keeps at hand."""
+def release_memory(device: str) -> None:
+    """Collect garbage and return the cached memory of the device's allocator."""
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
 
 
-def _round(calls: Mapping[str, Sequence[Call]], clock: Callable[[], float], wait: Call) -> dict[str, float]:
-    spent = dict.fromkeys(calls, 0.0)
-    for turn in zip(*calls.values(), strict=True):
-        for name, call in zip(calls, turn, strict=True):
-            wait()
+def _run_round(calls: Mapping[str, Sequence[Call]], clock: Callable[[], float], synchronize: Call) -> dict[str, float]:
+    seconds = dict.fromkeys(calls, 0.0)
+    for calls_on_batch in zip(*calls.values(), strict=True):
+        for name, call in zip(calls, calls_on_batch, strict=True):
+            synchronize()
             start = clock()
             call()
-            wait()
-            spent[name] += clock() - start
-    return spent
+            synchronize()
+            seconds[name] += clock() - start
+    return seconds
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
-    """No collection while a variant is being timed; those between rounds look at what the rounds left, no more."""
+def _garbage_collection_paused() -> Iterator[None]:
+    """Prevent automatic collections while a variant is timed; explicit ones see only what the rounds left behind."""
     gc.disable()
     gc.freeze()
     try:

@@ -1,4 +1,4 @@
-"""One training step: forward, backward, AdamW."""
+"""Run one training step: forward, backward, AdamW."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 
-from retention.bench.activations import Activations, saved_by
+from retention.bench.activations import Activations, measure_saved_activations
 from retention.engine import adapter_for
 from retention.policies import RetentionPolicy
 
-_RATE = 1e-6  # the cost does not depend on it; the weights should stay sane over many rounds
+_LEARNING_RATE = 1e-6  # the time does not depend on it; small, so that the weights stay finite over many rounds
 
 
 class TrainingStep:
-    """A step in the removal phase, whose forward pass is that of inference with a straight-through gradient.
+    """Training step with hard pruning: the forward pass of inference, gradients by the straight-through estimator.
 
-    Weights are float32; half precision is autocast round the forward pass. The labels are all class 0: they do not
-    change the cost.
+    Weights are float32; half precision means autocast around the forward pass. All labels are class 0, which does not
+    change the time.
 
     Args:
-        forward: batch -> states [B, M, D], the first token of each text first.
-        encoder: what is trained.
-        optimizer: of the encoder, shared by all variants, so that its state is in memory once.
+        forward: batch -> states [B, M, D], the first token of each sequence first.
+        encoder: trained by every step.
+        optimizer: optimizer of the encoder, shared by all variants, so that its state is in memory once.
         policy: trained as well where it has parameters; None = dense.
         hidden_size: D.
         dtype: of the forward pass.
@@ -46,15 +46,16 @@ class TrainingStep:
         self.dtype = dtype
         self.device = optimizer.param_groups[0]["params"][0].device
         self.head = nn.Linear(hidden_size, 2).to(self.device)
-        own = [*self.head.parameters(), *(() if policy is None else policy.parameters())]
-        self.optimizers = (optimizer, AdamW(own, lr=_RATE))
+        parameters = [*self.head.parameters(), *(() if policy is None else policy.parameters())]
+        self.optimizers = (optimizer, AdamW(parameters, lr=_LEARNING_RATE))
 
     @staticmethod
     def optimizer_of(encoder: nn.Module) -> Optimizer:
-        """AdamW over what is trained of an encoder."""
-        return AdamW([parameter for parameter in encoder.parameters() if parameter.requires_grad], lr=_RATE)
+        """Build AdamW over the trainable parameters of an encoder."""
+        return AdamW([parameter for parameter in encoder.parameters() if parameter.requires_grad], lr=_LEARNING_RATE)
 
     def __call__(self, batch: dict[str, Tensor]) -> None:
+        """Run forward and backward pass and update the weights."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         self.loss(batch).backward()  # type: ignore[no-untyped-call]
@@ -62,7 +63,7 @@ class TrainingStep:
             optimizer.step()
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """What is minimised, a scalar."""
+        """Compute the loss, a scalar: cross-entropy and the policy's budget loss."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             logits = self.head(self.forward(batch)[:, 0])
             labels = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
@@ -72,8 +73,8 @@ class TrainingStep:
         return loss
 
     def activations(self, batch: dict[str, Tensor]) -> Activations:
-        """What a step on this batch keeps for its backward pass, beside all weights and the batch itself."""
+        """Measure what a step on this batch saves for its backward pass, without weights and the batch itself."""
         modules = (self.encoder, self.head, *(() if self.policy is None else (self.policy,)))
         weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
         layers = adapter_for(self.encoder.config.model_type).layers(self.encoder)  # type: ignore[union-attr, arg-type]
-        return saved_by(lambda: self.loss(batch), layers, [*weights, *batch.values()])
+        return measure_saved_activations(lambda: self.loss(batch), layers, [*weights, *batch.values()])

@@ -1,4 +1,4 @@
-"""The dense models and the policies that run beside each other."""
+"""Build the dense models and the policies that are timed side by side."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from retention.bench.activations import Activations
-from retention.bench.forwards import Dense, EngineDense, KeepsAll, Retained
+from retention.bench.forwards import DenseForward, EngineAttentionForward, PrunedForward, ScoreOnlyGate
 from retention.bench.inputs import Batch, Inputs
-from retention.bench.packed import FAMILIES, PackedDense, packed, packed_implementation
-from retention.bench.plan import Plan
+from retention.bench.packed import FAMILIES, PackedForward, pack_batch, packed_implementation
+from retention.bench.plan import BenchPlan
 from retention.bench.settings import DTYPES, VOCABULARY
 from retention.bench.training import TrainingStep
 from retention.engine import ForwardReport, Gate, Retainer
@@ -25,18 +25,18 @@ from retention.policies import RetentionPolicy
 
 
 @dataclass(frozen=True)
-class Spec:
-    """What a variant is, in plain values.
+class VariantSpec:
+    """Description of a variant in plain values.
 
     Attributes:
-        name: unique, as shown in the table.
+        name: unique name, shown in the table.
         attention: attention implementation.
-        padded: whether texts are padded to the full length.
-        compiled: whether the encoder goes through ``torch.compile``.
-        packed: whether texts are laid end to end without padding, see ``PackedDense``.
-        engine: whether the dense model's attention is the engine's, which the contenders have.
-        contender: index in ``Plan.contenders``; None = dense.
-        keeps_all: whether the contender only scores, and removes nothing.
+        padded: True = sequences are padded to the full length.
+        compiled: True = the encoder is compiled with ``torch.compile``.
+        packed: True = sequences are concatenated without padding, see ``PackedForward``.
+        engine: True = the dense model uses the attention that the engine uses for token removal.
+        candidate: index in ``BenchPlan.candidates``; None = dense.
+        score_only: True = the candidate scores the tokens and removes none.
     """
 
     name: str
@@ -46,99 +46,99 @@ class Spec:
     packed: bool = False
     engine: bool = False
     candidate: int | None = None
-    keeps_all: bool = False
+    score_only: bool = False
 
 
-def specs(plan: Plan, inputs: Inputs) -> list[Spec]:
-    """Everything that runs in one case: dense models first, then the contenders, then scoring alone."""
+def list_variants(plan: BenchPlan, inputs: Inputs) -> list[VariantSpec]:
+    """List the variants of one case: dense models first, then the candidates, then scoring alone."""
     best = plan.attention[0]
-    found = [Spec(f"dense-{name}", name) for name in plan.attention]
+    variants = [VariantSpec(f"dense-{name}", name) for name in plan.attention]
     if plan.engine_attention:
-        found.append(Spec("dense-engine", best, engine=True))
+        variants.append(VariantSpec("dense-engine", best, engine=True))
     if inputs.padded is not None:
-        found.append(Spec(f"dense-{best}-padded", best, padded=True))
+        variants.append(VariantSpec(f"dense-{best}-padded", best, padded=True))
     if _can_be_packed(plan, inputs):
-        found.append(Spec("dense-packed", best, packed=True))
+        variants.append(VariantSpec("dense-packed", best, packed=True))
     if plan.settings.compiled:
-        found.append(Spec(f"dense-{best}-compiled", best, compiled=True))
+        variants.append(VariantSpec(f"dense-{best}-compiled", best, compiled=True))
     for index, candidate in enumerate(plan.candidates):
-        found.append(Spec(candidate.title, _attention(plan, index), candidate=index))
-    return found + ([] if plan.settings.phase == "train" else _scoring(plan))
+        variants.append(VariantSpec(candidate.title, _attention(plan, index), candidate=index))
+    return variants + ([] if plan.settings.phase == "train" else _scoring(plan))
 
 
-def _can_be_packed(plan: Plan, inputs: Inputs) -> bool:
-    """Where it can be faster: on texts with padding, and on CUDA, whose kernel skips what windows leave out."""
+def _can_be_packed(plan: BenchPlan, inputs: Inputs) -> bool:
+    """Return True where packing can be faster: with padding, or on CUDA, whose kernel skips keys outside the window."""
     family = str(plan.backbone.config(VOCABULARY).model_type)
     return family in FAMILIES and (inputs.padded is not None or plan.settings.device == "cuda")
 
 
-def _attention(plan: Plan, index: int) -> str:
-    """The best implementation that shows a contender what it observes."""
+def _attention(plan: BenchPlan, index: int) -> str:
+    """Return the fastest attention implementation that shows a candidate what it observes."""
     return "eager" if "attention" in plan.candidates[index].policy.observes else plan.attention[0]
 
 
-def _scoring(plan: Plan) -> list[Spec]:
-    """Scoring alone, once per kind of trainable policy: at the share where most layers have a scorer."""
-    most: dict[str, int] = {}
+def _scoring(plan: BenchPlan) -> list[VariantSpec]:
+    """List scoring alone, once per kind of policy with scorers, at the keep ratio where most layers have one."""
+    most_scorers: dict[str, int] = {}
     for index, candidate in enumerate(plan.candidates):
         scorers = len(candidate.policy.scorer_macs())
-        before = most.get(candidate.name)
-        if scorers and (before is None or scorers > len(plan.candidates[before].policy.scorer_macs())):
-            most[candidate.name] = index
+        best = most_scorers.get(candidate.name)
+        if scorers and (best is None or scorers > len(plan.candidates[best].policy.scorer_macs())):
+            most_scorers[candidate.name] = index
     return [
-        Spec(f"{name} scoring", _attention(plan, index), candidate=index, keeps_all=True)
-        for name, index in most.items()
+        VariantSpec(f"{name} scoring", _attention(plan, index), candidate=index, score_only=True)
+        for name, index in most_scorers.items()
     ]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Something to time.
+    """Variant that is ready to be timed.
 
     Attributes:
-        spec: what it is.
+        spec: its description.
         batches: its inputs.
-        step: one forward pass or one training step.
-        retainer: of a variant that removes tokens.
-        policy: likewise.
+        step: runs one forward pass or one training step.
+        retainer: None for dense variants.
+        policy: None for dense variants.
     """
 
-    spec: Spec
+    spec: VariantSpec
     batches: list[Batch]
     step: Callable[[Batch], None]
     retainer: Retainer | None = None
     policy: RetentionPolicy | None = None
 
     def activations(self) -> Activations | None:
-        """What a training step keeps for its backward pass, mean over the batches; None for inference."""
+        """Measure what a training step saves for its backward pass, mean over the batches; None for inference."""
         if not isinstance(self.step, TrainingStep):
             return None
         return Activations.mean([self.step.activations(batch) for batch in self.batches])
 
     def calls(self) -> list[Callable[[], None]]:
-        """One call per batch."""
+        """Return one call per batch."""
         return [partial(self.step, batch) for batch in self.batches]
 
     def reports(self) -> list[ForwardReport]:
-        """What is kept of each batch; runs all of them once. Empty for dense models."""
+        """Run every batch once and return the reports of the kept tokens; empty for dense models."""
         if self.retainer is None:
             return []
-        found = []
+        reports = []
         for call in self.calls():
             call()
-            found.append(self.retainer.report)
-        return found
+            reports.append(self.retainer.report)
+        return reports
 
 
 class VariantBuilder:
-    """Builds variants that share one set of weights.
+    """Build variants that share one set of weights.
 
     Args:
-        plan: what to build.
-        inputs: on the device.
+        plan: parts of the measurement.
+        inputs: batches on the device.
     """
 
-    def __init__(self, plan: Plan, inputs: Inputs) -> None:
+    def __init__(self, plan: BenchPlan, inputs: Inputs) -> None:
         torch.manual_seed(plan.settings.seed)
         self.plan = plan
         self.inputs = inputs
@@ -146,38 +146,42 @@ class VariantBuilder:
         self._dtype = DTYPES[plan.settings.dtype]
         self._optimizer: torch.optim.Optimizer | None = None
 
-    def build(self, spec: Spec) -> Variant:
-        """One variant, ready to run."""
+    def build(self, spec: VariantSpec) -> Variant:
+        """Build one variant."""
         encoder = self._encoder(spec)
         if spec.candidate is None:
             forward = self._dense(spec, encoder)
             return Variant(spec, self._batches(spec, encoder), self._step(forward, encoder, None))
         policy = self._policy(spec.candidate)
-        gate: Gate = KeepsAll(policy) if spec.keeps_all else policy
+        gate: Gate = ScoreOnlyGate(policy) if spec.score_only else policy
         prune_at = self.plan.candidates[spec.candidate].prune_at
-        retained = Retained(encoder, gate, policy.layers, prune_at)
+        retained = PrunedForward(encoder, gate, policy.layers, prune_at)
         step = self._step(retained, encoder, policy)
         return Variant(spec, self.inputs.bucketed, step, retained.retainer, policy)
 
-    def _dense(self, spec: Spec, encoder: nn.Module) -> Callable[[Batch], Tensor]:
+    def _dense(self, spec: VariantSpec, encoder: nn.Module) -> Callable[[Batch], Tensor]:
         if spec.packed:
-            return PackedDense(encoder)
-        return EngineDense(encoder) if spec.engine else Dense(torch.compile(encoder) if spec.compiled else encoder)
+            return PackedForward(encoder)
+        return (
+            EngineAttentionForward(encoder)
+            if spec.engine
+            else DenseForward(torch.compile(encoder) if spec.compiled else encoder)
+        )
 
-    def _batches(self, spec: Spec, encoder: Any) -> list[Batch]:
+    def _batches(self, spec: VariantSpec, encoder: Any) -> list[Batch]:
         if spec.packed:
-            return [packed(batch, encoder.config) for batch in self.inputs.bucketed]
+            return [pack_batch(batch, encoder.config) for batch in self.inputs.bucketed]
         return self.inputs.padded if spec.padded and self.inputs.padded is not None else self.inputs.bucketed
 
-    def _encoder(self, spec: Spec) -> nn.Module:
-        """One encoder per attention implementation, and one for compilation; all have the parameters of the first."""
+    def _encoder(self, spec: VariantSpec) -> nn.Module:
+        """Load one encoder per attention implementation and one to compile; all share the parameters of the first."""
         settings = self.plan.settings
         attention = packed_implementation(settings.device, self._dtype) if spec.packed else spec.attention
         key = (attention, spec.compiled)
         if key not in self._encoders:
             backbone = copy.deepcopy(self.plan.backbone)
             backbone.attn_implementation = attention
-            encoder = _loaded(backbone, self.inputs.vocab_size).to(settings.device, self._weights_dtype)
+            encoder = _load_encoder(backbone, self.inputs.vocab_size).to(settings.device, self._weights_dtype)
             for first in self._encoders.values():
                 encoder.load_state_dict(first.state_dict(keep_vars=True), assign=True)
             self._encoders[key] = encoder.train(settings.phase == "train")
@@ -202,12 +206,12 @@ class VariantBuilder:
         return TrainingStep(forward, encoder, self._optimizer, policy, self.plan.shape.hidden_size, self._dtype)
 
 
-def _loaded(backbone: Backbone, vocab_size: int) -> nn.Module:
+def _load_encoder(backbone: Backbone, vocab_size: int) -> nn.Module:
     try:
         return backbone.encoder(vocab_size)
     except RetentionError:
         raise
-    except ValueError as error:  # transformers refuses sizes that do not go together
+    except ValueError as error:  # transformers rejects incompatible sizes
         raise ConfigError([Problem("backbone", str(error))]) from error
 
 

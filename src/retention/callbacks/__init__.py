@@ -1,4 +1,4 @@
-"""Callbacks that watch cost and retention while a run goes on."""
+"""Lightning callbacks that log cost and token retention during training and testing."""
 
 from retention.callbacks.memory import Memory
 from retention.callbacks.predictions import Predictions

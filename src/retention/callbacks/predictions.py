@@ -1,4 +1,4 @@
-"""What a model said of every test row, written down."""
+"""Write the predictions of a test run to a file."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import json
 from pathlib import Path
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from typing_extensions import override
 
-from retention.callbacks.contract import watched
-from retention.errors import Checks
+from retention.callbacks.watched_module import as_watched
+from retention.errors import require
 from retention.records import write_atomic
 
 FILE_NAME = "predictions.jsonl"
 
 
 class Predictions(Callback):
-    """Writes ``predictions.jsonl`` after a test, one JSON object per row: for paired tests between runs.
+    """Write ``predictions.jsonl`` after a test, one JSON object per row, for paired comparisons of runs.
 
     Classification: ``index`` (row number), ``prediction`` and ``label`` (0-based class, or a list of them).
-    Summarization: ``index`` and ``chosen`` sentences beside the ``oracle``'s, or the written ``summary``. Question
-    answering: one object per question with the keys of the benchmark's own evaluator. A ``score`` in [0, 1] says how
-    right a row is: accuracy, F1 of label sets, ROUGE-1, token F1 (none for CUAD's spans, which are ranked together).
+    Summarization: ``index`` and the ``chosen`` sentences beside those of the ``oracle``, or the generated ``summary``.
+    Question answering: one object per question with the keys of the benchmark's evaluator. ``score`` in [0, 1] is the
+    quality of a row: accuracy, F1 of label sets, ROUGE-1, token F1 (absent for CUAD spans, which are ranked together).
 
     Args:
         dirpath: the run folder.
@@ -30,12 +31,11 @@ class Predictions(Callback):
     """
 
     def __init__(self, *, dirpath: str) -> None:
-        checks = Checks()
-        checks.require(bool(dirpath), "dirpath", "is empty; give the run folder")
-        checks.finish()
+        require(bool(dirpath), "dirpath", "is empty; give the run folder")
         self.dirpath = Path(dirpath)
 
+    @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            lines = [json.dumps(answer) + "\n" for answer in watched(pl_module).last_prediction_rows]
+            lines = [json.dumps(row) + "\n" for row in as_watched(pl_module).last_prediction_rows]
             write_atomic(self.dirpath / FILE_NAME, "".join(lines))

@@ -1,4 +1,4 @@
-"""How many tokens each gate let through, and which."""
+"""Log how many tokens each layer keeps, and write which tokens were kept in some test examples."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from typing_extensions import override
 
-from retention.callbacks.contract import Batch, watched
-from retention.callbacks.survivors import Example, ExampleBank
-from retention.callbacks.totals import Totals, log_epoch
+from retention.callbacks.example_sampling import ExampleSampler, SampledExample
+from retention.callbacks.totals import RunningTotals, log_epoch
+from retention.callbacks.watched_module import as_watched
 from retention.engine.report import ForwardReport
-from retention.errors import Checks, ConfigError, Problem
+from retention.errors import ConfigError, Problem, require
 from retention.records import write_atomic
 
 FILE_NAME = "retention_profile.json"
 
 
 class RetentionProfile(Callback):
-    """Logs the kept share of real tokens after each gated layer, and writes the fate of some test tokens to a file.
+    """Log the achieved keep ratio after each gated layer, and write the depth of the tokens of some test examples.
 
-    ``retention/keep_ratio/layer_k`` is the mean over the samples of kept / real tokens after layer k,
-    ``retention/keep_ratio`` its mean over the gated layers, for validation and for testing. Only real removal is
-    counted: a forward pass with soft gates is left out. A gate that the report does not mention removed nothing. A
-    policy without gates keeps everything: mean 1.0, no layers.
+    ``retention/keep_ratio/layer_k`` is the mean over the samples of kept / real tokens after layer k, and
+    ``retention/keep_ratio`` its mean over the gated layers, in validation and testing. Only hard pruning is counted;
+    forward passes with soft gates are left out. A gated layer that is missing from the report removed nothing. A policy
+    without gated layers keeps everything: mean 1.0, no layers.
 
-    After testing, ``retention_profile.json`` in ``dirpath`` holds what ``profile_of`` says; its examples are test
-    samples from all over the split, the same in every run, each with its ``index`` as well.
+    After testing, ``retention_profile.json`` in ``dirpath`` holds the result of ``build_profile``. Its examples are
+    sampled from the whole test split, the same in every run; each has its row number as ``index``.
 
-    Holds no state for a resumed run: every validation and test run starts anew.
+    Nothing is restored when a run is resumed, because every validation and test run starts from zero.
 
     Args:
         dirpath: the run folder.
@@ -43,23 +44,23 @@ class RetentionProfile(Callback):
     """
 
     def __init__(self, *, dirpath: str, examples: int = 8) -> None:
-        checks = Checks()
-        checks.require(bool(dirpath), "dirpath", "is empty; give the run folder")
-        checks.require(examples >= 0, "examples", f"must be >= 0, got {examples}")
-        checks.finish()
+        require(bool(dirpath), "dirpath", "is empty; give the run folder")
+        require(examples >= 0, "examples", f"must be >= 0, got {examples}")
         self.dirpath = Path(dirpath)
         self.examples = examples
-        self._totals: Totals | None = None
-        self._bank = ExampleBank(0)
+        self._totals: RunningTotals | None = None
+        self._sampler = ExampleSampler(0)
         self._summary: dict[str, Any] = {"mean": None, "by_layer": {}}
 
     def summary(self) -> dict[str, Any]:
-        """``mean`` and ``by_layer`` (layer_idx -> share) of the last validation or test run; mean None before any."""
+        """Return keep ratios of the last validation or test run: ``mean`` (None before any) and ``by_layer``."""
         return {"mean": self._summary["mean"], "by_layer": dict(self._summary["by_layer"])}
 
+    @override
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start(pl_module)
 
+    @override
     def on_validation_batch_end(
         self,
         trainer: Trainer,
@@ -69,17 +70,20 @@ class RetentionProfile(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._count(pl_module)
+        self._add_report(pl_module)
 
+    @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish(trainer, pl_module)
 
+    @override
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.examples:
             _tokenizer(trainer)
         self._start(pl_module)
-        self._bank = ExampleBank(self.examples)
+        self._sampler = ExampleSampler(self.examples)
 
+    @override
     def on_test_batch_end(
         self,
         trainer: Trainer,
@@ -89,27 +93,28 @@ class RetentionProfile(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        report = self._count(pl_module)
+        report = self._add_report(pl_module)
         if report is not None and self.examples:
-            self._offer(pl_module, batch, report)
+            self._add_examples(pl_module, batch, report)
 
+    @override
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish(trainer, pl_module)
-        examples = self._bank.collect(trainer) if self.examples else []
+        examples = self._sampler.collect(trainer) if self.examples else []
         if trainer.is_global_zero:
             self._write(trainer, pl_module, examples)
 
     def _start(self, module: LightningModule) -> None:
-        self._totals = Totals(shares=len(watched(module).gated_layers), samples=1)
+        self._totals = RunningTotals(keep_ratios=len(as_watched(module).gated_layers), samples=1)
 
-    def _count(self, module: LightningModule) -> ForwardReport | None:
-        """Add the batch just seen; returns its report, None where nothing was removed for real."""
-        watch = watched(module)
-        report = watch.last_report
+    def _add_report(self, module: LightningModule) -> ForwardReport | None:
+        """Count the latest forward pass and return its report; None if it did not use hard pruning."""
+        watched = as_watched(module)
+        report = watched.last_report
         if report is None or self._totals is None or (report.keep_mass and not report.kept):
             return None
-        if watch.gated_layers:
-            self._totals.add(shares=_share_sums(report, watch.gated_layers))
+        if watched.gated_layers:
+            self._totals.add(keep_ratios=_keep_ratio_sums(report, watched.gated_layers))
         self._totals.add(samples=len(report.lengths))
         return report
 
@@ -121,39 +126,40 @@ class RetentionProfile(Callback):
         if not samples:
             return
         by_layer = {
-            layer: total / samples for layer, total in zip(watched(module).gated_layers, sums["shares"], strict=True)
+            layer: total / samples
+            for layer, total in zip(as_watched(module).gated_layers, sums["keep_ratios"], strict=True)
         }
         mean = sum(by_layer.values()) / len(by_layer) if by_layer else 1.0
         self._summary = {"mean": mean, "by_layer": by_layer}
-        named = {f"retention/keep_ratio/layer_{layer}": share for layer, share in by_layer.items()}
-        log_epoch(module, {"retention/keep_ratio": mean, **named})
+        per_layer = {f"retention/keep_ratio/layer_{layer}": ratio for layer, ratio in by_layer.items()}
+        log_epoch(module, {"retention/keep_ratio": mean, **per_layer})
 
-    def _offer(self, module: LightningModule, batch: Batch, report: ForwardReport) -> None:
+    def _add_examples(self, module: LightningModule, batch: Mapping[str, Any], report: ForwardReport) -> None:
         token_ids = batch["input_ids"]
-        self._bank.offer(
+        self._sampler.add_batch(
             index=batch["index"],
             token_ids=token_ids,
             lengths=report.lengths,
-            depth=report.depth(watched(module).gated_layers, token_ids.shape[1]),
+            depth=report.depth(as_watched(module).gated_layers, token_ids.shape[1]),
             labels=_per_sample(batch.get("labels"), len(token_ids)),
             predictions=_per_sample(getattr(module, "last_predictions", None), len(token_ids)),
         )
 
-    def _write(self, trainer: Trainer, module: LightningModule, examples: list[Example]) -> None:
-        watch = watched(module)
+    def _write(self, trainer: Trainer, module: LightningModule, examples: list[SampledExample]) -> None:
+        watched = as_watched(module)
         names = getattr(getattr(trainer, "datamodule", None), "label_names", None)
-        profile = profile_of(
+        profile = build_profile(
             mean=self._summary["mean"],
             by_layer=self._summary["by_layer"],
-            rho=watch.policy.rho,
-            gated_layers=watch.gated_layers,
+            rho=watched.policy.rho,
+            gated_layers=watched.gated_layers,
             label_names=names,
-            examples=[_described(example, trainer) for example in examples],
+            examples=[_describe(example, trainer) for example in examples],
         )
         write_atomic(self.dirpath / FILE_NAME, json.dumps(profile, ensure_ascii=False) + "\n")
 
 
-def profile_of(
+def build_profile(
     *,
     mean: float | None,
     by_layer: Mapping[int, float],
@@ -162,20 +168,20 @@ def profile_of(
     label_names: Sequence[Any] | None,
     examples: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """A retention profile, as it is written down and as ``retention.report.token_heatmap`` draws it.
+    """Build a retention profile, the content of ``retention_profile.json``, which the token heat map shows.
 
     Args:
-        mean: kept share, mean over samples and gated layers, in [0, 1]; None if nothing was counted.
-        by_layer: layer_idx -> kept share after that layer.
-        rho: the share asked for.
-        gated_layers: 0-based.
-        label_names: classes by number; None for tasks without classes.
-        examples: each with ``tokens``, ``depth`` (gated layers that each token passed), and where there are classes
-            ``prediction`` and ``label`` (a number, or several of a multi-label task).
+        mean: achieved keep ratio, mean over samples and gated layers, in [0, 1]; None if nothing was counted.
+        by_layer: layer_idx -> achieved keep ratio after that layer.
+        rho: target keep ratio.
+        gated_layers: layers after which tokens are removed, 0-based.
+        label_names: names of the classes; None for tasks without classes.
+        examples: each with ``tokens``, ``depth`` (number of gated layers that each token passed), and for tasks with
+            classes ``prediction`` and ``label`` (a class, or a list of classes of a multi-label task).
     """
     return {
         "mean": mean,
-        "by_layer": {str(layer): share for layer, share in by_layer.items()},
+        "by_layer": {str(layer): ratio for layer, ratio in by_layer.items()},
         "rho": rho,
         "gated_layers": list(gated_layers),
         "label_names": None if label_names is None else [str(name) for name in label_names],
@@ -183,30 +189,32 @@ def profile_of(
     }
 
 
-def _share_sums(report: ForwardReport, layers: tuple[int, ...]) -> Tensor:
-    """Sum over the batch of kept / real tokens, [G]."""
+def _keep_ratio_sums(report: ForwardReport, layers: tuple[int, ...]) -> Tensor:
+    """Sum kept / real tokens over the batch, [G]."""
     kept, rows = report.lengths, []
     for layer in layers:
-        kept = report.kept.get(layer, kept)  # a gate left out of the report passed on what it got
+        kept = report.kept.get(layer, kept)  # a layer that is missing from the report removed nothing
         rows.append(kept)
     return (torch.stack(rows) / report.lengths).sum(1)
 
 
 def _per_sample(values: Any, rows: int) -> Tensor | None:
-    """``values`` if it is one whole number per sample; tasks without classes have none."""
-    fits = isinstance(values, Tensor) and values.shape == (rows,) and not values.is_floating_point()
-    return values if fits else None
+    """Return ``values`` if it holds one class per sample, otherwise None (tasks without classes)."""
+    is_class = isinstance(values, Tensor) and values.shape == (rows,) and not values.is_floating_point()
+    return values if is_class else None
 
 
 def _tokenizer(trainer: Trainer) -> Any:
     tokenizer = getattr(getattr(trainer, "datamodule", None), "tokenizer", None)
     if tokenizer is None:
-        remedy = "pass datamodule= to Trainer.test, or set examples to 0"
-        raise ConfigError([Problem("examples", f"the trainer has no data module with a tokenizer; {remedy}")])
+        message = (
+            "the trainer has no data module with a tokenizer; pass datamodule= to Trainer.test, or set examples to 0"
+        )
+        raise ConfigError([Problem("examples", message)])
     return tokenizer
 
 
-def _described(example: Example, trainer: Trainer) -> dict[str, Any]:
+def _describe(example: SampledExample, trainer: Trainer) -> dict[str, Any]:
     return {
         "index": example.index,
         "tokens": _tokenizer(trainer).convert_ids_to_tokens(example.token_ids),

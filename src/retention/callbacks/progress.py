@@ -1,4 +1,4 @@
-"""The progress bar that suits where the output goes."""
+"""Choose a progress bar for a terminal or a log file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pytorch_lightning.callbacks import ProgressBar, RichProgressBar, TQDMProgre
 
 
 def progress_bar(*, log_refresh_rate: int = 50) -> ProgressBar:
-    """A Rich bar on a terminal, else a plain one that is redrawn rarely.
+    """Build a Rich progress bar on a terminal, otherwise a plain one that is redrawn rarely.
 
-    A bar redraws itself by moving the cursor; in a file every redraw stays behind as another line.
+    In a log file every redraw is one more line.
 
     Args:
-        log_refresh_rate: batches between redraws where the output is no terminal; 0 = none.
+        log_refresh_rate: batches between redraws where the output is no terminal; 0 = no progress bar.
     """
     if sys.stdout.isatty():
         return RichProgressBar(leave=True)

@@ -1,43 +1,44 @@
-"""Tokens and samples per second, counted on real tokens."""
+"""Log throughput in real tokens and samples per second."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from typing_extensions import override
 
-from retention.callbacks.contract import Batch
-from retention.callbacks.totals import Totals, largest, log_epoch
-from retention.errors import Checks
+from retention.callbacks.totals import RunningTotals, log_epoch, max_over_ranks
+from retention.errors import require
 
 
-class Stopwatch:
-    """Times windows of consecutive batches after a warm-up.
+class ThroughputTimer:
+    """Time windows of consecutive batches after a warm-up.
 
-    The device is waited for at the two edges of a window only, so that the steps inside overlap as they would without
-    a stopwatch. Loading between the batches of a window counts.
+    The device is synchronized only at the start and the end of a window, so that the steps inside overlap as they do
+    without timing. Loading data between the batches of a window is included.
 
     Args:
-        warmup_steps: batches to let pass before the first window, >= 0.
+        warmup_steps: batches before the first window, >= 0.
     """
 
     def __init__(self, warmup_steps: int) -> None:
         self._warmup_left = warmup_steps
         self._opened: float | None = None
         self._seconds = 0.0
-        self._counts = Totals(tokens=1, samples=1, batches=1)
+        self._counts = RunningTotals(tokens=1, samples=1, batches=1)
         self._run = {"tokens": 0.0, "samples": 0.0, "batches": 0.0, "seconds": 0.0}
 
-    def batch_starts(self, device: torch.device) -> None:
-        """Open a window, unless one is open or the warm-up still runs."""
+    def start_batch(self, device: torch.device) -> None:
+        """Open a window, unless one is open or the warm-up is not over."""
         if self._opened is None and self._warmup_left == 0:
-            _wait_for(device)
+            _synchronize(device)
             self._opened = perf_counter()
 
-    def batch_ends(self, batch: Batch) -> None:
-        """Count a batch of the open window, or one of the warm-up."""
+    def end_batch(self, batch: Mapping[str, Any]) -> None:
+        """Count a batch of the open window or of the warm-up."""
         if self._opened is None:
             self._warmup_left -= 1
             return
@@ -47,37 +48,37 @@ class Stopwatch:
     def close(self, device: torch.device) -> None:
         """Close the window if one is open."""
         if self._opened is not None:
-            _wait_for(device)
+            _synchronize(device)
             self._seconds += perf_counter() - self._opened
             self._opened = None
 
-    def lap(self, trainer: Trainer) -> dict[str, float]:
-        """Rates since the last lap over all ranks (their sum of work in the longest of their times); {} if none."""
+    def read_and_reset(self, trainer: Trainer) -> dict[str, float]:
+        """Return the rates since the last call, work of all ranks / time of the slowest; {} if nothing was timed."""
         counts = {name: value[0] for name, value in self._counts.read(trainer).items()}
-        counts["seconds"] = largest(trainer, self._seconds)
-        self._counts = Totals(tokens=1, samples=1, batches=1)
+        counts["seconds"] = max_over_ranks(trainer, self._seconds)
+        self._counts = RunningTotals(tokens=1, samples=1, batches=1)
         self._seconds = 0.0
         for name, value in counts.items():
             self._run[name] += value
         return _rates(counts)
 
     def overall(self) -> dict[str, float]:
-        """Rates over all laps; {} if nothing was timed."""
+        """Return the rates over the whole run; {} if nothing was timed."""
         return _rates(self._run)
 
     def timed_batches(self) -> int:
-        """Batches inside windows, over all laps and ranks."""
+        """Return the number of timed batches, over the whole run and all ranks."""
         return int(self._run["batches"])
 
 
 class Throughput(Callback):
-    """Logs real tokens (not padding) and samples per second, training and testing apart.
+    """Log real tokens (without padding) and samples per second, for training and testing.
 
-    Training is timed in windows that stop for validation and for writing a checkpoint, so neither is in the figures:
-    ``perf/tokens_per_s``, ``perf/samples_per_s``. The test run is one window: ``perf/test_tokens_per_s``,
-    ``perf/test_samples_per_s``. A stage with no batch after the warm-up logs nothing.
+    ``perf/tokens_per_s`` and ``perf/samples_per_s`` cover training steps, without validation and the writing of
+    checkpoints; ``perf/test_tokens_per_s`` and ``perf/test_samples_per_s`` cover the test run. A stage without batches
+    after the warm-up logs nothing.
 
-    Holds no state for a resumed run: a rate belongs to the machine that measured it.
+    Rates are not restored when a run is resumed, because they belong to the machine that measured them.
 
     Args:
         warmup_steps: batches left out at the start of training and of testing, >= 0.
@@ -87,15 +88,13 @@ class Throughput(Callback):
     """
 
     def __init__(self, *, warmup_steps: int = 3) -> None:
-        checks = Checks()
-        checks.require(warmup_steps >= 0, "warmup_steps", f"must be >= 0 batches, got {warmup_steps}")
-        checks.finish()
+        require(warmup_steps >= 0, "warmup_steps", f"must be >= 0 batches, got {warmup_steps}")
         self.warmup_steps = warmup_steps
-        self._train = Stopwatch(warmup_steps)
-        self._test = Stopwatch(warmup_steps)
+        self._train = ThroughputTimer(warmup_steps)
+        self._test = ThroughputTimer(warmup_steps)
 
     def summary(self) -> dict[str, float | int | None]:
-        """Rates over the whole run, None where nothing was timed, and the number of timed batches."""
+        """Return the rates of the whole run (None for a stage that was not timed) and the number of timed batches."""
         train, test = self._train.overall(), self._test.overall()
         return {
             "tokens_per_s": train.get("tokens_per_s"),
@@ -106,35 +105,44 @@ class Throughput(Callback):
             "test_timed_batches": self._test.timed_batches(),
         }
 
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._train = Stopwatch(self.warmup_steps)
+        self._train = ThroughputTimer(self.warmup_steps)
 
+    @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._train.batch_starts(pl_module.device)
+        self._train.start_batch(pl_module.device)
 
+    @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._train.batch_ends(batch)
+        self._train.end_batch(batch)
 
+    @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._train.close(pl_module.device)
 
+    @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._train.close(pl_module.device)
 
+    @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._train.close(pl_module.device)
-        log_epoch(pl_module, {f"perf/{name}": rate for name, rate in self._train.lap(trainer).items()})
+        log_epoch(pl_module, {f"perf/{name}": rate for name, rate in self._train.read_and_reset(trainer).items()})
 
+    @override
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._test = Stopwatch(self.warmup_steps)
+        self._test = ThroughputTimer(self.warmup_steps)
 
+    @override
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self._test.batch_starts(pl_module.device)
+        self._test.start_batch(pl_module.device)
 
+    @override
     def on_test_batch_end(
         self,
         trainer: Trainer,
@@ -144,11 +152,12 @@ class Throughput(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._test.batch_ends(batch)
+        self._test.end_batch(batch)
 
+    @override
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._test.close(pl_module.device)
-        log_epoch(pl_module, {f"perf/test_{name}": rate for name, rate in self._test.lap(trainer).items()})
+        log_epoch(pl_module, {f"perf/test_{name}": rate for name, rate in self._test.read_and_reset(trainer).items()})
 
 
 def _rates(counts: dict[str, float]) -> dict[str, float]:
@@ -157,7 +166,7 @@ def _rates(counts: dict[str, float]) -> dict[str, float]:
     return {f"{name}_per_s": counts[name] / counts["seconds"] for name in ("tokens", "samples")}
 
 
-def _wait_for(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

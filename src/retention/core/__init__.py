@@ -1,1 +1,1 @@
-"""The mathematics of token retention; torch only, no model knowledge."""
+"""Provide the mathematics of token retention: gates, scorers, budgets, duals, top-k and FLOPs; torch only."""

@@ -1,4 +1,4 @@
-"""Budgets: how many tokens each gate lets through."""
+"""Provide budgets: how many tokens go on after each gated layer."""
 
 from __future__ import annotations
 
@@ -9,68 +9,63 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from retention.errors import Checks
+from retention.errors import require
 
 SCHEDULES = ("flat", "linear", "geometric", "learned")
 _ROUNDING = 1e-6
-_FLOOR = 1e-3  # least share of a learned gate
-_START = 0.25  # least share of a learned gate at the start, of rho
+_MIN_KEEP_RATIO = 1e-3  # of a gate with the learned schedule
+_MIN_INITIAL = 0.25  # smallest initial keep ratio of a gate with the learned schedule, relative to rho
 
 
 def check_budget(rho: float, schedule: str | Sequence[float], slope: float) -> None:
-    """Raise ``ConfigError`` with every budget setting that is out of range."""
-    checks = Checks()
-    checks.require(0.0 < rho <= 1.0, "rho", f"the kept share must be in (0, 1], got {rho}")
-    checks.require(0.0 <= slope <= 1.0, "slope", f"must be in [0, 1] (0 = flat), got {slope}")
+    """Check the settings of a budget.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+    require(0.0 < rho <= 1.0, "rho", f"the target keep ratio must be in (0, 1], got {rho}")
+    require(0.0 <= slope <= 1.0, "slope", f"must be in [0, 1] (0 = flat), got {slope}")
     if isinstance(schedule, str):
-        names = ", ".join(SCHEDULES)
-        checks.require(
-            schedule in SCHEDULES, "schedule", f"must be one of {names} or a list of shares, got {schedule!r}"
-        )
+        message = f"must be one of {', '.join(SCHEDULES)} or a list of keep ratios, got {schedule!r}"
+        require(schedule in SCHEDULES, "schedule", message)
     else:
-        shares = list(schedule)
-        ordered = all(a >= b for a, b in pairwise(shares))
-        within = all(0.0 < share <= 1.0 for share in shares)
-        checks.require(
-            bool(shares) and within and ordered,
-            "schedule",
-            f"a list must hold shares in (0, 1], one per gated layer, never rising, got {shares}",
-        )
-    checks.finish()
+        ratios = list(schedule)
+        descending = all(a >= b for a, b in pairwise(ratios))
+        in_range = all(0.0 < ratio <= 1.0 for ratio in ratios)
+        message = f"a list must hold keep ratios in (0, 1], one per gated layer, in descending order, got {ratios}"
+        require(bool(ratios) and in_range and descending, "schedule", message)
 
 
 class Budget(nn.Module):
-    """Shares of a sample's real tokens that go on after each gated layer.
+    """Keep ratios of the gated layers, relative to the real tokens of a sample.
 
-    ``rho`` is the mean over the gated layers of kept / real tokens (paper.md, ruling 2). Schedules:
+    ``rho``, the target keep ratio, is the mean of kept / real tokens over the gated layers. Counting real tokens only
+    makes a result independent of the padding of its batch. Schedules:
 
-    - ``flat``: rho at every gate, so one removal after the first gated layer;
-    - ``linear``: from rho (1 + slope) down to rho (1 - slope), same mean, as in Tables 5-6; shares above 1 are cut
-      and the rest is raised to restore the mean;
-    - ``geometric``: the literal M_l = floor(rho T_l) of Fig. 1, which compounds to rho^l;
-    - ``learned``: a softmax over the gates divides the global budget G rho; what would exceed 1 goes to the others, and
-      shares are sorted, so the mean is rho wherever training leads. Counts at test time are floor(share T), as for
-      every schedule;
-    - a list: the shares themselves; ``rho`` then only names the run.
+    - ``flat``: rho at every gate, so all tokens are removed after the first gated layer;
+    - ``linear``: from rho (1 + slope) down to rho (1 - slope), same mean, as in Tables 5-6 of the paper; ratios above 1
+      are clipped and the others raised to restore the mean;
+    - ``geometric``: M_l = floor(rho T_l) of the current length, as written in Fig. 1, which compounds to rho^l;
+    - ``learned``: a softmax over the gates divides the total budget G rho. Excess above 1 goes to the other gates and
+      the ratios are sorted, so the mean stays rho. Counts at test time are floor(ratio T), as for every schedule;
+    - a list: the keep ratios themselves; ``rho`` then only labels the run.
 
-    What moves a learned division: ``targets`` are differentiable in ``allocation``, and ``ExactDual`` carries the
-    gradient of the task to them by the implicit derivative of each sample's multiplier, while gates are soft; in the
-    removal phase the division stays as it is, see ``Adaptive.begin``. A gate whose budget is worth more to the task
-    than that of the others grows at their expense; at the optimum a token is worth the same at every gate: one price
-    for the one global constraint. Duals that only press an expected count towards the target get no gradient from the
-    task there.
+    Training of the learned schedule: ``targets`` are differentiable in ``allocation``, and ``ExactDual`` carries the
+    gradient of the task to them by the implicit derivative of each sample's multiplier while gates are soft. With hard
+    pruning the division is frozen, see ``Adaptive.begin``. At the optimum a token is worth the same at every gate.
+    Other duals only penalize the expected count, so they give the division no gradient of the task.
 
-    Equal kept tokens are equal FLOPs in everything that is linear in length. Attention products grow with the square
-    of a share, so at the same rho a steep division costs more on long texts: compare by the FLOPs share of a record.
+    Equal keep ratios mean equal FLOPs in everything that is linear in the length. Attention products grow with the
+    square of a ratio, so at the same rho a steep schedule costs more on long sequences: compare by the FLOPs ratio.
 
     Args:
-        rho: share in (0, 1].
-        schedule: name or list of shares.
-        num_gates: G, gated layers.
+        rho: target keep ratio, in (0, 1].
+        schedule: name of a schedule or a list of keep ratios.
+        num_gates: G, number of gated layers.
         slope: of the linear schedule, in [0, 1].
 
     Raises:
-        ConfigError: a value is out of range, or a list does not have one share per gate.
+        ConfigError: a value is out of range, or a list does not have one keep ratio per gate.
     """
 
     def __init__(self, *, rho: float, schedule: str | Sequence[float], num_gates: int, slope: float = 1.0) -> None:
@@ -81,63 +76,58 @@ class Budget(nn.Module):
         self.num_gates = num_gates
         self.slope = slope
         if not isinstance(self.schedule, str):
-            checks = Checks()
-            checks.require(
-                len(self.schedule) == num_gates,
-                "schedule",
-                f"has {len(self.schedule)} shares for {num_gates} gated layers; give one per gated layer",
-            )
-            checks.finish()
+            message = f"has {len(self.schedule)} keep ratios for {num_gates} gated layers; give one per gated layer"
+            require(len(self.schedule) == num_gates, "schedule", message)
         self.allocation = nn.Parameter(torch.zeros(num_gates)) if self.schedule == "learned" else None
         if self.allocation is not None:
-            # start from the linear shape: equal shares would make later gates idle, and from next to nothing a softmax
-            # does not find back
+            # Start from the linear shape: with equal ratios later gates would remove nothing, and a softmax recovers
+            # from values near zero too slowly.
             with torch.no_grad():
-                self.allocation.copy_(torch.tensor(self._linear()).clamp_min(_START * rho).log())
+                self.allocation.copy_(torch.tensor(self._linear()).clamp_min(_MIN_INITIAL * rho).log())
 
     @contextmanager
     def at(self, rho: float) -> Iterator[None]:
-        """Everything asked inside the block is answered for another ``rho`` in (0, 1]."""
+        """Use another target keep ratio in (0, 1] inside the block."""
         before, self.rho = self.rho, rho
         try:
             yield
         finally:
             self.rho = before
 
-    def shares(self) -> Tensor:
-        """[G] float, never rising; differentiable where learned."""
+    def keep_ratios(self) -> Tensor:
+        """Compute the keep ratio of every gate, [G] float, never increasing; differentiable where learned."""
         return self._annealed(1.0).float()
 
     def active(self) -> tuple[bool, ...]:
-        """[G]: whether each gate removes anything that the one before let through."""
+        """Return for each of the G gates True if it removes tokens that the gate before it kept."""
         if self.allocation is not None or self.schedule == "geometric":
             return (self.rho < 1.0,) * self.num_gates
-        values = [1.0, *self.shares().tolist()]
+        values = [1.0, *self.keep_ratios().tolist()]
         return tuple(after < before - _ROUNDING for before, after in pairwise(values))
 
     def targets(self, lengths: Tensor, anneal: float = 1.0) -> Tensor:
-        """Budget in tokens, not rounded, [G, B] float.
+        """Compute the budget in tokens without rounding, [G, B] float.
 
         Args:
             lengths: [B] long, real tokens.
             anneal: 0 = keep all, 1 = the full budget; linear in between.
         """
-        shares = self._annealed(anneal).float().to(lengths.device)
-        return (shares.unsqueeze(1) * lengths.unsqueeze(0)).clamp_min(1.0)
+        ratios = self._annealed(anneal).float().to(lengths.device)
+        return (ratios.unsqueeze(1) * lengths.unsqueeze(0)).clamp_min(1.0)
 
     def counts(self, lengths: Tensor, anneal: float = 1.0) -> Tensor:
-        """Budget in whole tokens, [G, B] long: floor(share T), at least 1, never rising with depth."""
+        """Compute the budget in whole tokens, [G, B] long: floor(ratio T), at least 1, never increasing with depth."""
         if self.schedule == "geometric":
-            share = 1.0 - anneal * (1.0 - self.rho)
+            ratio = 1.0 - anneal * (1.0 - self.rho)
             rows, current = [], lengths
             for _ in range(self.num_gates):
-                current = torch.floor(share * current.double() + _ROUNDING).long().clamp_min(1)
+                current = torch.floor(ratio * current.double() + _ROUNDING).long().clamp_min(1)
                 rows.append(current)
             return torch.stack(rows) if rows else lengths.new_zeros(0, lengths.shape[0])
-        return whole_counts(self._annealed(anneal).unsqueeze(1), lengths)
+        return token_counts(self._annealed(anneal).unsqueeze(1), lengths)
 
     def _annealed(self, anneal: float) -> Tensor:
-        """Shares [G] on the way from keep-all; float64, because a float32 share times T misses whole tokens."""
+        """Return the keep ratios [G], annealed from keep-all; float64, as float32 products miss whole tokens."""
         if self.allocation is not None:
             return 1.0 - anneal * (1.0 - self._learned(self.allocation.double()))
         if self.schedule == "geometric":
@@ -148,7 +138,7 @@ class Budget(nn.Module):
         elif self.schedule == "linear":
             values = self._linear()
         else:
-            values = [float(share) for share in self.schedule]
+            values = [float(ratio) for ratio in self.schedule]
         return 1.0 - anneal * (1.0 - torch.tensor(values, dtype=torch.float64))
 
     def _linear(self) -> list[float]:
@@ -158,33 +148,33 @@ class Budget(nn.Module):
         return restore_mean([self.rho * (1.0 + self.slope * step) for step in steps], self.rho)
 
     def _learned(self, allocation: Tensor) -> Tensor:
-        floor = min(_FLOOR, 0.5 * self.rho)
+        floor = min(_MIN_KEEP_RATIO, 0.5 * self.rho)
         raw = floor + (self.rho - floor) * self.num_gates * torch.softmax(allocation, 0)
-        excess, cut = (raw - 1.0).clamp_min(0.0).sum(), raw.clamp_max(1.0)
-        room = 1.0 - cut  # what exceeds 1 goes to the others; rho <= 1, so there is always room for all of it
-        shares = cut + excess * room / room.sum().clamp_min(1e-12)
-        return shares.clamp_max(1.0).sort(descending=True).values
+        excess, clipped = (raw - 1.0).clamp_min(0.0).sum(), raw.clamp_max(1.0)
+        room = 1.0 - clipped  # since rho <= 1, the other gates always have room for the whole excess
+        ratios = clipped + excess * room / room.sum().clamp_min(1e-12)
+        return ratios.clamp_max(1.0).sort(descending=True).values
 
 
-def whole_counts(shares: Tensor, lengths: Tensor) -> Tensor:
-    """floor(share T), at least 1, never rising with depth, [G, B] long.
+def token_counts(keep_ratios: Tensor, lengths: Tensor) -> Tensor:
+    """Compute floor(ratio T), at least 1, never increasing with depth, [G, B] long.
 
     Args:
-        shares: [G, 1], or [G, B] where each sample has its own.
+        keep_ratios: [G, 1], or [G, B] for a ratio per sample.
         lengths: [B] long, real tokens.
     """
-    wanted = shares.detach().double().to(lengths.device) * lengths.unsqueeze(0).double()
-    counts = torch.floor(wanted + _ROUNDING).long().clamp_min(1)
+    exact = keep_ratios.detach().double().to(lengths.device) * lengths.unsqueeze(0).double()
+    counts = torch.floor(exact + _ROUNDING).long().clamp_min(1)
     return counts.cummin(0).values if len(counts) else counts
 
 
-def restore_mean(shares: list[float], mean: float) -> list[float]:
-    """Cut shares above 1 and raise the others until the mean is met again."""
-    for _ in range(len(shares)):
-        cut = [min(share, 1.0) for share in shares]
-        missing = mean * len(shares) - sum(cut)
-        free = [index for index, share in enumerate(cut) if share < 1.0]
+def restore_mean(ratios: list[float], mean: float) -> list[float]:
+    """Clip ratios above 1 and raise the others until the mean is reached again."""
+    for _ in range(len(ratios)):
+        clipped = [min(ratio, 1.0) for ratio in ratios]
+        missing = mean * len(ratios) - sum(clipped)
+        free = [index for index, ratio in enumerate(clipped) if ratio < 1.0]
         if missing <= _ROUNDING or not free:
-            return cut
-        shares = [share + missing / len(free) if index in free else share for index, share in enumerate(cut)]
-    return [min(share, 1.0) for share in shares]
+            return clipped
+        ratios = [ratio + missing / len(free) if index in free else ratio for index, ratio in enumerate(clipped)]
+    return [min(ratio, 1.0) for ratio in ratios]

@@ -1,4 +1,4 @@
-"""The Hard-Concrete distribution: a stretched, clamped relaxation of Bernoulli gates."""
+"""Provide the Hard-Concrete distribution, a stretched and clamped relaxation of Bernoulli gates."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retention.errors import Checks
+from retention.core.settings import FlatConfig
+from retention.errors import require
 
+GATE_TARGETS = ("attention", "states")
 _QUADRATURE_NODES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class HardConcrete:
-    """Hard-Concrete gates z in [0, 1] with logits s (paper, eq. 6; Louizos et al. 2018).
+class HardConcrete(FlatConfig):
+    """Hard-Concrete gates z in [0, 1] with logits s (paper, eq. 6; Louizos et al., ICLR 2018, arXiv 1712.01312).
 
     y = sigmoid((s + log u - log(1 - u)) / beta) with u uniform, then z = clamp(y (zeta - gamma) + gamma, 0, 1).
     Every method takes ``logits`` of any shape and returns the same shape.
@@ -35,23 +37,21 @@ class HardConcrete:
     zeta: float = 1.1
 
     def __post_init__(self) -> None:
-        checks = Checks()
-        checks.require(self.beta > 0, "beta", f"the temperature must be > 0, got {self.beta}")
-        checks.require(self.gamma < 0, "gamma", f"the lower stretch limit must be < 0, got {self.gamma}")
-        checks.require(self.zeta > 1, "zeta", f"the upper stretch limit must be > 1, got {self.zeta}")
-        checks.finish()
+        require(self.beta > 0, "beta", f"the temperature must be > 0, got {self.beta}")
+        require(self.gamma < 0, "gamma", f"the lower stretch limit must be < 0, got {self.gamma}")
+        require(self.zeta > 1, "zeta", f"the upper stretch limit must be > 1, got {self.zeta}")
 
     @property
     def open_shift(self) -> float:
-        """c with P(z > 0) = sigmoid(s + c); c = -beta log(-gamma / zeta)."""
+        """Return c with P(z > 0) = sigmoid(s + c); c = -beta log(-gamma / zeta)."""
         return -self.beta * math.log(-self.gamma / self.zeta)
 
     def sample(self, logits: Tensor, uniform: Tensor | None = None) -> Tensor:
-        """Draw gates; differentiable in ``logits`` (pathwise).
+        """Draw gates; differentiable in ``logits`` (pathwise gradient).
 
         Args:
             logits: s, any shape.
-            uniform: u in (0, 1), same shape; drawn from the global generator if not given.
+            uniform: u in (0, 1), same shape; drawn from the global generator by default.
         """
         if uniform is None:
             uniform = torch.rand_like(logits)
@@ -59,35 +59,35 @@ class HardConcrete:
         return self._stretch(torch.sigmoid((logits + noise) / self.beta))
 
     def deterministic(self, logits: Tensor) -> Tensor:
-        """Test-time value without noise, clamp(sigmoid(s) (zeta - gamma) + gamma, 0, 1)."""
+        """Return the gate without noise, clamp(sigmoid(s) (zeta - gamma) + gamma, 0, 1)."""
         return self._stretch(torch.sigmoid(logits))
 
     def prob_zero(self, logits: Tensor) -> Tensor:
-        """P(z = 0)."""
+        """Return P(z = 0)."""
         return torch.sigmoid(-logits - self.open_shift)
 
     def prob_nonzero(self, logits: Tensor) -> Tensor:
-        """P(z > 0), the expected L0 norm of the gate."""
+        """Return P(z > 0), the expected L0 norm of the gate."""
         return torch.sigmoid(logits + self.open_shift)
 
     def prob_one(self, logits: Tensor) -> Tensor:
-        """P(z = 1)."""
-        return self._survival(logits, 1.0)
+        """Return P(z = 1)."""
+        return self._exceedance(logits, 1.0)
 
     def expected(self, logits: Tensor) -> Tensor:
-        """E[z], the integral of P(z > t) over t in [0, 1].
+        """Compute E[z], the integral of P(z > t) over t in [0, 1].
 
-        The integrand is known in closed form and analytic on the whole interval (the stretch keeps it away from the
-        ends of the sigmoid), so Gauss-Legendre quadrature is exact to rounding for beta >= 0.1.
+        The integrand has a closed form and is analytic on the whole interval (the stretch keeps it away from the ends
+        of the sigmoid), so Gauss-Legendre quadrature is exact to rounding for beta >= 0.1.
         """
         nodes, weights = np.polynomial.legendre.leggauss(_QUADRATURE_NODES)
         total = torch.zeros_like(logits)
         for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
-            total = total + 0.5 * weight * self._survival(logits, 0.5 * (node + 1.0))
+            total = total + 0.5 * weight * self._exceedance(logits, 0.5 * (node + 1.0))
         return total
 
-    def _survival(self, logits: Tensor, level: float) -> Tensor:
-        """P(z > level) for level in [0, 1), and P(z = 1) at level 1."""
+    def _exceedance(self, logits: Tensor, level: float) -> Tensor:
+        """Return P(z > level) for level in [0, 1), and P(z = 1) for level 1."""
         y = (level - self.gamma) / (self.zeta - self.gamma)
         return torch.sigmoid(logits - self.beta * math.log(y / (1.0 - y)))
 
@@ -95,11 +95,50 @@ class HardConcrete:
         return torch.clamp(y * (self.zeta - self.gamma) + self.gamma, 0.0, 1.0)
 
 
-def log_gate(gates: Tensor) -> Tensor:
-    """log z with z = 0 mapped to the dtype's most negative finite value; safe to differentiate.
+@dataclass(frozen=True, kw_only=True)
+class GateConfig(FlatConfig):
+    """Settings of soft gates in training.
 
-    Added to attention logits, 0 is exactly "removed" and 1 exactly "kept" (paper.md, ruling 6: multiplying states by z
-    would leave a zeroed token its attention mass).
+    Attributes:
+        beta: temperature of the Hard-Concrete gates, > 0.
+        gamma: lower stretch limit, < 0.
+        zeta: upper stretch limit, > 1.
+        beta_end: temperature at the full budget, > 0; beta moves there geometrically while the budget is annealed.
+            None keeps ``beta`` throughout.
+        relaxed: draw gates from the Hard-Concrete; False uses the keep probability itself as the gate, without noise or
+            stretch, so that beta, gamma and zeta have no effect (Table 3, no variational relaxation).
+        gate_target: ``attention`` adds log z to the attention logits of a token as a key; ``states`` multiplies its
+            states, as the paper writes it (H * z).
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+
+    beta: float = 0.66
+    gamma: float = -0.1
+    zeta: float = 1.1
+    beta_end: float | None = None
+    relaxed: bool = True
+    gate_target: str = "attention"
+
+    def __post_init__(self) -> None:
+        HardConcrete(beta=self.beta, gamma=self.gamma, zeta=self.zeta)
+        message = f"the temperature must be > 0, or null to stay at beta, got {self.beta_end}"
+        require(self.beta_end is None or self.beta_end > 0, "beta_end", message)
+        message = f"must be one of {', '.join(GATE_TARGETS)}, got {self.gate_target!r}"
+        require(self.gate_target in GATE_TARGETS, "gate_target", message)
+
+    def distribution(self, anneal: float) -> HardConcrete:
+        """Return the distribution of the gates at ``anneal`` in [0, 1], 0 = start and 1 = full budget."""
+        end = self.beta if self.beta_end is None else self.beta_end
+        return HardConcrete(beta=self.beta * (end / self.beta) ** anneal, gamma=self.gamma, zeta=self.zeta)
+
+
+def log_gate(gates: Tensor) -> Tensor:
+    """Compute log z, with a large negative finite value for z = 0; safe to differentiate.
+
+    Added to attention logits, z = 0 removes the token exactly and z = 1 keeps it exactly. Multiplying states by z is
+    not the same: a token whose states are zero keeps its share of the attention.
 
     Args:
         gates: z in [0, 1], any shape.

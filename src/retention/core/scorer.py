@@ -1,71 +1,92 @@
-"""Scorers: one number per token, from its state alone or with the running summary."""
+"""Provide scorers: learned functions that give each token a score, the higher the more worth keeping."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from retention.core.settings import FlatConfig
 from retention.core.summary import previous_summary
-from retention.errors import Checks
+from retention.errors import require
+
+SCORERS = ("gated", "mlp", "linear")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorerConfig(FlatConfig):
+    """Settings of a scorer.
+
+    Attributes:
+        scorer_kind: ``gated`` (eq. 3), ``mlp`` (Fig. 1) or ``linear``.
+        scorer_dim: width of the gated scorer's hidden layer, >= 1.
+        decay: of the running summary (eq. 3), in [0, 1]; 1 disables the summary.
+        bidirectional: let the gated scorer summarize the following tokens as well.
+        keep_bias: initial score; a positive value starts near keep-all.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+
+    scorer_kind: str = "gated"
+    scorer_dim: int = 32
+    decay: float = 0.9
+    bidirectional: bool = False
+    keep_bias: float = 3.0
+
+    def __post_init__(self) -> None:
+        message = f"must be one of {', '.join(SCORERS)}, got {self.scorer_kind!r}"
+        require(self.scorer_kind in SCORERS, "scorer_kind", message)
+        require(self.scorer_dim >= 1, "scorer_dim", f"the scorer width must be >= 1, got {self.scorer_dim}")
+        require(0.0 <= self.decay <= 1.0, "decay", f"the summary decay must be in [0, 1], got {self.decay}")
+        message = f"only the gated scorer has a summary, got scorer_kind={self.scorer_kind}; set bidirectional to false"
+        require(self.scorer_kind == "gated" or not self.bidirectional, "bidirectional", message)
 
 
 class Scorer(nn.Module):
-    """Base of all scorers: ``forward(hidden_states [B, N, D], weights [B, N] | None) -> scores [B, N]``.
+    """Base class of scorers: ``forward(hidden_states [B, N, D], weights [B, N] | None) -> scores [B, N]``.
 
-    States are layer-normalised (without parameters) first, so that one learning rate fits post-norm encoders and the
-    unnormalised residual streams of pre-norm ones. No scorer reads attention maps: those would force eager attention.
+    States are layer-normalized first (without parameters), so that one learning rate fits post-norm encoders and the
+    unnormalized residual streams of pre-norm encoders. No scorer reads attention maps, which need eager attention.
     """
 
     def macs_per_token(self) -> int:
-        """Multiply-accumulates per token, for the FLOPs ledger."""
+        """Return the multiply-accumulates per token, for counting FLOPs."""
         return sum(module.weight.numel() for module in self.modules() if isinstance(module, nn.Linear))
 
     @staticmethod
-    def _normalise(hidden_states: Tensor) -> Tensor:
+    def _normalize(hidden_states: Tensor) -> Tensor:
         return F.layer_norm(hidden_states, hidden_states.shape[-1:])
 
 
 class GatedScorer(Scorer):
-    """s_t = v^T tanh(W h_t + U m_{t-1}) + b with the running summary m (paper, eq. 3).
+    """Scorer s_t = v^T tanh(W h_t + U m_{t-1}) + b with the running summary m (paper, eq. 3).
 
-    U is linear and commutes with the running mean, so states are projected to ``inner`` dimensions before the mean is
-    taken: the cost is 2 D inner multiply-accumulates per token, under 2 % of a Transformer layer.
+    U is linear and commutes with the running mean, so states are projected to ``scorer_dim`` dimensions before the mean
+    is taken: 2 D scorer_dim multiply-accumulates per token, under 2 % of a Transformer layer.
 
-    Differs from the paper: W and U map to ``inner`` instead of d dimensions, and states are normalised first.
+    Differs from the paper: W and U map to ``scorer_dim`` instead of d dimensions, and states are normalized first.
 
     Args:
         hidden_size: D.
-        inner: width of the tanh layer.
-        decay: g of eq. 3, in [0, 1].
-        keep_bias: initial b; positive values start near "keep all".
-        both_ways: add a summary of the tokens that follow, through a matrix of its own.
-
-    Raises:
-        ConfigError: ``inner`` or ``decay`` out of range.
+        config: width, decay, direction and initial bias.
     """
 
-    def __init__(
-        self,
-        hidden_size: int,
-        *,
-        inner: int = 32,
-        decay: float = 0.9,
-        keep_bias: float = 0.0,
-        bidirectional: bool = False,
-    ) -> None:
-        check_scorer(inner=inner, decay=decay)
+    def __init__(self, hidden_size: int, config: ScorerConfig) -> None:
         super().__init__()
-        self.decay = decay
-        self.state = nn.Linear(hidden_size, inner, bias=False)
-        self.summary = nn.Linear(hidden_size, inner, bias=False)
-        self.ahead = nn.Linear(hidden_size, inner, bias=False) if bidirectional else None
-        self.out = nn.Linear(inner, 1)
+        self.decay = config.decay
+        self.state = nn.Linear(hidden_size, config.scorer_dim, bias=False)
+        self.summary = nn.Linear(hidden_size, config.scorer_dim, bias=False)
+        self.ahead = nn.Linear(hidden_size, config.scorer_dim, bias=False) if config.bidirectional else None
+        self.out = nn.Linear(config.scorer_dim, 1)
         nn.init.normal_(self.out.weight, std=0.02)
-        nn.init.constant_(self.out.bias, keep_bias)
+        nn.init.constant_(self.out.bias, config.keep_bias)
 
     def forward(self, hidden_states: Tensor, weights: Tensor | None = None) -> Tensor:
-        normed = self._normalise(hidden_states)
+        """Compute scores [B, N]; tokens of weight 0 leave no trace in the summary."""
+        normed = self._normalize(hidden_states)
         context = previous_summary(self.summary(normed), self.decay, weights)
         if self.ahead is not None:
             reversed_weights = None if weights is None else weights.flip(1)
@@ -75,7 +96,7 @@ class GatedScorer(Scorer):
 
 
 class MLPScorer(Scorer):
-    """d -> d/2 -> 1 with ReLU (paper, Fig. 1); about 4 % of a layer's FLOPs, context-free.
+    """Context-free MLP d -> d/2 -> 1 with ReLU (paper, Fig. 1); about 4 % of a layer's FLOPs.
 
     Args:
         hidden_size: D.
@@ -90,12 +111,13 @@ class MLPScorer(Scorer):
         nn.init.constant_(self.out.bias, keep_bias)
 
     def forward(self, hidden_states: Tensor, weights: Tensor | None = None) -> Tensor:
-        scores: Tensor = self.out(F.relu(self.inner(self._normalise(hidden_states))))
+        """Compute scores [B, N]; ``weights`` is not used."""
+        scores: Tensor = self.out(F.relu(self.inner(self._normalize(hidden_states))))
         return scores.squeeze(-1)
 
 
 class LinearScorer(Scorer):
-    """s_t = v^T h_t + b, the cheapest scorer.
+    """Linear scorer s_t = v^T h_t + b, the cheapest one.
 
     Args:
         hidden_size: D.
@@ -109,35 +131,15 @@ class LinearScorer(Scorer):
         nn.init.constant_(self.out.bias, keep_bias)
 
     def forward(self, hidden_states: Tensor, weights: Tensor | None = None) -> Tensor:
-        scores: Tensor = self.out(self._normalise(hidden_states))
+        """Compute scores [B, N]; ``weights`` is not used."""
+        scores: Tensor = self.out(self._normalize(hidden_states))
         return scores.squeeze(-1)
 
 
-SCORERS = ("gated", "mlp", "linear")
-
-
-def check_scorer(*, kind: str = "gated", inner: int = 32, decay: float = 0.9, bidirectional: bool = False) -> None:
-    """Raise ``ConfigError`` with every scorer setting that is out of range."""
-    checks = Checks()
-    checks.require(kind in SCORERS, "scorer_kind", f"must be one of {', '.join(SCORERS)}, got {kind!r}")
-    checks.require(inner >= 1, "scorer_dim", f"the scorer width must be >= 1, got {inner}")
-    checks.require(0.0 <= decay <= 1.0, "decay", f"the summary decay must be in [0, 1], got {decay}")
-    message = f"only the gated scorer has a summary, this is {kind}; set it to false"
-    checks.require(kind == "gated" or not bidirectional, "bidirectional", message)
-    checks.finish()
-
-
-def build_scorer(
-    kind: str, hidden_size: int, *, inner: int, decay: float, keep_bias: float, bidirectional: bool = False
-) -> Scorer:
-    """A scorer by name.
-
-    Raises:
-        ConfigError: the name is unknown or a setting is out of range.
-    """
-    check_scorer(kind=kind, inner=inner, decay=decay, bidirectional=bidirectional)
-    if kind == "gated":
-        return GatedScorer(hidden_size, inner=inner, decay=decay, keep_bias=keep_bias, bidirectional=bidirectional)
-    if kind == "mlp":
-        return MLPScorer(hidden_size, keep_bias=keep_bias)
-    return LinearScorer(hidden_size, keep_bias=keep_bias)
+def build_scorer(config: ScorerConfig, hidden_size: int) -> Scorer:
+    """Build the scorer that ``config`` names for states of width ``hidden_size``."""
+    if config.scorer_kind == "gated":
+        return GatedScorer(hidden_size, config)
+    if config.scorer_kind == "mlp":
+        return MLPScorer(hidden_size, keep_bias=config.keep_bias)
+    return LinearScorer(hidden_size, keep_bias=config.keep_bias)

@@ -1,4 +1,4 @@
-"""Strict top-M selection: deterministic, order-preserving, protected tokens first."""
+"""Select tokens by score: exact top-k and thresholds, deterministic and order-preserving."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 def topk_mask(scores: Tensor, counts: Tensor, valid: Tensor, protected: Tensor) -> Tensor:
     """Keep the ``counts`` highest-scoring tokens of every sample (paper, eq. 7).
 
-    Protected tokens come first and count towards the budget; if a sample has more of them than its count, all of
-    them are kept. Padding is never kept. Ties go to the earlier token (stable sort), so the result is reproducible.
+    Protected tokens come first and count towards the budget; a sample with more protected tokens than its count keeps
+    all of them. Padding is never kept. Ties go to the earlier token (stable sort), so the result is reproducible.
 
     Args:
         scores: [B, N]; higher is kept.
@@ -19,26 +19,26 @@ def topk_mask(scores: Tensor, counts: Tensor, valid: Tensor, protected: Tensor) 
         protected: [B, N] bool, True = always kept where valid.
 
     Returns:
-        keep_mask [B, N] bool, True = kept; exactly max(min(counts, real), protected) per sample.
+        keep_mask [B, N] bool, True = kept; exactly max(min(counts, real), protected) tokens per sample.
     """
     protected = protected & valid
     ranked = scores.detach().float().masked_fill(protected, torch.inf).masked_fill(~valid, -torch.inf)
     order = torch.sort(ranked, dim=1, descending=True, stable=True).indices
     budget = torch.maximum(torch.minimum(counts, valid.sum(1)), protected.sum(1))
-    chosen = torch.arange(scores.shape[1], device=scores.device).unsqueeze(0) < budget.unsqueeze(1)
-    return torch.zeros_like(valid).scatter(1, order, chosen)
+    selected = torch.arange(scores.shape[1], device=scores.device).unsqueeze(0) < budget.unsqueeze(1)
+    return torch.zeros_like(valid).scatter(1, order, selected)
 
 
-def span_means_over(scores: Tensor, spans: Tensor, free: Tensor) -> Tensor:
-    """Give the tokens of a unit one score, the mean of theirs; the scores of others stay.
+def span_means(scores: Tensor, spans: Tensor, free: Tensor) -> Tensor:
+    """Replace the scores of free tokens by the mean over their span; other scores are unchanged.
 
-    Where tokens are selected by such scores, a unit of neighbours goes or stays as one. ``select_top`` still meets its
-    count exactly: ties go to the earlier token, so of the last unit that is kept the first tokens stay.
+    Tokens selected by such scores are kept or removed span by span. ``topk_mask`` still meets its count exactly: ties
+    go to the earlier token, so at most the last kept span is cut, and its first tokens are kept.
 
     Args:
         scores: [B, N].
-        units: [B, N] long >= 0, the same number for the tokens of a unit.
-        free: [B, N] bool, False = counts for nothing (padding, protected tokens).
+        spans: [B, N] long >= 0, equal for the tokens of a span.
+        free: [B, N] bool, False = left out of the mean (padding, protected tokens).
     """
     shape = (len(spans), int(spans.amax()) + 1)
     sums = scores.new_zeros(shape).scatter_add(1, spans, torch.where(free, scores, 0.0))
@@ -46,21 +46,21 @@ def span_means_over(scores: Tensor, spans: Tensor, free: Tensor) -> Tensor:
     return torch.where(free, (sums / counts.clamp_min(1.0)).gather(1, spans), scores)
 
 
-def threshold_mask(scores: Tensor, level: float | Tensor, valid: Tensor, protected: Tensor) -> Tensor:
-    """Keep every token whose score reaches ``level``; the count follows the text.
+def threshold_mask(scores: Tensor, threshold: float | Tensor, valid: Tensor, protected: Tensor) -> Tensor:
+    """Keep every token whose score reaches ``threshold``; the number of kept tokens depends on the sample.
 
-    Protected tokens are always kept, padding never, and of a sample without any such token the best one: an empty
-    sequence has no attention to give.
+    Protected tokens are always kept and padding never is. A sample in which no token qualifies keeps its best token,
+    because attention over an empty sequence is undefined.
 
     Args:
         scores: [B, N].
-        level: scalar.
+        threshold: scalar.
         valid: [B, N] bool, True = real token.
         protected: [B, N] bool, True = always kept where valid.
 
     Returns:
         keep_mask [B, N] bool, True = kept.
     """
-    keep = valid & ((scores >= level) | protected)
+    keep = valid & ((scores >= threshold) | protected)
     best = scores.detach().masked_fill(~valid, -torch.inf).argmax(1, keepdim=True)
     return keep | (torch.zeros_like(valid).scatter(1, best, True) & ~keep.any(1, keepdim=True))

@@ -1,4 +1,4 @@
-"""Data sets that are read: from a local folder, or from the Hugging Face hub."""
+"""Base class of data sets that are read from a local folder or from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from retention.data.base import RetentionData
 from retention.data.settings import DataSettings
 from retention.data.sources import Source
 from retention.data.splits import Split, SplitPlan
-from retention.errors import Checks
 
 
 class BenchmarkData(RetentionData):
-    """Base: a benchmark says how one split of its source is read (``load``); which rows go where is decided here.
+    """Base class: a subclass reads one split of its source (``load``); this class assigns documents to splits.
 
-    Sizes and splits count documents: whatever a benchmark makes of a document, it is on one side only.
+    Sizes and splits count documents: all token rows of a document are in the same split.
     """
 
     def __init__(
@@ -37,16 +36,18 @@ class BenchmarkData(RetentionData):
         eval_batch_size: int,
         seed: int,
         num_workers: int = 0,
+        provenance: str = "benchmark",
         local_note: str | None = None,
+        local_provenance: str | None = None,
     ) -> None:
-        """Check the configuration; before ``setup`` no rows are read.
+        """Check the configuration; no rows are read before ``setup``.
 
         Args:
             name: short name, used in messages and records.
-            source_note: what the rows of ``hub`` are, for records (``SST-2 (GLUE)``).
+            source_note: description of the rows of ``hub``, for records (``SST-2 (GLUE)``).
             hub: ``{path, name, revision}`` of the hub data set, or None.
-            dir: local folder with the files of the splits; goes before ``hub``.
-            max_length: tokens per row, special ones included; longer documents are cut and counted.
+            dir: local folder with the files of the splits; takes precedence over ``hub``.
+            max_length: tokens per row, special tokens included; longer documents are truncated and counted.
             splits: source split per role, ``{train, val, test}``; val None = ``val_size`` documents held out of train.
             train_size: documents to train on, drawn by ``seed``; None = all.
             val_size: documents to validate on, the same for every seed; None = all, if ``splits.val`` is given.
@@ -54,48 +55,61 @@ class BenchmarkData(RetentionData):
             batch_size: rows per training batch and process.
             eval_batch_size: rows per validation and test batch and process.
             seed: draws the training documents and orders the training batches.
-            num_workers: loader processes; 0 = load in the main one.
-            local_note: what the files of ``dir`` are, for records; None = ``local files: <folder>``.
+            num_workers: loader processes; 0 = load in the main process.
+            provenance: kind of the rows of ``hub``, see ``DataSettings``.
+            local_note: description of the files of ``dir``, for records; None = ``local files: <folder>``.
+            local_provenance: kind of the files of ``dir``; None = not declared.
 
         Raises:
-            ConfigError: everything wrong with the arguments.
+            ConfigError: an argument is out of range.
         """
-        self.source = Source(dir, hub, local_note)
-        self.plan = SplitPlan(names=splits, train_size=train_size, val_size=val_size, test_size=test_size, seed=seed)
-        settings = DataSettings(
-            name=name,
-            source_note=source_note,
-            max_length=max_length,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            seed=seed,
+        super().__init__(
+            DataSettings(
+                name=name,
+                source_note=source_note,
+                max_length=max_length,
+                batch_size=batch_size,
+                eval_batch_size=eval_batch_size,
+                num_workers=num_workers,
+                seed=seed,
+                provenance=provenance,
+            )
         )
-        super().__init__(settings)
+        self.source = Source(dir, hub, local_note, local_provenance)
+        self.plan = SplitPlan(names=splits, train_size=train_size, val_size=val_size, test_size=test_size, seed=seed)
 
     @abstractmethod
     def load(self, split: str) -> Dataset:
-        """The checked documents of one split of the source.
+        """Load and check the documents of one split of the source.
 
         Raises:
             DataError: see ``read``.
         """
 
-    def check(self, checks: Checks) -> None:
-        super().check(checks)
-        self.source.check(checks)
-        self.plan.check(checks)
-
-    def asked(self, split: Split) -> int | None:
+    def requested_size(self, split: Split) -> int | None:
+        """Return the number of documents requested of a split; None = all."""
         return {"train": self.plan.train_size, "val": self.plan.val_size, "test": self.plan.test_size}[split]
 
     def remarks(self) -> Sequence[str]:
-        """What was done to the documents that a reader of results has to know; added to the source in records."""
+        """Return changes made to the documents that a reader of results must know; added to the source in records."""
         return ()
 
     def source_name(self) -> str:
-        return "; ".join([self.source.called(self.settings.source_note), *self.remarks()])
+        """Return the description of the rows, with the remarks, for records and tables."""
+        return "; ".join([self.source.describe(self.settings.source_note), *self.remarks()])
 
-    def read(self, wanted: Sequence[Split]) -> dict[Split, Dataset]:
-        """Read the files or hub splits that ``wanted`` needs and check every row of them."""
-        return self.plan.read(wanted, self.load)
+    def provenance(self) -> str:
+        """Return the kind of the rows for records.
+
+        Returns:
+            One of ``settings.PROVENANCES``, or ``local`` for local files of undeclared kind. A benchmark with a limited
+            number of training or test documents is a ``subset``.
+        """
+        is_local = self.source.dir is not None
+        kind = self.source.local_provenance or "local" if is_local else self.settings.provenance
+        is_limited = self.plan.train_size is not None or self.plan.test_size is not None
+        return "subset" if kind == "benchmark" and is_limited else kind
+
+    def read(self, splits: Sequence[Split]) -> dict[Split, Dataset]:
+        """Read the files or hub splits that the requested splits need, and check every row."""
+        return self.plan.read(splits, self.load)

@@ -1,4 +1,4 @@
-"""From text to token rows, and the checks a tokenizer has to pass first."""
+"""Tokenize texts into token rows, and check the tokenizer first."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from retention.errors import DataError
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
-    """Refuse a tokenizer that the gates cannot work with.
+    """Check that a tokenizer fits token removal.
 
     Raises:
-        DataError: it is no fast tokenizer, cannot pad, marks no text with special tokens (nothing would be
-            protected from removal), or ``max_length`` has no room beside them.
+        DataError: it is no fast tokenizer, cannot pad, adds no special tokens (nothing would be protected from
+            removal), or ``max_length`` leaves no room beside them.
     """
     name = tokenizer.name_or_path or type(tokenizer).__name__
     if not tokenizer.is_fast:
-        raise DataError(f"tokenizer {name}: must be a fast one (a tokenizer.json file); its class is slow")
+        raise DataError(f"tokenizer {name}: must be a fast tokenizer (with a tokenizer.json file), this one is slow")
     if tokenizer.pad_token_id is None:
         raise DataError(f"tokenizer {name}: has no padding token, so texts cannot be batched; set its pad_token")
     special = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
@@ -36,28 +36,27 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, max_length: int) -> None
 
 
 def encode_texts(
-    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], max_length: int, seconds: Sequence[str] | None = None
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], max_length: int, text_pairs: Sequence[str] | None = None
 ) -> dict[str, list[Any]]:
-    """Tokenize texts with their special tokens, cut to at most ``max_length`` tokens.
+    """Tokenize texts with their special tokens, truncated to at most ``max_length`` tokens.
 
     Args:
-        tokenizer: a fast one.
-        texts: the texts.
-        max_length: tokens, special ones included.
-        seconds: a second text for each, read after the first; where both are too long, the longer one is cut.
+        tokenizer: a fast tokenizer.
+        texts: first (or only) text of each row.
+        max_length: tokens per row, special tokens included.
+        text_pairs: second text of each row; of two long texts the longer one is truncated.
 
     Returns:
-        One entry per text: ``input_ids``; ``protected`` (True on special tokens, which are never removed);
-        ``length`` in tokens; ``truncated`` (True if the text was cut).
+        One entry per row: ``input_ids``; ``protected_mask`` (True on special tokens, which are never removed);
+        ``length`` in tokens; ``truncated`` (True if tokens were cut off).
     """
-    encoded = tokenizer(
-        list(texts), None if seconds is None else list(seconds), truncation=True, max_length=max_length, padding=False
-    )
+    pairs = None if text_pairs is None else list(text_pairs)
+    encoded = tokenizer(list(texts), pairs, truncation=True, max_length=max_length, padding=False)
     encodings = encoded.encodings or []
     return {
         "input_ids": [encoding.ids for encoding in encodings],
         # special_tokens_mask is 1 on padding too; attention_mask is not.
-        "protected": [
+        "protected_mask": [
             [bool(special and real) for special, real in zip(e.special_tokens_mask, e.attention_mask, strict=True)]
             for e in encodings
         ],
@@ -69,44 +68,45 @@ def encode_texts(
 def encode_sentences(
     tokenizer: PreTrainedTokenizerFast, documents: Sequence[Sequence[str]], max_length: int
 ) -> dict[str, list[Any]]:
-    """Tokenize documents of sentences as ``[CLS] sentence [CLS] sentence ... [SEP]``, cut to ``max_length`` tokens.
+    """Tokenize documents of sentences as ``[CLS] sentence [CLS] sentence ... [SEP]``, truncated to ``max_length``.
 
-    A sentence takes part if its marker and at least one of its tokens fit.
+    A sentence is included if its marker and at least one of its tokens fit.
 
     Returns:
-        As ``encode_texts``, and ``markers``: the places of the [CLS] tokens, one per sentence that takes part. The
-        markers and the last token are protected.
+        The columns of ``encode_texts``, and ``markers``: positions of the [CLS] tokens, one per included sentence.
+        The markers and the last token are protected.
     """
     rows = [_mark_sentences(tokenizer, sentences, max_length) for sentences in documents]
-    return {key: [row[key] for row in rows] for key in ("input_ids", "protected", "length", "truncated", "markers")}
+    columns = ("input_ids", "protected_mask", "length", "truncated", "markers")
+    return {column: [row[column] for row in rows] for column in columns}
 
 
 def _mark_sentences(tokenizer: PreTrainedTokenizerFast, sentences: Sequence[str], max_length: int) -> dict[str, Any]:
     input_ids: list[int] = []
     markers: list[int] = []
     room = max_length - 1
-    cut = False
+    truncated = False
     for tokens in tokenizer(list(sentences), add_special_tokens=False, verbose=False).input_ids:
         if len(input_ids) + 2 > room:
-            cut = True
+            truncated = True
             break
         markers.append(len(input_ids))
         input_ids += [int(tokenizer.cls_token_id), *tokens]
-    cut, input_ids = cut or len(input_ids) > room, [*input_ids[:room], int(tokenizer.sep_token_id)]
+    truncated, input_ids = truncated or len(input_ids) > room, [*input_ids[:room], int(tokenizer.sep_token_id)]
     special = {*markers, len(input_ids) - 1}
     return {
         "input_ids": input_ids,
-        "protected": [place in special for place in range(len(input_ids))],
+        "protected_mask": [position in special for position in range(len(input_ids))],
         "length": len(input_ids),
-        "truncated": cut,
+        "truncated": truncated,
         "markers": markers,
     }
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
-    """A name for what the tokenizer does, the same before and after it was used.
+    """Compute a hash of the tokenizer's vocabulary and rules, the same before and after it was used.
 
-    Truncation and padding are settings of the last call, not of the vocabulary, so they are left out.
+    Truncation and padding are settings of the last call, so they are left out.
     """
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state["truncation"] = state["padding"] = None

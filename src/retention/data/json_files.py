@@ -1,4 +1,4 @@
-"""Reading one local JSON file, plain or gzip-compressed, and checking what it holds."""
+"""Read a local JSON file, plain or gzip-compressed, and check the fields of its objects."""
 
 from __future__ import annotations
 
@@ -11,55 +11,61 @@ from typing import Any
 
 from retention.errors import DataError
 
-_KINDS: dict[type, str] = {str: "a text", list: "a list", dict: "an object", bool: "true or false", int: "a number"}
+_TYPE_NAMES: dict[type, str] = {
+    str: "a text",
+    list: "a list",
+    dict: "an object",
+    bool: "true or false",
+    int: "a number",
+}
 
 
 def read_json(path: Path) -> Any:
-    """The content of a ``.json`` or ``.json.gz`` file.
+    """Load the content of a ``.json`` or ``.json.gz`` file.
 
     Raises:
-        DataError: it cannot be read as what its name says; the message names the file and the remedy.
+        DataError: the file is not what its suffix says; the message names the file and the remedy.
     """
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
         return json.loads(text)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{path}: cannot be read: {error}, not a readable gzip file; is it whole?") from None
+        raise DataError(f"{path}: not a readable gzip file ({error}); check that it is complete") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert the file") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: broken JSON ({error}); get or write it again") from None
+        raise DataError(f"{path}: broken JSON ({error}); download or write it again") from None
 
 
-def item(record: Any, key: str, kind: type, place: str) -> Any:
-    """``record[key]``, which has to be there and of this kind.
+def required_field(record: Any, key: str, kind: type, location: str) -> Any:
+    """Return ``record[key]`` after checking that it exists and has the type ``kind``.
 
     Raises:
-        DataError: the record is no object, or the value is missing or of another kind.
+        DataError: the record is no object, or the value is missing or of another type.
     """
     if not isinstance(record, Mapping):
-        raise DataError(f"{place}: must be an object with {key!r}, got {type(record).__name__}; mend the file")
+        raise DataError(f"{location}: must be an object with {key!r}, got {type(record).__name__}; fix the file")
     if key not in record:
-        raise DataError(f"{place}: has no {key!r}, only {', '.join(map(repr, record)) or 'nothing'}; mend the file")
+        raise DataError(f"{location}: has no {key!r}, only {', '.join(map(repr, record)) or 'nothing'}; fix the file")
     value = record[key]
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise DataError(f"{place}: {key!r} must be {_KINDS[kind]}, got {value!r:.80}; mend the file")
+        raise DataError(f"{location}: {key!r} must be {_TYPE_NAMES[kind]}, got {value!r:.80}; fix the file")
     return value
 
 
-def require_whole_characters(record: Any, place: str) -> None:
-    """Refuse half characters (lone surrogates), which JSON can spell but no file of UTF-8 can hold.
+def require_valid_unicode(record: Any, location: str) -> None:
+    """Check that no text in ``record`` holds half a character (lone surrogate), which UTF-8 cannot store.
 
     Raises:
-        DataError: there is one somewhere in ``record``.
+        DataError: there is one.
     """
     try:
         json.dumps(record, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
-        around = str(error.object)[max(0, error.start - 20) : error.start]
+        before = str(error.object)[max(0, error.start - 20) : error.start]
         raise DataError(
-            f"{place}: has half a character (lone surrogate) after {around!r}; mend the row or leave it out"
+            f"{location}: has half a character (lone surrogate) after {before!r}; fix it or remove the entry"
         ) from None

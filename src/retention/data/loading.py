@@ -1,4 +1,4 @@
-"""A training loader that can go on where a checkpoint left it."""
+"""Build data loaders; a training loader can be resumed from a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader, Sampler
 
-from retention.data.batching import Batch, Row, ShuffledBuckets
+from retention.data.batching import Batch, EncodedRow, ShuffledBuckets
 
-Collate = Callable[[Sequence[Row]], Batch]
+Collate = Callable[[Sequence[EncodedRow]], Batch]
 
 
 def make_loader(
     rows: Dataset, batches: Sampler[list[int]], *, collate: Collate, num_workers: int, seed: int
 ) -> DataLoader[Any]:
-    """A loader over encoded rows; training order (``ShuffledBuckets``) gives one that can be resumed.
+    """Build a loader over encoded rows; with the training order (``ShuffledBuckets``) it can be resumed.
 
-    The loader has a generator of its own: starting a pass must not draw from torch's global one, or evaluating in
-    between would change the dropout masks of the training that follows.
+    The loader has a separate random generator: starting a pass must not draw from torch's global one, or evaluation
+    would change the dropout masks of the training that follows.
     """
     options: dict[str, Any] = {
         "collate_fn": collate,
@@ -35,14 +35,14 @@ def make_loader(
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A loader over ``ShuffledBuckets`` that counts the batches it handed out.
+    """Loader over ``ShuffledBuckets`` that counts the batches it has returned.
 
     The trainer stores ``state_dict`` in its checkpoints. A run resumed in mid-epoch then gets the rest of that
-    epoch's batches; one resumed between epochs starts the next epoch.
+    epoch's batches; a run resumed between epochs starts the next epoch.
     """
 
     def __init__(self, rows: Dataset, *, batch_sampler: ShuffledBuckets, **options: Any) -> None:
-        """Take the arguments of ``DataLoader``."""
+        """Accept the arguments of ``DataLoader``."""
         super().__init__(rows, batch_sampler=batch_sampler, **options)
         self._order = batch_sampler
         self._position = (0, 0)
@@ -51,8 +51,8 @@ class ResumableLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Yield the batches of the order's current epoch.
 
-        A generator on purpose: the trainer asks for the iterator before it sets the epoch, and worker processes
-        would already fetch batches of the wrong one.
+        This must be a generator: the trainer creates the iterator before it sets the epoch, and worker processes
+        would already fetch batches of the wrong epoch.
         """
         epoch = self._order.epoch
         skipped = self._resume_at[1] if self._resume_at is not None and self._resume_at[0] == epoch else 0
@@ -64,11 +64,11 @@ class ResumableLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch under way and the batches of it handed out so far."""
+        """Return the current epoch and the number of its batches returned so far."""
         epoch, count = self._position
         return {"epoch": epoch, "batches": count}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the next pass over that epoch leave out the batches already handed out."""
+        """Make the next pass over that epoch skip the batches already returned."""
         self._resume_at = (state_dict["epoch"], state_dict["batches"])
         self._position = self._resume_at

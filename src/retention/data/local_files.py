@@ -1,6 +1,6 @@
-"""Reading the columns of one local file: parquet, csv (with a header line) or jsonl (one object per line).
+"""Read columns of one local file: parquet, csv (with a header line) or jsonl (one object per line).
 
-The readers are our own, because an error has to name the file, the line and the remedy.
+Own readers, because an error has to name the file, the line and the remedy.
 """
 
 from __future__ import annotations
@@ -23,50 +23,50 @@ _CSV_FIELD_LIMIT = 2**31 - 1
 
 
 def find_split_file(directory: str | Path, split: str, suffixes: Iterable[str] | None = None) -> Path:
-    """The one file of ``split`` in ``directory``.
+    """Return the one file of ``split`` in ``directory``.
 
     Args:
         directory: the folder.
-        split: name of the split, the file's name without its suffix.
-        suffixes: that the file may have; None = those of ``READERS``.
+        split: name of the split, which is the file's name without its suffix.
+        suffixes: suffixes that the file may have; None = those of ``READERS``.
 
     Raises:
         DataError: the folder is missing, or it has no such file, or more than one.
     """
-    known = tuple(READERS if suffixes is None else suffixes)
-    return find_file(directory, [f"{split}{suffix}" for suffix in known], file_choice(split, known))
+    allowed = tuple(READERS if suffixes is None else suffixes)
+    return find_file(directory, [f"{split}{suffix}" for suffix in allowed], list_file_names(split, allowed))
 
 
-def find_file(directory: str | Path, names: Sequence[str], wanted: str) -> Path:
-    """The one file in ``directory`` that has one of these names.
+def find_file(directory: str | Path, names: Sequence[str], description: str) -> Path:
+    """Return the one file in ``directory`` that has one of these names.
 
     Args:
         directory: the folder; ``~`` is expanded.
-        names: the names looked for.
-        wanted: the same in words, for messages.
+        names: accepted file names.
+        description: the same in words, for messages.
 
     Raises:
         DataError: the folder is missing, or it has no such file, or more than one.
     """
     folder = Path(directory).expanduser()
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; pass data.dir=<folder with {wanted}>")
-    there = [folder / name for name in names if (folder / name).is_file()]
-    if len(there) == 1:
-        return there[0]
-    looked_for = ", ".join(names)
-    if there:
-        found = " and ".join(path.name for path in there)
-        raise DataError(f"{folder}: has {found}; keep exactly one of {looked_for}")
+        raise DataError(f"{folder}: no such folder; pass data.dir=<folder with {description}>")
+    matches = [folder / name for name in names if (folder / name).is_file()]
+    if len(matches) == 1:
+        return matches[0]
+    accepted = ", ".join(names)
+    if matches:
+        several = " and ".join(path.name for path in matches)
+        raise DataError(f"{folder}: has {several}; keep exactly one of {accepted}")
     present = sorted(path.name for path in folder.iterdir())[:8]
     raise DataError(
-        f"{folder}: none of {looked_for} is there (the folder has: {', '.join(present) or 'nothing'}); "
+        f"{folder}: none of {accepted} is there (the folder has: {', '.join(present) or 'nothing'}); "
         f"add one of them or pass data.dir=<folder with it>"
     )
 
 
-def file_choice(split: str, suffixes: Iterable[str]) -> str:
-    """The files that a split may be in, for messages: ``train.parquet, .csv or .jsonl``."""
+def list_file_names(split: str, suffixes: Iterable[str]) -> str:
+    """Format the accepted file names of a split for messages: ``train.parquet, .csv or .jsonl``."""
     *others, last = suffixes
     return f"{split}{', '.join(others)} or {last}" if others else f"{split}{last}"
 
@@ -75,7 +75,7 @@ def read_file(path: Path, columns: dict[str, str]) -> RawTable:
     """Read some columns of a parquet, csv or jsonl file.
 
     Args:
-        path: the file; its suffix chooses the reader.
+        path: file to read; its suffix chooses the reader.
         columns: config key -> column to read (``{"text_column": "sentence"}``).
 
     Raises:
@@ -149,18 +149,18 @@ READERS: dict[str, Callable[[Path, dict[str, str]], RawTable]] = {
 }
 
 
-def _parse_json_object(line: str, place: str) -> dict[str, object]:
+def _parse_json_object(line: str, location: str) -> dict[str, object]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: broken JSON ({_first_line(error)}); write one complete object per line") from None
+        raise DataError(f"{location}: broken JSON ({_first_line(error)}); write one complete object per line") from None
     if not isinstance(record, dict):
-        raise DataError(f"{place}: must be a JSON object with named fields, got {type(record).__name__}")
+        raise DataError(f"{location}: must be a JSON object with named fields, got {type(record).__name__}")
     return record
 
 
 def _utf8_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file, with their line ends, without a byte order mark."""
+    """Yield the lines of a UTF-8 file, with their line ends, without a byte order mark."""
     offset = 0
     with path.open("rb") as file:
         for number, raw in enumerate(file, start=1):

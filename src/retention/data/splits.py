@@ -1,4 +1,4 @@
-"""Which rows are for training, validation and testing, and how many of each."""
+"""Assignment of rows to training, validation and test splits, and the number of rows of each."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any, Literal
 import numpy as np
 from datasets import Dataset
 
-from retention.errors import Checks, DataError
+from retention.data.settings import require_count
+from retention.errors import DataError, require
 
 Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 # Validation and test rows must not change with the run's seed, or seeds could not be compared.
 _FIXED_SEED = 20250
@@ -19,7 +21,7 @@ _FIXED_SEED = 20250
 
 @dataclass(frozen=True, kw_only=True)
 class SplitPlan:
-    """Where each split comes from and how many rows it keeps.
+    """Source of each split and the number of rows it keeps.
 
     Attributes:
         names: source split per role: ``{"train": ..., "val": ... or None, "test": ...}``. Without a source for
@@ -28,6 +30,9 @@ class SplitPlan:
         val_size: rows to validate on; None = all (needs a source split for ``val``).
         test_size: rows to test on; None = all.
         seed: draws the training rows only. Held-out, validation and test rows are the same for every seed.
+
+    Raises:
+        ConfigError: a split has no source, or a size is out of range.
     """
 
     names: Mapping[str, str | None]
@@ -36,37 +41,35 @@ class SplitPlan:
     test_size: int | None
     seed: int
 
-    def check(self, checks: Checks) -> None:
-        """Record what is wrong with the plan."""
-        require_split_names(checks, self.names)
-        require_count(checks, "train_size", self.train_size, optional=True)
-        require_count(checks, "test_size", self.test_size, optional=True)
-        held_out = isinstance(self.names, Mapping) and self.names.get("val") is None
-        require_count(checks, "val_size", self.val_size, optional=not held_out)
+    def __post_init__(self) -> None:
+        _require_split_names(self.names)
+        require_count("train_size", self.train_size, optional=True)
+        require_count("test_size", self.test_size, optional=True)
+        require_count("val_size", self.val_size, optional=self.names["val"] is not None)
 
-    def read(self, wanted: Sequence[Split], load: Callable[[str], Dataset]) -> dict[Split, Dataset]:
-        """Load the source splits that ``wanted`` needs, each once, and cut them to size.
+    def read(self, splits: Sequence[Split], load: Callable[[str], Dataset]) -> dict[Split, Dataset]:
+        """Load the source splits that ``splits`` need, each once, and reduce them to their sizes.
 
         Raises:
-            DataError: a source split has fewer rows than asked for.
+            DataError: a source split has fewer rows than requested.
         """
-        found: dict[Split, Dataset] = {}
-        if "test" in wanted:
-            found["test"] = draw_rows(load(str(self.names["test"])), self.test_size, _FIXED_SEED, "test_size")
+        rows: dict[Split, Dataset] = {}
+        if "test" in splits:
+            rows["test"] = draw_rows(load(str(self.names["test"])), self.test_size, _FIXED_SEED, "test_size")
         val = self.names["val"]
-        if "train" in wanted or ("val" in wanted and val is None):
+        if "train" in splits or ("val" in splits and val is None):
             train = load(str(self.names["train"]))
             if val is None:
-                train, found["val"] = hold_out(train, self.val_size or 0)
-            if "train" in wanted:
-                found["train"] = draw_rows(train, self.train_size, self.seed, "train_size")
-        if "val" in wanted and val is not None:
-            found["val"] = draw_rows(load(val), self.val_size, _FIXED_SEED, "val_size")
-        return {split: found[split] for split in wanted}
+                train, rows["val"] = hold_out(train, self.val_size or 0)
+            if "train" in splits:
+                rows["train"] = draw_rows(train, self.train_size, self.seed, "train_size")
+        if "val" in splits and val is not None:
+            rows["val"] = draw_rows(load(val), self.val_size, _FIXED_SEED, "val_size")
+        return {split: rows[split] for split in splits}
 
 
 def hold_out(rows: Dataset, size: int) -> tuple[Dataset, Dataset]:
-    """Split ``rows`` into (the rest, ``size`` held-out rows), the same way for every seed.
+    """Divide ``rows`` into (the rest, ``size`` held-out rows), the same way for every seed.
 
     Raises:
         DataError: nothing would be left to train on.
@@ -78,7 +81,7 @@ def hold_out(rows: Dataset, size: int) -> tuple[Dataset, Dataset]:
 
 
 def draw_rows(rows: Dataset, size: int | None, seed: int, key: str) -> Dataset:
-    """Draw ``size`` rows without repetition, in their own order; None keeps all.
+    """Draw ``size`` rows without replacement, in their original order; None keeps all.
 
     For one seed, a smaller draw is part of a larger one.
 
@@ -88,30 +91,22 @@ def draw_rows(rows: Dataset, size: int | None, seed: int, key: str) -> Dataset:
     if size is None:
         return rows
     if size > len(rows):
-        raise DataError(f"{key}: {size} rows asked, {len(rows)} there are; lower {key} or set it to null for all")
+        raise DataError(f"{key}: {size} rows requested, only {len(rows)} exist; lower {key} or set it to null for all")
     order = np.random.default_rng(seed).permutation(len(rows))
     return rows.select(np.sort(order[:size]))
 
 
-def require_count(checks: Checks, key: str, value: object, *, low: int = 1, optional: bool = False) -> None:
-    """Record a problem unless ``value`` is a whole number of at least ``low`` (or None where that is allowed)."""
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= low
-    allowed = f"a whole number of at least {low}" + (" or null" if optional else "")
-    checks.require(whole or (optional and value is None), key, f"must be {allowed}, got {value!r}")
-
-
-def require_split_names(checks: Checks, names: Any) -> None:
-    """Record a problem unless ``names`` gives a source split for train, test and, or None, for val."""
-    if not checks.require(
-        isinstance(names, Mapping) and set(names) == {"train", "val", "test"},
+def _require_split_names(names: Any) -> None:
+    """Check that ``names`` gives a source split for train, test and, or None, for val."""
+    require(
+        isinstance(names, Mapping) and set(names) == set(SPLITS),
         "splits",
         f"must give exactly train, val (null = hold out of train) and test, got {names!r}",
-    ):
-        return
-    for role in ("train", "val", "test"):
-        usable = isinstance(names[role], str) and bool(names[role])
-        checks.require(
-            usable or (role == "val" and names[role] is None),
+    )
+    for role in SPLITS:
+        is_name = isinstance(names[role], str) and bool(names[role])
+        require(
+            is_name or (role == "val" and names[role] is None),
             f"splits.{role}",
             f"must be the name of a split{' or null' if role == 'val' else ''}, got {names[role]!r}",
         )

@@ -1,15 +1,16 @@
-"""Columns as they were read, and the checks of their values."""
+"""Columns of a source split as they were read, and the checks of their values."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from retention.errors import Checks, DataError
+from retention.errors import DataError, require
 
-_WHOLE_NUMBER = re.compile(r"-?[0-9]+")
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class RawTable:
     """Columns of one source split, values not checked yet.
 
     Attributes:
-        source: the file or hub data set, for messages.
+        source: file or hub data set, for messages.
         unit: what ``numbers`` count, ``line`` of a text file or ``row``.
         numbers: 1-based line or row of each entry.
         columns: column name -> one value per entry.
@@ -28,64 +29,71 @@ class RawTable:
     numbers: Sequence[int]
     columns: dict[str, list[Any]]
 
-    def place(self, entry: int) -> str:
-        """Where the user finds this entry (0-based)."""
+    def location(self, entry: int) -> str:
+        """Return the file and line (or data set and row) of an entry (0-based), for messages."""
         return f"{self.source}, {self.unit} {self.numbers[entry]}"
 
     def texts(self, column: str) -> list[str]:
-        """The values of ``column``, every one of them a text with something in it.
+        """Return the values of ``column``, all of them non-blank texts.
 
         Raises:
-            DataError: the first value that is missing, no string, blank, or not writable as UTF-8.
+            DataError: a value is missing, not a string, blank, or not writable as UTF-8.
         """
         for entry, value in enumerate(self.columns[column]):
             problem = _text_problem(value)
             if problem:
-                raise DataError(f"{self.place(entry)}: {column!r} {problem}; mend the row or leave it out")
+                raise DataError(f"{self.location(entry)}: {column!r} {problem}; fix the row or remove it")
         return self.columns[column]
 
     def labels(self, column: str, names: Sequence[str]) -> list[int]:
-        """The values of ``column`` as classes 0 .. len(names) - 1; digits in a string count as their number.
+        """Return the values of ``column`` as classes 0 .. len(names) - 1; digits in a string are converted.
 
         Raises:
-            DataError: the first value that is missing, no whole number, or out of range.
+            DataError: a value is missing, not a whole number, or out of range.
         """
-        found = []
+        labels = []
         for entry, value in enumerate(self.columns[column]):
-            if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value.strip()):
+            if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
                 value = int(value)
             problem = _label_problem(value, len(names))
             if problem:
                 meaning = ", ".join(f"{label} = {name}" for label, name in enumerate(names))
-                raise DataError(f"{self.place(entry)}: {column!r} {problem}; labels are {meaning}")
-            found.append(value)
-        return found
+                raise DataError(f"{self.location(entry)}: {column!r} {problem}; labels are {meaning}")
+            labels.append(value)
+        return labels
 
 
-def require_columns(source: str, present: Iterable[str], columns: dict[str, str]) -> None:
-    """Check that all columns are there.
+def require_columns(source: str, present: Iterable[str], columns: Mapping[str, str]) -> None:
+    """Check that each required column exists exactly once.
 
     Args:
-        source: the file or hub data set, for the message.
-        present: the columns that it has.
-        columns: config key -> column asked for.
+        source: file or hub data set, for the message.
+        present: names of its columns.
+        columns: config key -> required column.
 
     Raises:
-        DataError: names the missing column, those present, and the config key to set.
+        DataError: a column is missing or occurs several times; the message names the columns present and the config
+            key to set.
     """
-    there = list(present)
-    if not there:
+    counts = Counter(present)
+    if not counts:
         raise DataError(f"{source}: is empty; put the data there or point data.dir to another folder")
     for key, column in columns.items():
-        if column not in there:
-            listed = ", ".join(repr(name) for name in there)
-            raise DataError(f"{source}: has no column {column!r}, only {listed}; set task.data.{key} to one of these")
+        if column not in counts:
+            names = ", ".join(repr(name) for name in counts)
+            raise DataError(f"{source}: has no column {column!r}, only {names}; set task.data.{key} to one of these")
+        if counts[column] > 1:
+            raise DataError(f"{source}: has {counts[column]} columns named {column!r}; rename or remove all but one")
 
 
-def check_columns(checks: Checks, columns: Mapping[str, object]) -> None:
-    """Record a problem for each config key whose column is no name."""
+def require_column_names(columns: Mapping[str, object]) -> None:
+    """Check that the value of each config key is a column name.
+
+    Raises:
+        ConfigError: a value is not a non-empty string.
+    """
     for key, column in columns.items():
-        checks.require(isinstance(column, str) and bool(column), key, f"must be a column name, got {column!r}")
+        require(isinstance(column, str) and bool(column), key, f"must be a column name, got {column!r}")
 
 
 def _text_problem(value: object) -> str | None:
@@ -105,6 +113,8 @@ def _text_problem(value: object) -> str | None:
 def _label_problem(value: object, count: int) -> str | None:
     if value is None or value == "":
         return "is missing"
+    if isinstance(value, str) and len(value) > 80:
+        return f"must be a whole number, got {value[:40]!r}... ({len(value)} characters)"
     if not isinstance(value, int) or isinstance(value, bool):
         return f"must be a whole number, got {value!r}"
     if value == -1:

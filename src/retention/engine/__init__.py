@@ -1,4 +1,4 @@
-"""Real token removal inside Hugging Face encoders."""
+"""Remove tokens inside Hugging Face encoders, by hooks and gathers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine's own attention without any removal."""
+"""Compute an encoder's attention by the engine, without removing tokens."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from retention.engine.adapters import adapter_for, encoder_of
 
 @contextmanager
 def engine_attention(model: nn.Module) -> Iterator[None]:
-    """Inside the block an encoder computes its attention as it does inside a ``Retainer``, with every token there.
+    """Compute attention inside the block as a ``Retainer`` does, with every token kept.
 
-    For Longformer and LED the result is the library's up to rounding, and faster; other families are left as they are.
+    For Longformer and LED the result equals the library's up to rounding, and is faster; other families are unchanged.
 
     Raises:
         ConfigError: no adapter for the family.

@@ -1,4 +1,4 @@
-"""Taking tokens out of a batch and putting them back."""
+"""Gather the kept tokens of a batch and restore the full sequence."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 def compact_indices(keep_mask: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Indices that gather the kept tokens of every sample to the front, in order.
+    """Compute the indices that gather the kept tokens of every sample to the front, in order.
 
     Args:
         keep_mask: [B, N] bool, True = kept.
 
     Returns:
-        indices [B, M] long with M the largest count, kept ones first and ascending; slots that a sample with fewer
-        kept tokens does not need hold distinct dropped positions. And slots [B, M] bool, True = kept token, or None
-        if all samples keep M.
+        A pair: indices [B, M] long with M the largest count, kept tokens first and ascending, where the unused slots of
+        a sample with fewer kept tokens hold distinct dropped positions; and slots [B, M] bool, True = kept token, or
+        None if all samples keep M.
     """
     counts = keep_mask.sum(1)
     low, high = (int(value) for value in torch.stack([counts.amin(), counts.amax()]).tolist())
@@ -28,7 +28,7 @@ def compact_indices(keep_mask: Tensor) -> tuple[Tensor, Tensor | None]:
 def compact(tensor: Tensor, indices: Tensor) -> Tensor:
     """Gather [B, N, ...] at indices [B, M] to [B, M, ...].
 
-    States are taken row by row, not number by number as ``gather`` does: the same result several times faster.
+    States are gathered row by row with ``index_select``, which is several times faster than an elementwise ``gather``.
     """
     if tensor.dim() == 2:
         return tensor.gather(1, indices)
@@ -37,11 +37,11 @@ def compact(tensor: Tensor, indices: Tensor) -> Tensor:
 
 
 def restore(current: Tensor, previous: Tensor, indices: Tensor, slots: Tensor | None) -> Tensor:
-    """Put kept states back among the states they were taken from.
+    """Write the states of kept tokens back into the full sequence.
 
     Args:
-        current: [B, M, D], states of the kept tokens now.
-        previous: [B, N, D], all states at the time of the removal; dropped tokens keep these.
+        current: [B, M, D], present states of the kept tokens.
+        previous: [B, N, D], states of all tokens at the time of the removal; dropped tokens keep these.
         indices: [B, M] from ``compact_indices``.
         slots: [B, M] bool or None, from ``compact_indices``.
 
@@ -55,5 +55,5 @@ def restore(current: Tensor, previous: Tensor, indices: Tensor, slots: Tensor | 
 
 
 def _flat(indices: Tensor, length: int) -> Tensor:
-    """Indices [B, M] into [B, N] as indices [B * M] into [B * N]."""
+    """Convert indices [B, M] into [B, N] to indices [B * M] into [B * N]."""
     return (indices + length * torch.arange(len(indices), device=indices.device).unsqueeze(1)).flatten()

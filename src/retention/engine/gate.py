@@ -1,4 +1,4 @@
-"""What the engine asks after a gated layer, and what it gets back."""
+"""Define the interface between the engine and a gate: what the gate sees and what it decides."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from retention.core.topk import span_means_over
+from retention.core.topk import span_means
 from retention.engine.report import ForwardReport
 
 OBSERVABLE = ("attention", "keys")
@@ -15,7 +15,7 @@ OBSERVABLE = ("attention", "keys")
 
 @dataclass(frozen=True)
 class LayerView:
-    """The tokens that leave one layer; N is the current length, original positions are kept.
+    """Tokens at the output of one layer; N is the current length.
 
     Attributes:
         layer_idx: 0-based index of the layer that has just run.
@@ -24,16 +24,15 @@ class LayerView:
         protected: [B, N] bool, True = must be kept; never padding.
         positions: [B, N] long, position in the original sequence.
         lengths: [B] long, real tokens of the sample before any removal.
-        survival: [B, N] float in [0, 1], probability that soft gates let the token through so far; 0 on padding.
-        weights: [B, N] float, product of the gates z so far; 0 on padding. In [0, 1], or the number of tokens that one
-            stands for where tokens were merged.
+        survival: [B, N] float in [0, 1], probability that soft gates kept the token so far; 0 on padding.
+        weights: [B, N] float, product of the gates z so far; 0 on padding. In [0, 1], or the number of tokens that a
+            merged or fused token represents.
         input_ids: [B, T] long, the original sequence, or None if the model got embeddings.
-        spans: [B, N] long, position in the original sequence where the unit of the token begins; the tokens of a unit
-            are neighbours that stay or go as one. None = every token by itself.
-        received_attention: [B, N] float >= 0, attention that the token got as a key in this layer, mean over the heads,
-            sum over the queries, each weighed by its own gates: 1 on average, 0 on padding; None if not observed.
-        accumulated_attention: [B, N] float, sum of the same over all layers so far, detached; None if not observed.
-        key_norms: [B, N] float, L2 norm of the token's key in this layer, mean over the heads; None if not observed.
+        spans: [B, N] long, original position at which the span of the token begins; the tokens of a span are neighbors
+            that are kept or removed together. None = every token is its own span.
+        attention_statistics: [B, ..., N], result of the gate's ``reduce_attention`` for this layer; None if the gate
+            does not observe the attention.
+        key_norms: [B, N] float, L2 norm of the token's key in this layer, mean over heads; None if not observed.
     """
 
     layer_idx: int
@@ -46,26 +45,24 @@ class LayerView:
     weights: Tensor
     input_ids: Tensor | None
     spans: Tensor | None = None
-    received_attention: Tensor | None = None
-    accumulated_attention: Tensor | None = None
+    attention_statistics: Tensor | None = None
     key_norms: Tensor | None = None
 
     def by_span(self, values: Tensor) -> Tensor:
-        """Values [B, N] with the mean of its unprotected tokens for all tokens of a unit; as they are without units."""
-        return values if self.spans is None else span_means_over(values, self.spans, self.valid & ~self.protected)
+        """Replace values [B, N] of unprotected tokens by the mean over their span; unchanged without spans."""
+        return values if self.spans is None else span_means(values, self.spans, self.valid & ~self.protected)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What a gate decides; ``keep_mask`` removes for real, ``log_gates`` weigh what stays.
+    """Decision of a gate: ``keep_mask`` removes tokens, ``log_gates`` weigh those that stay.
 
     Attributes:
-        keep_mask: [B, N] bool, True = goes on; None = nothing is removed.
+        keep_mask: [B, N] bool, True = kept; None = nothing is removed.
         log_gates: [B, N] float, added to the attention logits of the token as a key in all later layers; None = 0. At
-            most 0, but for merged tokens: those count as many.
+            most 0, except for merged or fused tokens, which count as several keys.
         survival: [B, N] float, updated ``LayerView.survival``; None = unchanged.
-        hidden_states: [B, N, D], states that take the place of ``LayerView.hidden_states``; None = unchanged. Only
-            tokens that go on may change.
+        hidden_states: [B, N, D], replace ``LayerView.hidden_states``; None = unchanged. Only kept tokens may change.
     """
 
     keep_mask: Tensor | None = None
@@ -75,15 +72,18 @@ class Decision:
 
 
 class Gate(Protocol):
-    """Anything that decides after a layer which tokens go on.
+    """Object that decides after a layer which tokens are kept, usually a retention policy.
 
-    A gate may have an attribute ``observes``, a tuple of names in ``OBSERVABLE``: ``attention`` fills
-    ``LayerView.received_attention`` and ``accumulated_attention`` and needs eager attention, because the fused kernels
-    never form the probabilities; ``keys`` fills ``key_norms``.
+    Two further attributes are optional:
+
+    - ``observes``: tuple of names in ``OBSERVABLE``. ``attention`` fills ``LayerView.attention_statistics`` and needs
+      eager attention, because fused kernels never form the probabilities; ``keys`` fills ``LayerView.key_norms``.
+    - ``reduce_attention(probabilities, query_weights, previous)``: statistics [B, ..., N] of one layer's attention, see
+      ``RetentionPolicy.reduce_attention``; ``retention.core.attention.received_attention`` by default.
     """
 
     def begin(self, report: ForwardReport) -> None:
-        """A new forward pass starts; soft gates write their expectations into ``report``."""
+        """Start a forward pass; soft gates write their expected counts into ``report``."""
 
     def decide(self, view: LayerView) -> Decision | None:
-        """The decision after ``view.layer_idx``; None = everything goes on."""
+        """Decide after layer ``view.layer_idx``; None = every token is kept."""

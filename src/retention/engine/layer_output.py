@@ -1,4 +1,4 @@
-"""The hidden states among what a layer returns: alone, or first in a tuple."""
+"""Read and replace the hidden states in the output of a layer: a tensor, or a tuple that starts with it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def states_of(output: Any) -> Tensor:
-    """The hidden states [B, N, D]."""
+    """Return the hidden states [B, N, D] of a layer's output."""
     states: Tensor = output[0] if isinstance(output, tuple) else output
     return states
 
 
 def with_states(output: Any, hidden_states: Tensor) -> Any:
-    """The same output with other hidden states."""
+    """Return the output with its hidden states replaced."""
     return (hidden_states, *output[1:]) if isinstance(output, tuple) else hidden_states

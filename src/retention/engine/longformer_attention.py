@@ -1,7 +1,7 @@
-"""Longformer's attention, exact for any set of tokens: windows are measured in original positions.
+"""Compute Longformer's attention for any subset of tokens, with windows measured in original positions.
 
-Weights and result are those of the Hugging Face module; the computation is a masked product over all pairs where a
-window covers most of what is left, and blocks of queries against the keys near them otherwise.
+Weights and result are those of the Hugging Face module. The computation is a masked product over all pairs where a
+window covers most of the remaining tokens, and a product of query blocks with nearby keys otherwise.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from retention.engine.token_band import TokenBand
 
 
 class BandAttention:
-    """Takes the place of ``forward`` in a ``LongformerSelfAttention`` or ``LEDEncoderSelfAttention``.
+    """Replacement for ``forward`` of a ``LongformerSelfAttention`` or ``LEDEncoderSelfAttention``.
 
-    Every token sees the global tokens and those within the window; global tokens see everything, through projections
-    of their own. Padding gives zeros, as it does there.
+    Every token attends to the global tokens and to those within its window. Global tokens attend to all tokens, through
+    separate projections. The output is zero on padding, as in the library.
 
     Args:
-        module: whose weights are used.
-        untouched: lays out whole texts, shared by all layers.
+        module: the attention module whose weights are used.
+        full_band: band of full sequences, shared by all layers.
     """
 
-    def __init__(self, module: nn.Module, untouched: UntouchedBand) -> None:
+    def __init__(self, module: nn.Module, full_band: FullSequenceBand) -> None:
         self.module = cast(Any, module)
-        self.untouched = untouched
+        self.full_band = full_band
 
     def __call__(
         self, hidden_states: Tensor, attention_mask: Tensor | TokenBand, output_attentions: bool = False, **_: Any
     ) -> tuple[Tensor]:
-        """States [B, N, D] -> [B, N, D], in a tuple.
+        """Compute attention [B, N, D] -> [B, N, D], in a tuple.
 
         Args:
             hidden_states: [B, N, D].
-            attention_mask: the tokens, or the library's mask [B, N]: < 0 = padding, 0 = local, > 0 = global.
+            attention_mask: the band, or the library's mask [B, N]: < 0 = padding, 0 = local, > 0 = global.
             output_attentions: must be False.
-            _: what the library derives from its mask.
+            _: masks that the library derives from ``attention_mask``; not used.
 
         Raises:
-            ValueError: attention weights are asked for; they are never made as a whole here.
+            ValueError: attention weights are requested, which this computation never forms as a whole.
         """
         if output_attentions:
             raise ValueError("attention weights cannot be returned while the engine computes the attention")
-        band = attention_mask if isinstance(attention_mask, TokenBand) else self.untouched.band(attention_mask)
+        band = attention_mask if isinstance(attention_mask, TokenBand) else self.full_band.band(attention_mask)
         output = self._local_rows(hidden_states, band)
         if band.num_global:
             output = self._with_global_rows(output, hidden_states, band)
@@ -55,31 +55,31 @@ class BandAttention:
         return (merged.masked_fill(~band.valid.unsqueeze(-1), 0.0) if band.padded else merged,)
 
     def _local_rows(self, hidden_states: Tensor, band: TokenBand) -> Tensor:
-        """What tokens with a window see, [B, H, N, d]; rows of global tokens are to be replaced."""
+        """Compute the output of local queries, [B, H, N, d]; the rows of global tokens are replaced afterwards."""
         module, window = self.module, int(self.module.one_sided_attn_window_size)
         query, key, value = (self._heads(part(hidden_states)) for part in (module.query, module.key, module.value))
         blocks = band.blocks(window)
         if blocks is None:
             return self._attend(query, key, value, band.dense_mask(window, query.dtype))
-        shared = (band.global_rows(key), band.global_rows(value))
+        global_rows = (band.global_rows(key), band.global_rows(value))
         parts = []
         for block in blocks:
             keys, values = (
-                torch.cat([first, states[:, :, block.near : block.far]], 2)
-                for first, states in zip(shared, (key, value), strict=True)
+                torch.cat([first, states[:, :, block.key_start : block.key_end]], 2)
+                for first, states in zip(global_rows, (key, value), strict=True)
             )
             mask = band.block_mask(block, window, query.dtype)
-            parts.append(self._attend(query[:, :, block.first : block.last], keys, values, mask))
+            parts.append(self._attend(query[:, :, block.query_start : block.query_end], keys, values, mask))
         return torch.cat(parts, 2)
 
     def _with_global_rows(self, output: Tensor, hidden_states: Tensor, band: TokenBand) -> Tensor:
         rows = self._global_rows(hidden_states, band).to(output.dtype)
-        if band.global_slots is not None:  # slots that a text does not need keep what they have
+        if band.global_slots is not None:  # unused slots keep their local row
             rows = torch.where(band.global_slots[:, None, :, None], rows, band.global_rows(output))
         return output.scatter(2, band.global_indices[:, None, :, None].expand_as(rows), rows)
 
     def _global_rows(self, hidden_states: Tensor, band: TokenBand) -> Tensor:
-        """What the global tokens see, [B, H, G, d]."""
+        """Compute the output of global queries, [B, H, G, d]."""
         module = self.module
         query = self._heads(module.query_global(compact(hidden_states, band.global_indices)))
         if band.num_global * module.num_heads < hidden_states.shape[-1]:
@@ -88,7 +88,7 @@ class BandAttention:
         return self._attend(query, key, value, band.key_bias(query.dtype))
 
     def _folded(self, query: Tensor, hidden_states: Tensor, band: TokenBand) -> Tensor:
-        """The same for few global tokens, without projecting every token that they see.
+        """Compute ``_global_rows`` for few global tokens without projecting every key and value.
 
         q (X W + b)' = (q W') X' + q b' and p (X W + b) = (p X) W + sum(p) b.
 
@@ -100,7 +100,7 @@ class BandAttention:
         module, states = self.module, hidden_states.unsqueeze(1)
         by_head = (module.num_heads, -1, hidden_states.shape[-1])
         key, value = module.key_global.weight.view(by_head), module.value_global.weight.view(by_head)
-        # cancels in the softmax; so its gradient is 0, not missing
+        # Cancels in the softmax, but keeps the bias in the graph: its gradient is 0 instead of None.
         constant = query @ module.key_global.bias.view(module.num_heads, -1, 1)
         scores = ((query @ key) @ states.transpose(-1, -2) + constant) * query.shape[-1] ** -0.5
         bias = band.key_bias(scores.dtype)
@@ -116,34 +116,34 @@ class BandAttention:
         return F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout)
 
     def _heads(self, states: Tensor) -> Tensor:
-        """[B, N, D] -> [B, H, N, d]."""
+        """Split the heads, [B, N, D] -> [B, H, N, d]."""
         batch, length, _ = states.shape
         return states.view(batch, length, self.module.num_heads, -1).transpose(1, 2)
 
 
-class UntouchedBand:
-    """Lays out whole texts, once for all layers of a forward pass."""
+class FullSequenceBand:
+    """Cache of the band of full sequences, built once for all layers of a forward pass."""
 
     def __init__(self) -> None:
         self._last: tuple[Tensor, TokenBand] | None = None
 
     def band(self, mask: Tensor) -> TokenBand:
-        """The band for the library's mask [B, N]: < 0 = padding, 0 = local, > 0 = global."""
+        """Return the band for the library's mask [B, N]: < 0 = padding, 0 = local, > 0 = global."""
         if self._last is None or self._last[0] is not mask:
             positions = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
             self._last = mask, TokenBand(positions, mask >= 0, mask > 0)
         return self._last[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies do not take over the tensors of the last forward pass."""
+        """Leave the tensors of the last forward pass out of copies."""
         return {"_last": None}
 
 
 class NoPadding:
-    """Takes the place of ``_pad_to_window_size``: every length will do here."""
+    """Replacement for ``_pad_to_window_size``: the engine's attention works with every length."""
 
     _TENSORS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
 
-    def __call__(self, **given: Any) -> tuple[Any, ...]:
-        """The number of places added, 0, and the tensors as they are, in the library's order."""
-        return (0, *(given[name] for name in self._TENSORS if name in given))
+    def __call__(self, **inputs: Any) -> tuple[Any, ...]:
+        """Return a padding length of 0 and the unchanged tensors, in the library's order."""
+        return (0, *(inputs[name] for name in self._TENSORS if name in inputs))

@@ -1,22 +1,24 @@
-"""What the attention of a layer did with the tokens, for gates that ask for it."""
+"""Observe the attention of a layer for gates that request it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
 from typing import Any, Protocol, cast
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from retention.core.attention import received_attention
 from retention.engine.adapters.base import Arguments, AttentionParts, parameter_names
-from retention.engine.gate import OBSERVABLE
+from retention.engine.gate import OBSERVABLE, Gate
 from retention.engine.state import ForwardState
-from retention.errors import Checks
+from retention.errors import require
 
 
-class HasState(Protocol):
-    """Whoever holds the state of the forward pass."""
+class Observed(Protocol):
+    """Owner of a forward pass and of the gate that observes it; in practice a ``Retainer``."""
+
+    gate: Gate
 
     @property
     def state(self) -> ForwardState:
@@ -24,87 +26,99 @@ class HasState(Protocol):
 
 
 class LayerObserver:
-    """Hooks that reduce the attention of one layer to one number per token while it runs.
+    """Hooks that reduce the attention of one layer to statistics per token while the layer runs.
 
     Attention maps are reduced inside the attention module, so that none outlives its layer. Under gradient
-    checkpointing the module runs twice: the gates of its queries are therefore read before the layer, where hooks run
-    once, and the result is handed over only the first time.
+    checkpointing the module runs twice. The inputs of the reduction are therefore read before the layer, where hooks
+    run once, and only the result of the first run is handed over.
 
     Args:
-        source: holds the state of the forward pass.
-        parts: where the layer's attention is.
+        owner: holds the state of the forward pass and the gate.
+        parts: attention modules of the layer.
         observes: names in ``OBSERVABLE``.
     """
 
-    def __init__(self, source: HasState, parts: AttentionParts, observes: Collection[str]) -> None:
-        self.source = source
+    def __init__(self, owner: Observed, parts: AttentionParts, observes: Collection[str]) -> None:
+        self.owner = owner
         self.parts = parts
         self.observes = observes
-        self.queries: Tensor | None = None
-        self.received: Tensor | None = None
+        self.query_weights: Tensor | None = None
+        self.previous: Tensor | None = None
+        self.statistics: Tensor | None = None
         self.key_norms: Tensor | None = None
-        self._awaited = False  # whether the layer runs for the first time in this pass
-        self._asked = False  # whether the maps are returned only because this observer asked for them
+        self._first_run = False  # of the layer in this pass
+        self._maps_requested = False  # by this observer and nobody else
 
     def attach(self, layer: nn.Module, gated: nn.Module) -> list[RemovableHandle]:
-        """Register the hooks; the result is handed over after ``gated``, the layer or its part before a gate."""
+        """Register the hooks; the result is handed over after ``gated``, the part of the layer before a gate."""
         handles = [layer.register_forward_pre_hook(self._before), gated.register_forward_hook(self._after)]
         if "attention" in self.observes:
             module = self.parts.module
-            handles.append(module.register_forward_pre_hook(self._ask, with_kwargs=True))
+            handles.append(module.register_forward_pre_hook(self._request_maps, with_kwargs=True))
             handles.append(module.register_forward_hook(self._reduce))
         if "keys" in self.observes:
-            handles.append(self.parts.keys.register_forward_hook(self._measure))
+            handles.append(self.parts.keys.register_forward_hook(self._measure_keys))
         return handles
 
     def _before(self, layer: nn.Module, args: Any) -> None:
-        self.queries = self.source.state.weights
-        self._awaited = True
+        state = self.owner.state
+        self.query_weights = state.weights
+        self.previous = None if state.attention_statistics is None else state.attention_statistics.detach()
+        self._first_run = True
 
     def _after(self, gated: nn.Module, args: Any, output: Any) -> None:
-        if self._awaited:
-            self.source.state.observe(self.received, self.key_norms)
-        self.received = self.key_norms = None
-        self._awaited = False
+        if self._first_run:
+            self.owner.state.observe(self.statistics, self.key_norms)
+        self.statistics = self.key_norms = None
+        self._first_run = False
 
-    def _ask(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
-        """Some families return the maps on request only, always by name."""
-        wanted = "output_attentions" in parameter_names(cast(Hashable, type(module)))
-        self._asked = wanted and not kwargs.get("output_attentions", False)
-        return (args, {**kwargs, "output_attentions": True}) if self._asked else None
+    def _request_maps(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+        """Set ``output_attentions``, which some families need to return the maps; it is always passed by name."""
+        accepted = "output_attentions" in parameter_names(cast(Hashable, type(module)))
+        self._maps_requested = accepted and not kwargs.get("output_attentions", False)
+        return (args, {**kwargs, "output_attentions": True}) if self._maps_requested else None
 
     def _reduce(self, module: nn.Module, args: Any, output: Any) -> Any:
         probabilities: Tensor = output[1]
-        queries = cast(Tensor, self.queries).to(probabilities.dtype)
-        received = torch.einsum("bhqk,bq->bk", probabilities, queries)
-        self.received = received.float() / self.parts.heads
-        return (output[0], *output[2:]) if self._asked else None
+        query_weights = cast(Tensor, self.query_weights).to(probabilities.dtype)
+        reduce = getattr(self.owner.gate, "reduce_attention", None)
+        if reduce is None:
+            statistics = received_attention(probabilities, query_weights)
+        else:
+            statistics = reduce(probabilities, query_weights, self.previous)
+            batch, _, _, length = probabilities.shape
+            if statistics.shape[0] != batch or statistics.shape[-1] != length:
+                raise ValueError(
+                    f"reduce_attention must return a tensor [B, ..., N] with B={batch} and N={length}, "
+                    f"got shape {tuple(statistics.shape)}"
+                )
+        self.statistics = statistics
+        return (output[0], *output[2:]) if self._maps_requested else None
 
-    def _measure(self, module: nn.Module, args: Any, output: Tensor) -> None:
+    def _measure_keys(self, module: nn.Module, args: Any, output: Tensor) -> None:
         joined, heads = self.parts.joined, self.parts.heads
         keys = output.view(*output.shape[:2], joined, heads, -1)[:, :, joined // 2]
         self.key_norms = keys.float().norm(dim=-1).mean(-1)
 
 
 def check_observed(observes: Sequence[str], observable: Collection[str], attention: str | None, family: str) -> None:
-    """Raise ``ConfigError`` where a model does not show what a gate observes.
+    """Check that a model can provide what a gate observes.
 
     Args:
         observes: of the gate.
         observable: of the family's adapter.
-        attention: implementation in use; None = still open.
+        attention: attention implementation in use; None = not chosen yet.
         family: shown in messages.
+
+    Raises:
+        ConfigError: it cannot.
     """
-    checks = Checks()
     for name in observes:
-        message = f"must be among {', '.join(OBSERVABLE)}, got {name!r}"
-        if checks.require(name in OBSERVABLE, "observes", message):
-            message = f"this policy reads the {name} of each layer, which {family} does not show; choose another policy"
-            checks.require(name in observable, "model_type", message)
-    if "attention" in observes:
-        message = (
-            f"this policy reads attention probabilities, which {attention} never forms; "
-            "set attn_implementation=eager (slower, and its memory grows with the square of the length)"
-        )
-        checks.require(attention in (None, "eager"), "attn_implementation", message)
-    checks.finish()
+        require(name in OBSERVABLE, "observes", f"must be among {', '.join(OBSERVABLE)}, got {name!r}")
+        message = f"this policy reads the {name} of each layer, which {family} does not provide; choose another policy"
+        require(name in observable, "model_type", message)
+    message = (
+        f"this policy reads attention probabilities, which {attention} attention does not return; "
+        "set attn_implementation=eager (slower, and its memory grows with the square of the length)"
+    )
+    require("attention" not in observes or attention in (None, "eager"), "attn_implementation", message)

@@ -1,4 +1,4 @@
-"""Replacing a method of one module for a while, without touching its class or its ``state_dict``."""
+"""Replace a method of one module temporarily, without changing its class or its ``state_dict``."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from typing import Any, Protocol
 
 from torch import nn
 
-_NOTHING = object()
+_ABSENT = object()
 
 
 class Handle(Protocol):
-    """Something that can be undone."""
+    """Handle of a hook or replacement that can be removed."""
 
     def remove(self) -> None:
-        """Undo it."""
+        """Undo the change."""
 
 
 class Replacement:
-    """Puts ``function`` in the place of a method until ``remove``.
+    """Replace a method of a module until ``remove`` is called.
 
     Args:
         module: the instance; others of its class keep the method.
         name: of the method.
-        function: an object of a module-level class where hooked models are to be pickled.
+        function: replacement; an instance of a module-level class if hooked models are to be pickled.
     """
 
     def __init__(self, module: nn.Module, name: str, function: Callable[..., Any]) -> None:
         self.module = module
         self.name = name
-        self.before = module.__dict__.get(name, _NOTHING)
+        self.before = module.__dict__.get(name, _ABSENT)
         module.__dict__[name] = function
 
     def remove(self) -> None:
-        """Put back what was there before."""
-        if self.before is _NOTHING:
+        """Restore the previous method."""
+        if self.before is _ABSENT:
             del self.module.__dict__[self.name]
         else:
             self.module.__dict__[self.name] = self.before

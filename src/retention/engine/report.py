@@ -1,4 +1,4 @@
-"""What one forward pass kept."""
+"""Report which tokens one forward pass kept and what it cost."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from retention.core.flops import EncoderShape, flops_by_layer, scorer_flops
 
 @dataclass
 class ForwardReport:
-    """Per-layer account of one forward pass, detached from the graph.
+    """Token counts of one forward pass per gated layer, detached from the graph.
 
     Attributes:
         lengths: [B] long, real tokens per sample (no padding).
-        kept: layer_idx -> [B] long, tokens that go on after the gate of that layer; hard gates only.
+        kept: layer_idx -> [B] long, tokens kept by the gate of that layer; hard gates only.
         keep_mass: layer_idx -> [B] float, expected number of kept tokens, sum of keep probabilities; soft gates only.
-        targets: layer_idx -> [B] float, budget asked of that gate, in tokens.
-        keep_indices: layer_idx -> [B, M] long, original positions kept, ascending, -1 in slots a ragged sample
-            does not use; hard gates only.
-        global_tokens: [B] long, tokens that see all and are seen by all beside the windows of the others; None where
-            the family has no such tokens.
+        targets: layer_idx -> [B] float, budget of that gate in tokens.
+        keep_indices: layer_idx -> [B, M] long, original positions kept, ascending, -1 in unused slots of samples that
+            keep fewer tokens; hard gates only.
+        global_tokens: [B] long, tokens that attend to all others beside the windows of local attention; None where the
+            family has no such tokens.
     """
 
     lengths: Tensor
@@ -33,7 +33,7 @@ class ForwardReport:
     global_tokens: Tensor | None = None
 
     def record_kept(self, layer_idx: int, valid: Tensor, positions: Tensor) -> None:
-        """Note the tokens that go on after a gate.
+        """Record the tokens that a gate kept.
 
         Args:
             layer_idx: the gated layer.
@@ -46,61 +46,58 @@ class ForwardReport:
     def flops(
         self, shape: EncoderShape, scorer_macs: dict[int, int], *, before_feed_forward: bool
     ) -> tuple[float, float]:
-        """FLOPs of the batch: with every token, and on the kept tokens with the scorers; as ``flops_by_layer``."""
+        """Compute the FLOPs of the batch without and with removal; see ``flops_by_layer``."""
         dense, spent = self.flops_by_layer(shape, scorer_macs, before_feed_forward=before_feed_forward)
         return sum(dense), sum(spent)
 
     def flops_by_layer(
         self, shape: EncoderShape, scorer_macs: dict[int, int], *, before_feed_forward: bool
     ) -> tuple[list[float], list[float]]:
-        """FLOPs of the batch in every layer: with every token, and on the kept tokens with the scorer after it.
+        """Compute the FLOPs of the batch in every layer: with all tokens, and with the kept tokens and scorers.
 
         Args:
             shape: of the encoder.
             scorer_macs: layer_idx -> multiply-accumulates per token of that gate's scorer.
             before_feed_forward: see ``retention.core.flops.flops_by_layer``.
         """
-        lengths, shared = self.lengths, self.global_tokens
-        dense = flops_by_layer(shape, lengths, {}, shared)
-        spent = flops_by_layer(shape, lengths, self.kept, shared, before_feed_forward=before_feed_forward)
+        lengths, num_global = self.lengths, self.global_tokens
+        dense = flops_by_layer(shape, lengths, {}, num_global)
+        spent = flops_by_layer(shape, lengths, self.kept, num_global, before_feed_forward=before_feed_forward)
         scorers = scorer_flops(scorer_macs, lengths, self.kept, num_layers=shape.num_layers)
         return dense.sum(1).tolist(), (spent + scorers).sum(1).tolist()
 
     def depth(self, layers: tuple[int, ...], width: int) -> Tensor:
-        """Number of gated layers that each token passed, [B, width] long; of no meaning on padding or with soft gates.
+        """Count the gates that kept each token, [B, width] long; undefined on padding and with soft gates.
 
-        A gated layer that the report does not mention removed nothing.
+        A gated layer that is missing in the report removed nothing.
 
         Args:
             layers: the gated layers, ascending.
             width: T, length of the batch before any removal.
         """
         shape, device = (len(self.lengths), width + 1), self.lengths.device
-        alive, depth = (
-            torch.ones(shape, dtype=torch.bool, device=device),
-            torch.zeros(shape, dtype=torch.long, device=device),
-        )
+        present = torch.ones(shape, dtype=torch.bool, device=device)
+        depth = torch.zeros(shape, dtype=torch.long, device=device)
         for layer in layers:
             if layer in self.keep_indices:
-                alive = _present(self.keep_indices[layer], width)
-            depth = depth + alive
+                present = _presence(self.keep_indices[layer], width)
+            depth = depth + present
         return depth[:, :width]
 
     def survived(self, width: int) -> Tensor:
-        """Tokens that every hard gate kept, [B, width] bool; padding counts as kept until a gate has acted.
+        """Return the tokens kept by every hard gate, [B, width] bool; padding counts as kept until a gate removes it.
 
         Args:
             width: T, length of the batch before any removal.
         """
-        rows = len(self.lengths)
         if not self.keep_indices:
-            return torch.ones(rows, width, dtype=torch.bool, device=self.lengths.device)
-        last = max(self.keep_indices)  # gates come one after the other: the last keeps the fewest
-        return _present(self.keep_indices[last], width)[:, :width]
+            return torch.ones(len(self.lengths), width, dtype=torch.bool, device=self.lengths.device)
+        last = max(self.keep_indices)  # each gate keeps a subset of the gate before it
+        return _presence(self.keep_indices[last], width)[:, :width]
 
 
-def _present(kept: Tensor, width: int) -> Tensor:
-    """Whether a place is among ``kept`` [B, M], -1 = unused: [B, width + 1] bool, the last column of no meaning."""
-    alive = torch.zeros(len(kept), width + 1, dtype=torch.bool, device=kept.device)
-    spare = torch.where(kept < 0, width, kept)  # unused slots go to the extra column
-    return alive.scatter(1, spare, torch.ones_like(spare, dtype=torch.bool))
+def _presence(kept: Tensor, width: int) -> Tensor:
+    """Mark the positions in ``kept`` [B, M]: [B, width + 1] bool; -1 (unused slot) marks the last column."""
+    present = torch.zeros(len(kept), width + 1, dtype=torch.bool, device=kept.device)
+    columns = torch.where(kept < 0, width, kept)
+    return present.scatter(1, columns, torch.ones_like(columns, dtype=torch.bool))

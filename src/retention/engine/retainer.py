@@ -1,4 +1,4 @@
-"""Real token removal inside a Hugging Face encoder, by hooks."""
+"""Remove tokens between the layers of a Hugging Face encoder, by hooks."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ from retention.engine.observer import LayerObserver, check_observed
 from retention.engine.replacement import Handle
 from retention.engine.report import ForwardReport
 from retention.engine.state import ForwardState
-from retention.errors import Checks
+from retention.errors import require
 
 DROPPED = ("forward", "cut")
 
 
 class Retainer:
-    """Makes an encoder drop tokens between its layers while the context is open.
+    """Context in which an encoder drops tokens between its layers.
 
-    After every gated layer the gate decides; the hidden states are gathered to the kept tokens of every sample at once,
+    After every gated layer the gate decides. The hidden states are gathered to the kept tokens of all samples at once,
     and masks and position tensors are rewritten for each later layer. Weights, ``state_dict`` keys and classes of the
-    model stay as they are, and leaving the context restores it.
+    model are unchanged, and leaving the context restores the model.
 
     Args:
         model: a Hugging Face encoder, with or without a head.
         gate: decides after each gated layer, usually a retention policy.
         layers: 0-based indices of the gated layers.
-        dropped: ``forward`` puts dropped tokens back after the last layer, with the state they left with, so the output
-            keeps its length; ``cut`` returns only the kept tokens.
-        prune_at: ``after_layer``, or ``after_attention``: removed tokens skip the feed-forward part of their last layer.
-        protected_ids: token ids that are never removed (CLS, SEP); used where ``protect`` gave no mask for the batch.
+        dropped: ``forward`` puts dropped tokens back after the last layer with their last state, so the output keeps
+            its length; ``cut`` returns only the kept tokens.
+        prune_at: ``after_layer``, or ``after_attention``: dropped tokens skip the feed-forward part of their last
+            layer.
+        protected_ids: token ids that are never removed (CLS, SEP); used for batches without a mask from ``protect``.
 
     Raises:
-        ConfigError: no adapter for the family, a configuration it cannot serve exactly, attention other than sdpa or
-            eager, a layer that does not exist, a prune_at where this family cannot be hooked, a gate that observes what
-            the model does not show.
+        ConfigError: no adapter for the family; a model configuration for which removal would not equal masking; an
+            attention implementation other than those of the adapter; a layer that does not exist; a ``prune_at`` that
+            the family does not support; a gate that observes something the model does not provide.
 
     >>> with Retainer(model, gate, layers=[0]) as retainer:        # doctest: +SKIP
     ...     output = model(input_ids=ids, attention_mask=mask)
@@ -78,11 +79,11 @@ class Retainer:
         self._protected: Tensor | None = None
         self._spans: Tensor | None = None
         self._handles: list[Handle] = []
-        self._entered: dict[int, ForwardState] = {}
+        self._states_at_gates: dict[int, ForwardState] = {}
 
     @property
     def state(self) -> ForwardState:
-        """Tokens of the last forward pass.
+        """Return the tokens of the last forward pass.
 
         Raises:
             RuntimeError: no forward pass has run inside the context.
@@ -93,23 +94,16 @@ class Retainer:
 
     @property
     def report(self) -> ForwardReport:
-        """What the last forward pass kept."""
+        """Return the report of the last forward pass."""
         return self.state.report
-
-    def depth_share(self) -> Tensor:
-        """How much of the encoder each token of the last forward pass went through, [B, T] float in [0, 1].
-
-        (1 + gates that it passed) / (1 + gates): 1 = all of it, the least is one part. While gates are soft, each
-        counts as far as it and those before it are open. Of no meaning on padding.
-        """
-        passed = self.state.soft_depth()
-        if passed is None:
-            passed = self.report.depth(self.layers, self.state.width).float()
-        return (1.0 + passed) / (1.0 + len(self.layers))
 
     @contextmanager
     def protect(self, protected_mask: Tensor | None) -> Iterator[None]:
-        """Protect these tokens, [B, T] bool, True = never removed, in forward passes inside the block."""
+        """Protect tokens in forward passes inside the block.
+
+        Args:
+            protected_mask: [B, T] bool, True = never removed; None = protect ``protected_ids``.
+        """
         self._protected = protected_mask
         try:
             yield
@@ -118,7 +112,11 @@ class Retainer:
 
     @contextmanager
     def prune_together(self, spans: Tensor) -> Iterator[None]:
-        """Tokens of a unit stay or go as one in passes inside the block, [B, T] long, see ``LayerView.spans``."""
+        """Keep or remove the tokens of a span together in forward passes inside the block.
+
+        Args:
+            spans: [B, T] long, see ``LayerView.spans``.
+        """
         self._spans = spans
         try:
             yield
@@ -126,16 +124,16 @@ class Retainer:
             self._spans = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies of a hooked model leave out the last forward pass: tensors of a graph cannot be copied."""
-        return {**self.__dict__, "_state": None, "_entered": {}}
+        """Leave the last forward pass out of copies of a hooked model: tensors of a graph cannot be copied."""
+        return {**self.__dict__, "_state": None, "_states_at_gates": {}}
 
     def __enter__(self) -> Retainer:
         if self._handles:
             raise RuntimeError("this retainer is already attached; leave its context before entering it again")
-        hooked = self.adapter.layers(self.encoder)
+        layers = self.adapter.layers(self.encoder)
         self._handles.extend(self.adapter.attach(self.encoder))
         self._handles.append(self.encoder.register_forward_pre_hook(self._begin, with_kwargs=True))
-        for layer_idx, layer in enumerate(hooked):
+        for layer_idx, layer in enumerate(layers):
             self._handles.append(layer.register_forward_pre_hook(self._before, with_kwargs=True))
             if self.dropped == "forward":
                 self._handles.append(layer.register_forward_hook(self._after))
@@ -143,8 +141,8 @@ class Retainer:
                 observer = LayerObserver(self, self.adapter.attention_parts(layer), self.observes)
                 self._handles += observer.attach(layer, self._gated_part(layer))
             if layer_idx in self.layers:
-                self._handles.append(self._gated_part(layer).register_forward_hook(_Hook(self, layer_idx)))
-        self._handles.append(hooked[-1].register_forward_hook(self._finish))
+                self._handles.append(self._gated_part(layer).register_forward_hook(_GateHook(self, layer_idx)))
+        self._handles.append(layers[-1].register_forward_hook(self._finish))
         return self
 
     def __exit__(
@@ -167,12 +165,12 @@ class Retainer:
             mask = torch.ones(source.shape[:2], dtype=torch.long, device=source.device)
         if mask.dim() != 2:
             raise ValueError(f"attention_mask must be [B, T] with 1 = real token, got shape {tuple(mask.shape)}")
-        protected, shared = self._protection(input_ids, mask), self.adapter.global_tokens(call)
-        never_removed = protected if shared is None else protected | shared
+        protected, is_global = self._protection(input_ids, mask), self.adapter.global_tokens(call)
+        never_removed = protected if is_global is None else protected | is_global
         self._state = ForwardState(mask, never_removed, input_ids, self._spans)
-        if shared is not None:
-            self._state.report.global_tokens = (shared & mask.bool()).sum(1)
-        self._entered.clear()
+        if is_global is not None:
+            self._state.report.global_tokens = (is_global & mask.bool()).sum(1)
+        self._states_at_gates.clear()
         self.gate.begin(self._state.report)
 
     def _protection(self, input_ids: Tensor | None, mask: Tensor) -> Tensor:
@@ -198,34 +196,34 @@ class Retainer:
         return with_states(output, blended)
 
     def _remember(self, hidden_states: Tensor, state: ForwardState) -> None:
-        """Keep the states before a part of a layer, if soft gates will mix them with those after it."""
+        """Store the states before a part of a layer if soft gates will blend them with its output."""
         soft = self.dropped == "forward" and state.log_gates is not None
         state.residual_states = hidden_states if soft else None
 
-    def gate_layer(self, layer_idx: int, output: Any) -> Any:
-        """Ask the gate and carry out its decision on the output of a layer."""
-        state = self._entering(layer_idx)
+    def apply_gate(self, layer_idx: int, output: Any) -> Any:
+        """Apply the gate's decision to the output of a layer or of its attention part."""
+        state = self._state_at_gate(layer_idx)
         hidden_states = state.blended(states_of(output))
         decision = self.gate.decide(state.view(layer_idx, hidden_states))
         if decision is not None:
             remember = self.dropped == "forward"
             hidden_states = state.apply(layer_idx, hidden_states, decision, remember=remember)
-        state.note_gate()
+        state.record_gates()
         if self.prune_at == "after_attention":
             self._remember(hidden_states, state)
         return with_states(output, hidden_states)
 
-    def _entering(self, layer_idx: int) -> ForwardState:
-        """The tokens as they come to a gate.
+    def _state_at_gate(self, layer_idx: int) -> ForwardState:
+        """Return the state before the decision of a gate.
 
-        Gradient checkpointing runs the inside of a layer once more in the backward pass; a gate in there then decides
-        again, on a copy, from the same tokens.
+        Gradient checkpointing runs the inside of a layer again in the backward pass. A gate inside the layer then
+        decides again, on a copy of the state that it had in the forward pass.
         """
         if self.prune_at == "after_layer":
             return self.state
-        if layer_idx in self._entered:
-            return self._entered[layer_idx].copy()
-        self._entered[layer_idx] = self.state.copy()
+        if layer_idx in self._states_at_gates:
+            return self._states_at_gates[layer_idx].copy()
+        self._states_at_gates[layer_idx] = self.state.copy()
         return self.state
 
     def _finish(self, layer: nn.Module, args: Any, output: Any) -> Any:
@@ -234,44 +232,46 @@ class Retainer:
         return with_states(output, self.state.restored(states_of(output)))
 
 
-class _Hook:
-    """A forward hook that knows its layer; a class, so that hooked models can be pickled."""
+class _GateHook:
+    """Forward hook of one gated layer; a class instead of a closure, so that hooked models can be pickled."""
 
     def __init__(self, retainer: Retainer, layer_idx: int) -> None:
         self.retainer = retainer
         self.layer_idx = layer_idx
 
     def __call__(self, layer: nn.Module, args: Any, output: Any) -> Any:
-        return self.retainer.gate_layer(self.layer_idx, output)
+        return self.retainer.apply_gate(self.layer_idx, output)
 
 
 def check_layers(layers: Iterable[int], num_layers: int, name: str) -> tuple[int, ...]:
-    """Sorted, distinct layer indices.
+    """Return the layer indices, sorted and without duplicates.
 
     Raises:
         ConfigError: a layer that the encoder does not have.
     """
-    checks, chosen = Checks(), tuple(sorted(set(layers)))
-    for layer_idx in chosen:
+    selected = tuple(sorted(set(layers)))
+    for layer_idx in selected:
         message = f"layer {layer_idx} does not exist, {name} has {num_layers} (0..{num_layers - 1})"
-        checks.require(0 <= layer_idx < num_layers, "layers", message)
-    checks.finish()
-    return chosen
+        require(0 <= layer_idx < num_layers, "layers", message)
+    return selected
 
 
 def check_engine(dropped: str, attention: str, supported: Sequence[str]) -> None:
-    """Raise ``ConfigError`` for a setting that the engine does not know."""
-    checks = Checks()
-    checks.require(dropped in DROPPED, "dropped", f"must be one of {', '.join(DROPPED)}, got {dropped!r}")
+    """Check the treatment of dropped tokens and the attention implementation.
+
+    Raises:
+        ConfigError: a value that the engine does not support.
+    """
+    require(dropped in DROPPED, "dropped", f"must be one of {', '.join(DROPPED)}, got {dropped!r}")
     message = f"must be one of {', '.join(supported)}, got {attention!r}; load the model with attn_implementation=..."
-    checks.require(attention in supported, "attn_implementation", message)
-    checks.finish()
+    require(attention in supported, "attn_implementation", message)
 
 
 def check_prune_at(prune_at: str, supported: Sequence[str], name: str) -> None:
-    """Raise ``ConfigError`` for a prune_at where tokens cannot leave the layers of this family."""
-    checks = Checks()
-    checks.require(
-        prune_at in supported, "prune_at", f"must be one of {', '.join(supported)} with {name}, got {prune_at!r}"
-    )
-    checks.finish()
+    """Check that tokens can be removed at ``prune_at`` in the layers of a family.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    message = f"must be one of {', '.join(supported)} with {name}, got {prune_at!r}"
+    require(prune_at in supported, "prune_at", message)

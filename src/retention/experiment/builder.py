@@ -1,13 +1,11 @@
-"""From configuration to objects; every configuration error is collected, then raised once."""
+"""Build the objects of a configuration; collect all configuration errors and raise them once."""
 
 from __future__ import annotations
 
 import difflib
-import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,43 +14,49 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from retention.errors import Checks, ConfigError
+from retention.records.signatures import Parameters, constructor_parameters, flat_fields
 
-_RANKS: dict[type, tuple[type, ...]] = {float: (float, int), int: (int,), bool: (bool,), str: (str,)}
+_ACCEPTED: dict[type, tuple[type, ...]] = {float: (float, int), int: (int,), bool: (bool,), str: (str,)}
 _UNREADABLE = object()  # a node whose problem is already recorded
+
+Resolve = Callable[[str, str], Any]  # (_target_, dotted path of its node) -> class or function
 
 
 class Builder:
-    """Builds the objects that ``_target_`` nodes name, and collects what is wrong with them.
+    """Build the objects that ``_target_`` nodes name, and collect what is wrong with them.
 
-    Constructors check their scalars and raise ``ConfigError`` with keys relative to their node; a node with an unknown
-    key or a failed child is still built (without the key, with None for the child), so that its own problems show in
+    Constructors check their scalars and raise ``ConfigError`` with keys relative to their node. A node with an unknown
+    key or a faulty child is still built (without the key, with None for the child), so that its own problems show in
     the same message.
 
     Args:
         config: the composed configuration.
+        resolve: finds the class of a ``_target_``; the default finds any class or function, as Hydra does.
+            Configurations that the user did not write need a stricter one, see ``stored.StoredTargets``.
     """
 
-    def __init__(self, config: DictConfig) -> None:
+    def __init__(self, config: DictConfig, resolve: Resolve | None = None) -> None:
         self.config = config
         self.checks = Checks()
+        self._resolve = resolve or _any_target
 
     def make(self, path: str) -> Any:
-        """The object of the node at a dotted path; None where it has problems."""
+        """Build the object of the node at a dotted path; return None if it has problems."""
         return self._object(self._plain(path), path)
 
     def make_later(self, path: str) -> Callable[..., Any]:
-        """A constructor with its configured arguments, for objects that need arguments known only later.
+        """Return a constructor with its configured arguments, for objects with arguments that are known only later.
 
-        Names and types are checked now; a class with a ``check_settings`` function takes the settings of that
-        function only, and their values are checked too.
+        Names and types are checked now. A class with a ``check_settings`` function takes the settings of that function
+        only, and their values are checked too.
         """
-        target, settings = self._prepare(self._plain(path), path, later=True)
+        target, settings = self._arguments(self._plain(path), path, later=True)
         if target is not None and hasattr(target, "check_settings"):
             self.checks.gather(lambda: target.check_settings(**settings), path)
         return partial(target, **settings) if target is not None else partial(dict)
 
     def finish(self) -> None:
-        """Raise ``ConfigError`` with everything that was found."""
+        """Raise ``ConfigError`` with all collected problems, if any."""
         self.checks.finish()
 
     def _plain(self, path: str) -> Any:
@@ -76,82 +80,67 @@ class Builder:
 
     def _object(self, node: Any, path: str) -> Any:
         before = len(self.checks.problems)
-        target, settings = self._prepare(node, path)
+        target, settings = self._arguments(node, path)
         if target is None:
             return None
+        built = self._call(target, settings, path)
+        return built if len(self.checks.problems) == before else None
+
+    def _call(self, target: Any, settings: Mapping[str, Any], path: str) -> Any:
         try:
-            built = target(**settings)
-            return built if len(self.checks.problems) == before else None
+            return target(**settings)
         except ConfigError as error:
             self.checks.problems.extend(problem.under(path) for problem in error.problems)
         except (TypeError, ValueError) as error:
             self.checks.require(False, path, str(error))
         return None
 
-    def _prepare(self, node: Any, path: str, *, later: bool = False) -> tuple[Any, dict[str, Any]]:
+    def _arguments(self, node: Any, path: str, *, later: bool = False) -> tuple[Any, dict[str, Any]]:
+        """Return the class or function of a node and its checked keyword arguments; (None, {}) if unusable."""
         if node is _UNREADABLE:
             return None, {}
         if not isinstance(node, Mapping) or "_target_" not in node:
             self.checks.require(False, path, "has no _target_; choose an option of this config group")
             return None, {}
         try:
-            target = get_object(str(node["_target_"]))
+            target = self._resolve(str(node["_target_"]), path)
         except (ImportError, ValueError) as error:
             self.checks.require(False, f"{path}._target_", str(error).splitlines()[0])
             return None, {}
-        accepted = _parameters(getattr(target, "check_settings", target) if later else target)
+        parameters = constructor_parameters(getattr(target, "check_settings", target) if later else target)
         settings: dict[str, Any] = {}
         fits = True
         for key, value in {str(key): value for key, value in node.items() if key != "_target_"}.items():
-            close = difflib.get_close_matches(key, accepted.hints, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(sorted(accepted.hints))}"
-            known = accepted.open or key in accepted.hints
-            if self.checks.require(known, f"{path}.{key}", f"unknown key; {hint}"):
-                fits = self._check_type(value, accepted.hints.get(key), f"{path}.{key}") and fits
+            valid = parameters.open or key in parameters.hints
+            if self.checks.require(valid, f"{path}.{key}", _unknown_key(key, list(parameters.hints))):
+                fits = self._check_type(value, parameters.hints.get(key), f"{path}.{key}") and fits
                 settings[key] = self._value(value, f"{path}.{key}")
-        return target if fits else None, settings
+        return (target, self._with_flat_configs(settings, parameters, path)) if fits else (None, settings)
+
+    def _with_flat_configs(self, settings: dict[str, Any], parameters: Parameters, path: str) -> dict[str, Any]:
+        """Replace the fields of each ``FlatConfig`` by the dataclass built from them."""
+        for name, config in parameters.flat.items():
+            fields = {field: settings.pop(field) for field in flat_fields(config) if field in settings}
+            if fields and (built := self._call(config, fields, path)) is not None:
+                settings[name] = built
+        return settings
 
     def _check_type(self, value: Any, hint: Any, path: str) -> bool:
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        if not all(option in _RANKS or option is type(None) for option in options):
+        if not all(option in _ACCEPTED or option is type(None) for option in options):
             return True
-        accepted = tuple(rank for option in options for rank in _RANKS.get(option, (type(None),)))
+        accepted = tuple(kind for option in options for kind in _ACCEPTED.get(option, (type(None),)))
         fits = isinstance(value, accepted) and (bool in accepted or not isinstance(value, bool))
         names = " or ".join("null" if option is type(None) else option.__name__ for option in options)
         return self.checks.require(fits, path, f"must be {names}, got {value!r}")
 
 
-@dataclass(frozen=True)
-class _Parameters:
-    """What a constructor takes.
-
-    Attributes:
-        hints: parameter name -> type hint, None where there is none or it cannot be resolved.
-        open: whether it takes any other key as well.
-    """
-
-    hints: dict[str, Any]
-    open: bool
+def _any_target(target: str, path: str) -> Any:
+    del path
+    return get_object(target)
 
 
-def _parameters(target: Any) -> _Parameters:
-    """Parameters of a constructor; its **settings stand for those of the base class."""
-    hints: dict[str, Any] = {}
-    for function in _constructors(target):
-        signature = inspect.signature(function).parameters.values()
-        try:
-            known = typing.get_type_hints(function)
-        except NameError:  # hints of other libraries may name types that exist for type checkers only
-            known = {}
-        for parameter in signature:
-            if parameter.name != "self" and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-                hints.setdefault(parameter.name, known.get(parameter.name))
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature):
-            return _Parameters(hints, open=False)
-    return _Parameters(hints, open=True)
-
-
-def _constructors(target: Any) -> list[Any]:
-    if not inspect.isclass(target):
-        return [target]
-    return [cls.__dict__["__init__"] for cls in target.__mro__[:-1] if "__init__" in cls.__dict__]
+def _unknown_key(key: str, valid: Sequence[str]) -> str:
+    close = difflib.get_close_matches(key, valid, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"valid keys: {', '.join(sorted(valid))}"
+    return f"unknown key; {hint}"

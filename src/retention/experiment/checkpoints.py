@@ -1,20 +1,22 @@
-"""Reading checkpoints: the configuration they were made with, and weights for another module."""
+"""Read checkpoint files and load their weights into a model."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from retention.errors import CheckpointError
-from retention.records.legacy import upgrade_config
+from retention.models.state_dict import model_state
+
+_SCORERS = "policy.scorers."
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU.
+    """Read a checkpoint to the CPU; nothing but tensors and plain values is unpickled.
 
     Raises:
         CheckpointError: there is no such file, or it is not a checkpoint of this project.
@@ -24,64 +26,69 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{file}: no such checkpoint; pass a file such as <run folder>/checkpoints/last.ckpt")
     try:
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # on bytes that are no checkpoint the unpickler raises whatever it stumbles over
+    except Exception as error:  # for other files the unpickler raises errors of many types
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{file}: cannot be read as a checkpoint ({reason})") from error
-    ours = isinstance(content, dict) and "state_dict" in content
-    if not ours or "config" not in content.get("hyper_parameters", {}):
-        raise CheckpointError(f"{file}: is not a checkpoint of this project; it does not hold its configuration")
+    complete = isinstance(content, dict) and isinstance(content.get("state_dict"), dict)
+    parameters = content.get("hyper_parameters") if complete else None
+    if not isinstance(parameters, dict) or "config" not in parameters:
+        raise CheckpointError(f"{file}: is not a checkpoint of this project; it has no configuration")
     return content
 
 
-def checkpoint_config(content: dict[str, Any]) -> DictConfig:
-    """The configuration (unresolved) that a checkpoint was trained with."""
-    config: DictConfig = OmegaConf.create(upgrade_config(content["hyper_parameters"]["config"]))
-    return config
-
-
 def encoder_folder(path: str | Path) -> str:
-    """The folder with encoder configuration and tokenizer that belongs to a checkpoint of a run folder."""
+    """Return the folder beside ``checkpoints/`` that holds the encoder configuration and the tokenizer."""
     return str(Path(path).resolve().parent.parent / "encoder")
 
 
 def load_weights(
-    module: nn.Module, content: dict[str, Any], path: str | Path, *, policy: bool, other_budget: bool = False
+    model: nn.Module, content: dict[str, Any], path: str | Path, *, policy: bool, other_budget: bool = False
 ) -> None:
-    """Copy the weights of a checkpoint into a module.
+    """Copy the weights of a checkpoint into a model.
 
     Args:
-        module: a ``RetentionModule``.
+        model: a ``RetentionModel``.
         content: of ``read_checkpoint``.
         path: named in errors.
-        policy: whether the retention policy is loaded too; False starts a new policy on trained encoder and head.
-        other_budget: whether scorers that are idle here may be left out, as when a model is tested at another share.
+        policy: True to load the retention policy too; False starts a new policy on trained encoder and head.
+        other_budget: True if scorers that have no gate to act on here may be left out, as when a model is tested at
+            another keep ratio.
 
     Raises:
         CheckpointError: the checkpoint is of another model.
     """
-    loaded = {name: value for name, value in content["state_dict"].items() if policy or not name.startswith("policy.")}
-    own = module.state_dict()
-    wanted = {name for name in own if policy or not name.startswith("policy.")}
-    without = sorted(name for name in wanted - loaded.keys() if name.startswith("policy.scorers."))
-    if other_budget and without and any(name.startswith("policy.scorers.") for name in loaded):
-        gates = ", ".join(sorted({name.split(".")[2] for name in without}, key=int))
-        raise CheckpointError(
-            f"{path}: has no scorer after layer {gates}, where nothing was removed at the budgets of its training; "
-            "pass a retention.rho like those, or train it for more budgets (budgets.sampled, budgets.low, budgets.high)"
-        )
-    problems = [f"missing {name}" for name in sorted(wanted - loaded.keys())]
-    unexpected = loaded.keys() - wanted
+    loaded = {key: value for key, value in model_state(content["state_dict"]).items() if policy or not _is_policy(key)}
+    current = model.state_dict()
+    required = {key for key in current if policy or not _is_policy(key)}
+    missing = required - loaded.keys()
     if other_budget:
-        unexpected = {name for name in unexpected if not name.startswith("policy.scorers.")}
-    problems += [f"unexpected {name}" for name in sorted(unexpected)]
+        _check_scorers(missing, loaded, path)
+    problems = [f"missing {key}" for key in sorted(missing)]
+    unexpected = {key for key in loaded.keys() - required if not (other_budget and key.startswith(_SCORERS))}
+    problems += [f"unexpected {key}" for key in sorted(unexpected)]
     problems += [
-        f"{name} is {tuple(loaded[name].shape)} there and {tuple(own[name].shape)} here"
-        for name in sorted(wanted & loaded.keys())
-        if loaded[name].shape != own[name].shape
+        f"{key} is {tuple(loaded[key].shape)} there and {tuple(current[key].shape)} here"
+        for key in sorted(required & loaded.keys())
+        if loaded[key].shape != current[key].shape
     ]
     if problems:
         listed = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
         raise CheckpointError(
             f"{path}: is a checkpoint of another model ({listed}); use the backbone, task and policy it was made with"
         )
-    module.load_state_dict(loaded, strict=False)
+    model.load_state_dict(loaded, strict=False)
+
+
+def _is_policy(key: str) -> bool:
+    return key.startswith("policy.")
+
+
+def _check_scorers(missing: set[str], loaded: Mapping[str, Any], path: str | Path) -> None:
+    """Raise ``CheckpointError`` if the checkpoint lacks scorers that another keep ratio needs."""
+    layers = sorted({int(key.split(".")[2]) for key in missing if key.startswith(_SCORERS)})
+    if layers and any(key.startswith(_SCORERS) for key in loaded):
+        raise CheckpointError(
+            f"{path}: has no scorer after layer {', '.join(map(str, layers))}, where nothing was removed at the keep "
+            "ratios of its training; pass a retention.rho like those, or train it for more (budgets.sampled, "
+            "budgets.low, budgets.high)"
+        )

@@ -1,4 +1,4 @@
-"""Whether a run was already carried out in its folder, so that a restarted sweep does only what is left."""
+"""Recognize finished runs, so that a restarted sweep runs only what is left."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from retention.records import Record, read_records
+from retention.records.legacy import upgrade_config
 
 CONFIG = "config.yaml"  # written when a run starts
-RECORD = "record.json"  # written when everything else is done
+RECORD = "record.json"  # written last
 _REPLACED = "record.replaced.json"
-_INPUTS = ("init", "ckpt", "distill.teacher")  # checkpoints, which a run may have written anew since
-_INCIDENTAL = {"record"}  # where else the record goes
-_SHOWN = 3
+_INPUTS = ("init", "ckpt", "distill.teacher")  # checkpoints, which may have been overwritten since
+_INCIDENTAL = {"record"}  # another file that the record is appended to
+_MAX_SHOWN = 3
 
 log = logging.getLogger(__name__)
 
 
 def finished_record(config: DictConfig) -> Record | None:
-    """The record that this very run left in its folder, None if it has to be carried out.
+    """Return the record that this run left in its folder; None if it has to be run.
 
-    A run is finished when its folder holds a record, every resolved setting is as it was then (the folder itself may
-    have been moved), and none of the checkpoints it started from is newer. Otherwise the log says what differs.
+    A run is finished if its folder holds a record, every resolved setting is unchanged (the folder itself may have
+    been moved), and none of the checkpoints it started from is newer. Otherwise the differences are logged.
 
     Raises:
         DataError: the folder's record cannot be read.
@@ -36,9 +38,9 @@ def finished_record(config: DictConfig) -> Record | None:
         return None
     reasons = [*_changes(folder / CONFIG, config), *_newer_inputs(folder / RECORD, config)]
     if reasons:
-        more = f" and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
-        told = "; ".join(reasons[:_SHOWN]) + more
-        log.warning("%s holds the record of another run (%s): running again", folder, told)
+        more = f" and {len(reasons) - _MAX_SHOWN} more" if len(reasons) > _MAX_SHOWN else ""
+        listed = "; ".join(reasons[:_MAX_SHOWN]) + more
+        log.warning("%s holds the record of another run (%s): running again", folder, listed)
         return None
     [record] = read_records([folder / RECORD])
     log.info("%s: already finished, not run again (to repeat it, remove the folder)", folder)
@@ -46,20 +48,29 @@ def finished_record(config: DictConfig) -> Record | None:
 
 
 def put_record_aside(folder: Path) -> None:
-    """Make sure that a folder's record never stands beside the configuration or checkpoint of a later run."""
+    """Rename the record of an earlier run, so that it never lies beside files of a later run."""
     if (folder / RECORD).exists():
         os.replace(folder / RECORD, folder / _REPLACED)
 
 
 def _changes(file: Path, config: DictConfig) -> list[str]:
-    """``key: before -> now`` for every resolved setting that differs from those in a ``config.yaml``."""
+    """Return ``key: before -> now`` for every resolved setting that differs from a ``config.yaml``."""
     if not file.exists():
         return [f"{file.name} is missing"]
-    before = OmegaConf.load(file)
+    try:
+        before = yaml.safe_load(file.read_text(encoding="utf-8"))  # plain data: references in it are not followed
+    except (yaml.YAMLError, UnicodeDecodeError):
+        before = None
+    if not isinstance(before, dict):
+        return [f"{file.name} cannot be read"]
+    paths = before.get("paths")
+    run_dir = paths.get("run_dir") if isinstance(paths, dict) else None
+    if not isinstance(run_dir, str) or "${" in run_dir:  # the file of a run is resolved
+        return [f"{file.name} has no paths.run_dir"]
     moved = config.copy()
-    moved.paths.run_dir = OmegaConf.select(before, "paths.run_dir")
-    now = OmegaConf.create(OmegaConf.to_yaml(moved, resolve=True))  # through YAML, as what it is compared with
-    old, new = _settings(OmegaConf.to_container(before)), _settings(OmegaConf.to_container(now))
+    moved.paths.run_dir = run_dir
+    now = yaml.safe_load(OmegaConf.to_yaml(moved, resolve=True))  # through YAML, like ``before``
+    old, new = _settings(upgrade_config(before)), _settings(now)
     return [
         f"{key}: {old.get(key, 'not set')} -> {new.get(key, 'not set')}"
         for key in sorted(old.keys() | new.keys())
@@ -68,7 +79,7 @@ def _changes(file: Path, config: DictConfig) -> list[str]:
 
 
 def _settings(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> value; an empty mapping is a value."""
+    """Return dotted key -> value; an empty mapping is a value."""
     if not isinstance(node, Mapping) or (prefix and not node):
         return {prefix: node}
     flat: dict[str, Any] = {}

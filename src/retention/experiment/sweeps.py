@@ -1,11 +1,9 @@
-"""Sweeps that survive kills and failures: a Hydra callback, for every launcher."""
+"""Let sweeps survive interrupted and failed jobs: a Hydra callback that works with every launcher."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -15,37 +13,36 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
 from retention.errors import ConfigError, Problem, RetentionError
+from retention.experiment.folders import register_resolvers
 from retention.experiment.resume import RECORD
 from retention.records import Record, append_record, read_records, write_atomic, write_records
 from retention.report.quality_table import quality_table
 
-_LONGEST = 150  # bytes of a job's folder name; file systems stop at 255
-_IN_FOLDER = {"task", "seed"}  # left out of its name, but folders above and below it are called after them
+_IN_FOLDER = {"task", "seed"}  # excluded from a job's folder name, but part of the folders above and below it
 
 log = logging.getLogger(__name__)
 
 
 class Sweep(Callback):
-    """Lets a sweep go on after a failed job, and ends it with one table and one list of failures.
+    """Hydra callback that continues a sweep after a failed job, and ends it with one table and one list of failures.
 
-    A sweep is its folder: its records and its table are made anew from all run folders in it, so that they are the same
-    whether the jobs were run now, earlier, or in several processes. Each invocation notes the outcome of its own jobs
-    in a file of its own, which every process that a launcher starts can append to. Also makes ``${job_name:...}``
-    known to the configuration.
+    Records and table of a sweep are made from all run folders in its folder, so they do not depend on whether the jobs
+    were run now, earlier, or in several processes. Each invocation writes the outcome of its jobs to one file, which
+    every process that a launcher starts can append to. The resolvers of the configuration are registered here too.
     """
 
     def __init__(self) -> None:
         self._jobs: Path | None = None
-        _register_job_name()
+        register_resolvers()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Arrive in a process of a launcher, which composes the folder of its jobs itself."""
+        """Restore the callback in a process of a launcher, which resolves the folders of its jobs itself."""
         self.__dict__.update(state)
-        _register_job_name()
+        register_resolvers()
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Choose the file of this invocation; exit with status 2 if jobs would share a folder."""
@@ -53,19 +50,19 @@ class Sweep(Callback):
             check_folders(config)
         except RetentionError as error:
             print(_text(error), file=sys.stderr)
-            raise SystemExit(2) from None  # of any other exception Hydra makes a warning
+            raise SystemExit(2) from None  # Hydra turns all other exceptions into warnings
         name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{os.getpid()}.jsonl"
         self._jobs = Path(config.hydra.sweep.dir).absolute() / ".jobs" / name
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
-        """Note how a job of a sweep ended."""
+        """Write the outcome of a job of a sweep."""
         if self._jobs is None:
             return
         error = _error_of(job_return)
         if error is not None:
             log.error("%s", _text(error), exc_info=None if isinstance(error, RetentionError) else error)
-        self._note(self._jobs, config, error)
-        # Otherwise the sweeper raises the first error after the last job, and there is no on_multirun_end.
+        self._write_outcome(self._jobs, config, error)
+        # Otherwise the sweeper raises the first error after the last job and does not call on_multirun_end.
         if error is not None:
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
 
@@ -75,7 +72,7 @@ class Sweep(Callback):
         assert self._jobs is not None  # set in on_multirun_start
         try:
             jobs = read_records([self._jobs]) if self._jobs.exists() else []
-            print(leave_report(Path(config.hydra.sweep.dir), jobs))
+            print(write_report(Path(config.hydra.sweep.dir), jobs))
         except RetentionError as error:
             print(_text(error), file=sys.stderr)
             raise SystemExit(1) from None
@@ -83,32 +80,34 @@ class Sweep(Callback):
             raise SystemExit(1)
 
     @rank_zero_only
-    def _note(self, path: Path, config: DictConfig, error: Exception | None) -> None:
-        told = None if error is None else _text(error)
-        append_record(path, {"kind": "job", "folder": config.hydra.runtime.output_dir, "error": told})
+    def _write_outcome(self, path: Path, config: DictConfig, error: Exception | None) -> None:
+        message = None if error is None else _text(error)
+        append_record(path, {"kind": "job", "folder": config.hydra.runtime.output_dir, "error": message})
 
 
 def check_folders(config: DictConfig) -> None:
-    """Raise ``ConfigError`` if a key is swept that is no part of a job's folder name.
+    """Raise ``ConfigError`` if a key is swept that is not part of a job's folder name.
 
     Args:
-        config: of the whole sweep, with its ``hydra`` node.
+        config: configuration of the whole sweep, with its ``hydra`` node.
     """
-    silent = set(config.hydra.job.config.override_dirname.exclude_keys) - _IN_FOLDER
-    typed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-    remedy = "cannot be swept, its jobs would share a folder; run a sweep for each, with a hydra.sweep.dir of its own"
-    problems = [Problem(each.key_or_group, remedy) for each in typed if each.is_sweep_override()]
-    problems = [problem for problem in problems if problem.key in silent]
+    excluded = set(config.hydra.job.config.override_dirname.exclude_keys) - _IN_FOLDER
+    overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    message = (
+        "cannot be swept, its jobs would share a folder; run one sweep per value, each with its own hydra.sweep.dir"
+    )
+    swept = [each.key_or_group for each in overrides if each.is_sweep_override()]
+    problems = [Problem(key, message) for key in swept if key in excluded]
     if problems:
         raise ConfigError(problems)
 
 
-def leave_report(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> str:
+def write_report(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> str:
     """Write ``records.jsonl`` and ``table.md`` of a sweep.
 
     Args:
-        folder: of the sweep; every record in it counts, once.
-        jobs: outcomes of this invocation, each with its ``folder`` and its ``error``, if any.
+        folder: folder of the sweep; every record in it counts, once.
+        jobs: outcomes of this invocation, each with its ``folder`` and its ``error`` (None = success).
 
     Returns:
         The table, followed by the failed jobs.
@@ -118,30 +117,6 @@ def leave_report(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> str:
     report = "\n".join([_table(records), *_failures(jobs)])
     write_atomic(folder / "table.md", report)
     return report
-
-
-def job_name(overrides: str) -> str:
-    """A folder name for what was typed for a job: the words themselves, or their beginning and a digest.
-
-    Args:
-        overrides: ``key=value,key=value``, as in ``hydra.job.override_dirname``.
-
-    >>> job_name("retention.rho=0.3,retention=adaptive")
-    'retention.rho=0.3,retention=adaptive'
-    >>> job_name("")
-    'defaults'
-    >>> job_name("retention.schedule=[0.5, 0.3]")
-    'retention.schedule=_0.5,_0.3_-4d65d202'
-    """
-    plain = re.sub(r"[^\w.,=+~@-]", "_", overrides, flags=re.ASCII)
-    if plain == overrides and len(plain) <= _LONGEST:
-        return plain or "defaults"
-    digest = hashlib.sha256(overrides.encode()).hexdigest()[:8]
-    return f"{plain[: _LONGEST - 9]}-{digest}"
-
-
-def _register_job_name() -> None:
-    OmegaConf.register_new_resolver("job_name", job_name, replace=True)
 
 
 def _error_of(job_return: JobReturn) -> Exception | None:

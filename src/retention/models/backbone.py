@@ -1,4 +1,4 @@
-"""Encoders and their tokenizers: pretrained or from scratch."""
+"""Load encoders and their tokenizers: pretrained or from scratch."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from retention.core.flops import EncoderShape
 from retention.engine.adapters import adapter_for
 from retention.engine.observer import check_observed
 from retention.engine.retainer import check_engine, check_prune_at
-from retention.errors import Checks, ConfigError, Problem
+from retention.errors import ConfigError, Problem, require
 from retention.models.encoders import build_encoder, strip_pooler
-from retention.models.positions import extend, extended_config
+from retention.models.positions import extend_positions, extended_config
 
-_HIDDEN_DROPOUT = (  # what the families call it; T5 has one field for both
+_HIDDEN_DROPOUT = (  # names in the supported families; T5 has one field for both
     "hidden_dropout_prob",
     "dropout",
     "dropout_rate",
@@ -34,17 +34,17 @@ _HIDDEN_DROPOUT = (  # what the families call it; T5 has one field for both
     "mlp_dropout",
 )
 _ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
-_UNKNOWN_VOCABULARY = 1000  # until the task brings its tokenizer; dimensions do not depend on it
+_UNKNOWN_VOCABULARY = 1000  # until the task brings its tokenizer; the shape does not depend on it
 
 
 class Backbone:
-    """Base: what an experiment asks of an encoder. ``config`` is read before any weights.
+    """Base class of encoders in experiments. The configuration is read before any weights.
 
     Args:
-        name: shown in tables.
-        attn_implementation: ``sdpa``, ``eager`` or None = the family's best that shows the policy what it observes.
-        gradient_checkpointing: recompute each layer in the backward pass instead of keeping what it needs: training
-            takes a third more time and far less memory.
+        name: displayed in tables.
+        attn_implementation: ``sdpa``, ``eager`` or None = the family's fastest that shows the policy what it observes.
+        gradient_checkpointing: True to recompute each layer in the backward pass instead of keeping its activations:
+            training takes a third more time and far less memory.
     """
 
     def __init__(
@@ -55,51 +55,52 @@ class Backbone:
         self.gradient_checkpointing = gradient_checkpointing
 
     def config(self, vocab_size: int | None = None) -> Any:
-        """The Hugging Face configuration."""
+        """Return the Hugging Face configuration.
+
+        Args:
+            vocab_size: of the tokenizer, for encoders that are trained from scratch.
+        """
         raise TypeError(f"{type(self).__name__} has no configuration")
 
     def encoder(self, vocab_size: int) -> nn.Module:
-        """The encoder with its weights, float32.
+        """Load the encoder with its weights, float32.
+
+        Args:
+            vocab_size: of the tokenizer, for encoders that are trained from scratch.
 
         Raises:
-            ConfigError: gradient checkpointing is asked of a family that has none.
+            ConfigError: gradient checkpointing is requested of a family that does not support it.
         """
-        return self._recomputing(build_encoder(self.config(vocab_size), self.attn_implementation))
-
-    def _recomputing(self, encoder: Any) -> nn.Module:
-        if self.gradient_checkpointing:
-            if not encoder.supports_gradient_checkpointing:
-                message = f"{encoder.config.model_type} cannot recompute its layers in transformers; set it to false"
-                raise ConfigError([Problem("backbone.gradient_checkpointing", message)])
-            encoder.activation_checkpointing_enable({"use_reentrant": False})
-        made: nn.Module = encoder
-        return made
+        return self._with_checkpointing(build_encoder(self.config(vocab_size), self.attn_implementation))
 
     def encoder_decoder(self, vocab_size: int) -> nn.Module:
-        """The encoder with its decoder and language head, float32, for heads that write text.
+        """Load the encoder with its decoder and language model head, float32, for heads that write text.
 
-        ``check_decoder`` says whether there is one.
+        ``check_decoder`` refuses models without a decoder.
+
+        Args:
+            vocab_size: of the tokenizer, for models that are trained from scratch.
         """
-        extra = {} if self.attn_implementation is None else {"attn_implementation": self.attn_implementation}
         loader: Any = AutoModelForSeq2SeqLM
-        model: nn.Module = loader.from_config(self.config(vocab_size), dtype=torch.float32, **extra)
+        model: nn.Module = loader.from_config(
+            self.config(vocab_size), dtype=torch.float32, trust_remote_code=False, **self._attention()
+        )
         return model
 
     def check_decoder(self) -> None:
-        """Raise ``ConfigError`` unless the model has a decoder."""
-        config, checks = self.config(), Checks()
+        """Raise ``ConfigError`` if the model has no decoder."""
+        config = self.config()
         message = (
             f"{self.name} ({config.model_type}) has no decoder, and this task writes text; choose backbone=led or t5"
         )
-        checks.require(bool(config.is_encoder_decoder), "backbone", message)
-        checks.finish()
+        require(bool(config.is_encoder_decoder), "backbone", message)
 
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """The tokenizer, or None if the task brings its own."""
+        """Load the tokenizer; return None if the task brings its own."""
         return None
 
     def shape(self) -> EncoderShape:
-        """Dimensions, from the configuration alone.
+        """Return the dimensions of the encoder, from the configuration alone.
 
         Raises:
             ConfigError: the family has no adapter, or this configuration or its attention is not supported.
@@ -108,57 +109,73 @@ class Backbone:
         adapter = adapter_for(config.model_type)
         adapter.check(config)
         if self.attn_implementation is not None:
-            checks, asked = Checks(), self.attn_implementation
-            checks.gather(lambda: check_engine("cut", asked, adapter.attention), "backbone")
-            checks.finish()
+            try:
+                check_engine("cut", self.attn_implementation, adapter.attention)
+            except ConfigError as error:
+                raise ConfigError(problem.under("backbone") for problem in error.problems) from error
         return adapter.shape(config)
 
     def check_length(self, max_length: int) -> None:
-        """Raise ``ConfigError`` where texts of so many tokens are longer than the encoder's table of positions."""
-        config, checks = self.config(), Checks()
+        """Raise ``ConfigError`` if sequences of ``max_length`` tokens are longer than the encoder's position table."""
+        config = self.config()
         table = adapter_for(config.model_type).position_table(config)
-        room = max_length if table is None else table.num_positions(config)
-        message = f"{self.name} has {room} positions, got {max_length}; lower it, or raise backbone.max_positions"
-        checks.require(max_length <= room, "task.data.max_length", message)
-        checks.finish()
+        limit = max_length if table is None else table.num_positions(config)
+        message = f"{self.name} has {limit} positions, got {max_length}; lower it, or raise backbone.max_positions"
+        require(max_length <= limit, "task.data.max_length", message)
 
     def check_prune_at(self, prune_at: str) -> None:
-        """Raise ``ConfigError`` where tokens cannot leave the layers at this prune_at.
+        """Raise ``ConfigError`` if tokens cannot leave the layers at this ``prune_at``.
 
-        Recomputed layers run again in the backward pass, when no gate inside them is listening any more.
+        With gradient checkpointing layers run again in the backward pass, when gates inside them are detached.
         """
         prune_points, name = adapter_for(self.config().model_type).prune_points, self.name
         if self.gradient_checkpointing:
             prune_points, name = prune_points[:1], f"{name} whose layers are recomputed (gradient_checkpointing=true)"
         check_prune_at(prune_at, prune_points, name)
 
-    def show(self, observes: Sequence[str]) -> None:
-        """Make sure that a policy can observe this of the layers; decides ``attn_implementation`` where that is open.
+    def support_observation(self, observes: Sequence[str]) -> None:
+        """Choose an ``attn_implementation`` that shows a policy what it observes, if none is configured.
+
+        Args:
+            observes: see ``RetentionPolicy.observes``.
 
         Raises:
-            ConfigError: the family, or the implementation that was asked for, does not show it.
+            ConfigError: the family, or the configured implementation, does not show it.
         """
         family = str(self.config().model_type)
         check_observed(observes, adapter_for(family).observable, self.attn_implementation, family)
         if "attention" in observes:
             self.attn_implementation = "eager"
 
+    def _attention(self) -> dict[str, str]:
+        return {} if self.attn_implementation is None else {"attn_implementation": self.attn_implementation}
 
-class Pretrained(Backbone):
-    """A checkpoint from the hub or a local folder.
+    def _with_checkpointing(self, encoder: Any) -> nn.Module:
+        if self.gradient_checkpointing:
+            message = f"{encoder.config.model_type} does not support it in transformers; set it to false"
+            require(encoder.supports_gradient_checkpointing, "backbone.gradient_checkpointing", message)
+            encoder.activation_checkpointing_enable({"use_reentrant": False})
+        module: nn.Module = encoder
+        return module
+
+
+class PretrainedBackbone(Backbone):
+    """A pretrained model from the Hugging Face hub or a local folder.
 
     Args:
-        name: shown in tables.
+        name: displayed in tables.
         path: hub id or folder with config.json, weights and tokenizer.
         revision: of the hub repository.
+        trust_remote_code: True to run Python code that the model repository brings; False refuses models that need it.
         fields: configuration fields that replace those of the checkpoint.
-        max_positions: tokens that the table of learned positions is extended to, see ``extend``; None = as it is.
-            An encoder saved after the extension keeps it.
-        attn_implementation, gradient_checkpointing: see ``Backbone``.
-        hidden_dropout: replaces the checkpoint's dropout of states, in [0, 1); None = as it is. Drawing its masks takes
-            a fifth of a training step on a CPU.
-        attention_dropout: likewise, of attention weights. 0 lets the fused kernels run while training on a CPU.
-        freeze_embeddings: do not train the token embeddings; saves their gradient and optimiser state.
+        max_positions: number of tokens that the table of learned positions is extended to, see ``extend_positions``;
+            None = as in the checkpoint. An encoder saved after the extension keeps it.
+        attn_implementation: see ``Backbone``.
+        gradient_checkpointing: see ``Backbone``.
+        hidden_dropout: replaces the checkpoint's dropout of states, in [0, 1); None = as in the checkpoint. Drawing its
+            masks takes a fifth of a training step on a CPU.
+        attention_dropout: the same for attention weights. 0 enables the fused kernels for training on a CPU.
+        freeze_embeddings: True to leave the token embeddings untrained; saves their gradient and optimizer state.
 
     Raises:
         ConfigError: a value is out of range.
@@ -170,6 +187,7 @@ class Pretrained(Backbone):
         name: str,
         path: str,
         revision: str | None = None,
+        trust_remote_code: bool = False,
         fields: dict[str, Any] | None = None,
         max_positions: int | None = None,
         attn_implementation: str | None = None,
@@ -178,18 +196,16 @@ class Pretrained(Backbone):
         attention_dropout: float | None = None,
         freeze_embeddings: bool = False,
     ) -> None:
-        checks = Checks()
         for key, value in (("hidden_dropout", hidden_dropout), ("attention_dropout", attention_dropout)):
-            valid = value is None or 0.0 <= value < 1.0
-            checks.require(valid, key, f"must be in [0, 1) or null, got {value}")
+            require(value is None or 0.0 <= value < 1.0, key, f"must be in [0, 1) or null, got {value}")
         positive = max_positions is None or max_positions >= 1
-        checks.require(positive, "max_positions", f"must be at least 1 token or null, got {max_positions}")
-        checks.finish()
+        require(positive, "max_positions", f"must be at least 1 token or null, got {max_positions}")
         super().__init__(
             name=name, attn_implementation=attn_implementation, gradient_checkpointing=gradient_checkpointing
         )
         self.path = path
         self.revision = revision
+        self.trust_remote_code = trust_remote_code
         self.fields = dict(fields or {})
         self.max_positions = max_positions
         self.hidden_dropout = hidden_dropout
@@ -198,79 +214,101 @@ class Pretrained(Backbone):
         self._config: Any = None
 
     def config(self, vocab_size: int | None = None) -> Any:
-        config = self._own_config()
+        """Return the Hugging Face configuration, with the configured changes."""
+        config = self._checkpoint_config()
         return config if self.max_positions is None else extended_config(config, self.max_positions)
 
     def encoder(self, vocab_size: int) -> nn.Module:
-        extra = {} if self.attn_implementation is None else {"attn_implementation": self.attn_implementation}
-        model: Any = strip_pooler(self._load(AutoModel, config=self._own_config(), dtype=torch.float32, **extra))
-        if self.config() is not self._own_config():
-            model = extend(model, build_encoder(self.config(), self.attn_implementation)).eval()
-        if self.freeze_embeddings:
-            model.get_input_embeddings().weight.requires_grad_(False)
-        return self._recomputing(model)
+        """Load the encoder with its weights, float32.
+
+        Raises:
+            ConfigError: the model cannot be loaded, or does not support gradient checkpointing.
+        """
+        config = self._checkpoint_config()
+        model: Any = strip_pooler(self._load(AutoModel, config=config, dtype=torch.float32, **self._attention()))
+        if self.config() is not config:
+            longer = build_encoder(self.config(), self.attn_implementation, trust_remote_code=self.trust_remote_code)
+            model = extend_positions(model, longer).eval()
+        return self._with_checkpointing(self._with_frozen_embeddings(model))
 
     def encoder_decoder(self, vocab_size: int) -> nn.Module:
-        extra = {} if self.attn_implementation is None else {"attn_implementation": self.attn_implementation}
-        model: Any = self._load(AutoModelForSeq2SeqLM, config=self._own_config(), dtype=torch.float32, **extra)
-        if self.freeze_embeddings:
-            model.get_input_embeddings().weight.requires_grad_(False)
-        whole: nn.Module = model
-        return whole
+        """Load the encoder with its decoder and language model head, float32.
+
+        Raises:
+            ConfigError: the model cannot be loaded.
+        """
+        options = {"config": self._checkpoint_config(), "dtype": torch.float32, **self._attention()}
+        return self._with_frozen_embeddings(self._load(AutoModelForSeq2SeqLM, **options))
 
     def check_decoder(self) -> None:
+        """Raise ``ConfigError`` if the model has no decoder, or its positions would be extended."""
         super().check_decoder()
-        checks = Checks()
         message = (
             f"must be null for a model that writes text, got {self.max_positions}: its decoder has other positions"
         )
-        checks.require(self.max_positions is None, "backbone.max_positions", message)
-        checks.finish()
+        require(self.max_positions is None, "backbone.max_positions", message)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Load the tokenizer.
+
+        Raises:
+            ConfigError: there is none.
+        """
         tokenizer: PreTrainedTokenizerBase = self._load(AutoTokenizer)
         if self.max_positions is not None:
             tokenizer.model_max_length = self.max_positions
         return tokenizer
 
-    def _own_config(self) -> Any:
-        """The configuration of the weights in the checkpoint, read once."""
+    def _checkpoint_config(self) -> Any:
+        """Return the configuration of the weights in the checkpoint, read once."""
         if self._config is None:
             config = self._load(AutoConfig)
-            checks = Checks()
             for key, value in self.fields.items():
                 message = f"{config.model_type} has no such configuration field"
-                if checks.require(hasattr(config, key), f"backbone.fields.{key}", message):
-                    setattr(config, key, value)
-            checks.finish()
+                require(hasattr(config, key), f"backbone.fields.{key}", message)
+                setattr(config, key, value)
             _replace(config, _HIDDEN_DROPOUT, self.hidden_dropout)
             _replace(config, _ATTENTION_DROPOUT, self.attention_dropout)
             self._config = config
         return self._config
 
+    def _with_frozen_embeddings(self, model: Any) -> nn.Module:
+        if self.freeze_embeddings:
+            model.get_input_embeddings().weight.requires_grad_(False)
+        module: nn.Module = model
+        return module
+
     def _load(self, loader: Any, **options: Any) -> Any:
         try:
-            return loader.from_pretrained(self.path, revision=self.revision, **options)
-        except (OSError, ValueError) as error:
-            local = Path(self.path).is_dir()
-            where = (
-                "the folder holds no usable model" if local else "neither a folder nor a hub repository within reach"
+            return loader.from_pretrained(
+                self.path, revision=self.revision, trust_remote_code=self.trust_remote_code, **options
             )
-            message = f"{self.path!r}: {where} ({_first_line(error)}); pass backbone.path=<folder>"
-            raise ConfigError([Problem("backbone.path", message)]) from error
+        except (OSError, ValueError) as error:
+            raise ConfigError([self._problem(error)]) from error
+
+    def _problem(self, error: Exception) -> Problem:
+        if "trust_remote_code" in str(error):
+            message = (
+                f"{self.path!r} needs Python code of its repository; read it, and set this to true if you trust it"
+            )
+            return Problem("backbone.trust_remote_code", message)
+        local = Path(self.path).is_dir()
+        reason = "the folder holds no usable model" if local else "neither a folder nor a hub repository within reach"
+        return Problem("backbone.path", f"{self.path!r}: {reason} ({first_line(error)}); pass backbone.path=<folder>")
 
 
-class Scratch(Backbone):
-    """A randomly initialised encoder; the task brings the tokenizer.
+class ScratchBackbone(Backbone):
+    """A randomly initialized encoder; the task brings the tokenizer.
 
     Args:
-        name: shown in tables.
+        name: displayed in tables.
         model_type: Hugging Face family, e.g. ``bert``.
         fields: its configuration fields.
-        attn_implementation, gradient_checkpointing: see ``Backbone``.
+        attn_implementation: see ``Backbone``.
+        gradient_checkpointing: see ``Backbone``.
 
     Raises:
-        ConfigError: an unknown family, or fields that it does not have.
+        ConfigError: an unknown family, or a field that it does not have.
     """
 
     def __init__(
@@ -282,13 +320,11 @@ class Scratch(Backbone):
         attn_implementation: str | None = None,
         gradient_checkpointing: bool = False,
     ) -> None:
-        checks = Checks()
-        message = f"must be a family that transformers knows, such as bert, got {model_type!r}"
-        if checks.require(model_type in CONFIG_MAPPING, "model_type", message):
-            known = CONFIG_MAPPING[model_type]()
-            for key in fields:
-                checks.require(hasattr(known, key), f"fields.{key}", f"{model_type} has no such configuration field")
-        checks.finish()
+        message = f"must be a family that transformers supports, such as bert, got {model_type!r}"
+        require(model_type in CONFIG_MAPPING, "model_type", message)
+        default = CONFIG_MAPPING[model_type]()
+        for key in fields:
+            require(hasattr(default, key), f"fields.{key}", f"{model_type} has no such configuration field")
         super().__init__(
             name=name, attn_implementation=attn_implementation, gradient_checkpointing=gradient_checkpointing
         )
@@ -296,15 +332,21 @@ class Scratch(Backbone):
         self.fields = dict(fields)
 
     def config(self, vocab_size: int | None = None) -> Any:
+        """Return the Hugging Face configuration.
+
+        Args:
+            vocab_size: of the tokenizer; None = not known yet.
+        """
         return AutoConfig.for_model(self.model_type, **self.fields, vocab_size=vocab_size or _UNKNOWN_VOCABULARY)
 
 
 def _replace(config: Any, names: tuple[str, ...], value: float | None) -> None:
-    """Set those of the fields that the family has; None = leave them."""
+    """Set those of the fields that the family has; None = keep them."""
     for name in names:
         if value is not None and hasattr(config, name):
             setattr(config, name, value)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error message, at most 160 characters."""
     return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__

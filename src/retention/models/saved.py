@@ -1,4 +1,4 @@
-"""The encoder of a finished run, kept beside its checkpoint."""
+"""Save and load the encoder configuration and tokenizer of a finished run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from retention.errors import CheckpointError
-from retention.models.backbone import Backbone
+from retention.models.backbone import Backbone, first_line
+
+_ATTENTION = (None, "eager", "sdpa")
 
 
-class Saved(Backbone):
-    """The encoder of a finished run: configuration and tokenizer from its folder, weights from the checkpoint.
+class SavedBackbone(Backbone):
+    """Encoder of a finished run: configuration and tokenizer from its folder, weights from the checkpoint.
+
+    Nothing is downloaded and no code in the folder is run.
 
     Args:
-        name: shown in tables.
+        name: displayed in tables.
         path: folder written by ``save_backbone``.
         attn_implementation: see ``Backbone``.
     """
@@ -25,16 +29,40 @@ class Saved(Backbone):
         self.path = path
 
     def config(self, vocab_size: int | None = None) -> Any:
+        """Read the Hugging Face configuration from the folder.
+
+        Raises:
+            CheckpointError: the folder has no usable configuration.
+        """
         if not (Path(self.path) / "config.json").is_file():
             raise CheckpointError(
                 f"{self.path}: no encoder configuration beside the checkpoint; a run folder holds checkpoints/ and "
                 "encoder/ side by side, keep them together"
             )
-        return AutoConfig.from_pretrained(self.path)
+        return self._load(AutoConfig)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.path)
+        """Read the tokenizer from the folder.
+
+        Raises:
+            CheckpointError: the folder has no usable tokenizer.
+        """
+        tokenizer: PreTrainedTokenizerBase = self._load(AutoTokenizer)
         return tokenizer
+
+    def _load(self, loader: Any) -> Any:
+        try:
+            loaded = loader.from_pretrained(self.path, trust_remote_code=False, local_files_only=True)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{self.path}: cannot be read ({first_line(error)}); copy the folder again"
+            ) from error
+        attention = getattr(loaded, "_attn_implementation", None)
+        if attention not in _ATTENTION:  # other values would download and run code from the hub
+            raise CheckpointError(
+                f"{self.path}: attn_implementation {attention!r} in config.json is not allowed; remove it"
+            )
+        return loaded
 
 
 def save_backbone(folder: Path, encoder: Any, tokenizer: PreTrainedTokenizerBase) -> None:

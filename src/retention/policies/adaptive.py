@@ -1,4 +1,7 @@
-"""Adaptive Retention: learned scores, Hard-Concrete gates, a dual that meets the budget (paper, sections 3-4)."""
+"""Adaptive token retention with learned scorers, Hard-Concrete gates and a dual on the budget.
+
+A variant of Adaptive Retention (Rafiuddin and Khan, EMNLP 2025 Findings, arXiv 2510.08798).
+"""
 
 from __future__ import annotations
 
@@ -11,25 +14,26 @@ from torch import Tensor, nn
 
 from retention.core.duals import Dual, ExactDual
 from retention.core.flops import EncoderShape
-from retention.core.hard_concrete import HardConcrete, log_gate
-from retention.core.scorer import Scorer, build_scorer, check_scorer
+from retention.core.hard_concrete import GateConfig, HardConcrete, log_gate
+from retention.core.scorer import Scorer, ScorerConfig, build_scorer
 from retention.engine.gate import Decision, LayerView
 from retention.engine.report import ForwardReport
 from retention.engine.token_fusion import fuse_dropped
-from retention.errors import Checks
-from retention.policies.bases.retention_policy import RetentionPolicy, check_policy
+from retention.errors import require
+from retention.policies.bases.retention_policy import RetentionPolicy
 
-GATE_TARGETS = ("attention", "states")
+_DEFAULT_GATE = GateConfig()
+_DEFAULT_SCORER = ScorerConfig()
 
 
 @dataclass
-class _Pass:
-    """What one forward pass leaves for the losses; holds the graph, so it is never copied or saved.
+class _PassResults:
+    """Results of one forward pass that the losses need; part of the graph, so never copied or saved.
 
     Attributes:
         targets: [G, B] float, budget in tokens.
         slacks: layer_idx -> scalar, (expected kept - budget), mean over the batch.
-        ranking: ranking losses of the guided gates.
+        ranking: ranking losses of the gates with saliency.
     """
 
     targets: Tensor = field(default_factory=lambda: torch.zeros(0))
@@ -38,31 +42,37 @@ class _Pass:
 
 
 class Adaptive(RetentionPolicy):
-    """Keeps the tokens that a learned scorer ranks highest.
+    """Keep the tokens that a learned scorer ranks highest.
 
-    Soft phase: gates z ~ Hard-Concrete enter every later layer as log z on the attention logits of the token as a key
-    (Differs from the paper: H * z would leave a removed token its attention mass). Removal phase: the top M tokens
-    stay, the rest leaves, and the keep probabilities of the survivors carry a straight-through gradient, so training
-    ends on exactly what inference does.
+    In the soft phase, gates z ~ Hard-Concrete enter every later layer as log z on the attention logits of the token as
+    a key. In the hard phase the top M tokens are kept, the others are removed, and the keep probabilities of the kept
+    tokens carry a straight-through gradient, so that training ends on the computation of inference. Needs no attention
+    maps.
+
+    Source: a variant of Adaptive Retention (Rafiuddin and Khan, EMNLP 2025 Findings, arXiv 2510.08798). Gates in the
+    attention logits with real removal in batches were used before by MrT5 (Kallini et al., ICLR 2025); rankers that
+    imitate gradient saliency (``set_saliency``) by TR-BERT (Ye et al., NAACL 2021).
+
+    Differs from the paper:
+
+    - tokens are removed between layers, not masked in the final states (eqs. 2 and 7), with an explicit schedule;
+    - the default ``ExactDual`` solves for one multiplier per sample instead of dual ascent (eqs. 4-5, ``AscentDual``);
+    - gates act on attention logits, where the paper multiplies states (H * z, ``gate_target="states"``): a token with
+      zero states would keep its share of the attention;
+    - training ends with hard pruning;
+    - scorers project the states to ``scorer_dim`` dimensions and normalize them first.
 
     Args:
-        dual: holds the expected count at the budget.
-        rho, schedule, slope, layers: see ``RetentionPolicy``.
-        beta, gamma, zeta: of the Hard-Concrete gates (eq. 6).
-        scorer: ``gated`` (eq. 3), ``mlp`` (Fig. 1) or ``linear``.
-        inner: width of the gated scorer.
-        decay: of the running summary (eq. 3), in [0, 1]; 1 = no summary.
-        both_ways: whether the gated scorer also sums up the tokens that follow.
-        keep_bias: initial score; positive starts near "keep all" (matters with ``dual=ascent`` only).
-        explore: scale of logistic noise on the ranking in the removal phase of training, >= 0; 0 = the ranking itself.
-        relaxed: whether soft gates are drawn from the Hard-Concrete; False = the keep probability itself is the gate,
-            without noise or stretch, so that beta, gamma and zeta do not matter (Table 3, no variational relaxation).
-        beta_end: temperature at the full budget, > 0; it moves from ``beta`` geometrically while the budget is
-            annealed. None = it stays.
-        acts_on: ``attention``, or ``states``: gates multiply the states, as the paper writes it. A token of state 0
-            keeps its share of attention until it is removed for real.
-        carry: whether the kept token of lowest score stands for those that leave, see ``carrier.carry``; only real
-            removal has it, soft gates do not.
+        rho: target keep ratio, see ``RetentionPolicy``.
+        dual: enforces the expected count in training; None = ``ExactDual()``.
+        gate: settings of the soft gates.
+        scorer: settings of the scorers.
+        schedule: see ``RetentionPolicy``.
+        slope: see ``RetentionPolicy``.
+        layers: see ``RetentionPolicy``.
+        ranking_noise: scale of logistic noise on the ranking during hard pruning in training, >= 0; 0 = no noise.
+        token_fusion: fuse dropped tokens into the kept token of lowest score, see ``fuse_dropped``; with hard pruning
+            only.
         name: see ``RetentionPolicy``.
 
     Raises:
@@ -74,102 +84,68 @@ class Adaptive(RetentionPolicy):
     def __init__(
         self,
         *,
-        dual: Dual,
         rho: float,
+        dual: Dual | None = None,
+        gate: GateConfig = _DEFAULT_GATE,
+        scorer: ScorerConfig = _DEFAULT_SCORER,
         schedule: str | Sequence[float] = "linear",
         slope: float = 1.0,
         layers: Sequence[int] | None = None,
-        beta: float = 0.66,
-        gamma: float = -0.1,
-        zeta: float = 1.1,
-        scorer_kind: str = "gated",
-        scorer_dim: int = 32,
-        decay: float = 0.9,
-        keep_bias: float = 3.0,
         ranking_noise: float = 0.0,
-        relaxed: bool = True,
-        bidirectional: bool = False,
-        beta_end: float | None = None,
-        gate_target: str = "attention",
         token_fusion: bool = False,
         name: str | None = None,
     ) -> None:
-        checks = Checks()
-        checks.gather(
-            lambda: check_scorer(kind=scorer_kind, inner=scorer_dim, decay=decay, bidirectional=bidirectional)
-        )
-        checks.gather(lambda: HardConcrete(beta=beta, gamma=gamma, zeta=zeta))
-        checks.gather(lambda: check_policy(rho, schedule, slope, layers))
-        checks.require(ranking_noise >= 0, "ranking_noise", f"the noise scale must be >= 0, got {ranking_noise}")
-        message = f"the temperature must be > 0, or null to stay at beta, got {beta_end}"
-        checks.require(beta_end is None or beta_end > 0, "beta_end", message)
-        checks.require(
-            gate_target in GATE_TARGETS, "gate_target", f"must be one of {', '.join(GATE_TARGETS)}, got {gate_target!r}"
-        )
-        checks.finish()
+        require(ranking_noise >= 0, "ranking_noise", f"the noise scale must be >= 0, got {ranking_noise}")
         super().__init__(rho=rho, schedule=schedule, slope=slope, layers=layers, name=name)
-        self.beta, self.beta_end = beta, beta if beta_end is None else beta_end
-        self.gamma, self.zeta = gamma, zeta
-        self.dual = dual
-        self.scorer_kind = scorer_kind
-        self.scorer_dim = scorer_dim
-        self.decay = decay
-        self.keep_bias = keep_bias
+        self.dual = ExactDual() if dual is None else dual
+        self.gate_config = gate
+        self.scorer_config = scorer
         self.ranking_noise = ranking_noise
-        self.relaxed = relaxed
-        self.bidirectional = bidirectional
-        self.gate_target = gate_target
         self.token_fusion = token_fusion
         self._saliency: dict[int, Tensor] = {}
-        self._pass = _Pass()
+        self._pass = _PassResults()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies leave out the last forward pass: tensors of a graph cannot be copied."""
-        return {**self.__dict__, "_pass": _Pass(), "_saliency": {}}
+        """Leave the last forward pass out of copies: tensors of a graph cannot be copied."""
+        return {**self.__dict__, "_pass": _PassResults(), "_saliency": {}}
 
     def support_budgets(self, low: float, high: float) -> None:
-        checks = Checks()
-        checks.gather(lambda: super(Adaptive, self).support_budgets(low, high))
-        message = "sampled budgets need dual=exact: a multiplier shared by all samples holds one level of scores, hence"
-        checks.require(isinstance(self.dual, ExactDual), "dual", f"{message} one budget")
-        checks.finish()
+        """Prepare the weights for every target keep ratio in [low, high].
+
+        Raises:
+            ConfigError: the dual is not exact, or the schedule is a list.
+        """
+        super().support_budgets(low, high)
+        message = "sampled budgets need dual=exact: a multiplier shared by all samples fits the scores to one budget"
+        require(isinstance(self.dual, ExactDual), "dual", message)
 
     def build(self, shape: EncoderShape, name: str = "the encoder") -> None:
+        """Allocate a scorer for every gate that removes tokens, and the dual variables."""
         super().build(shape, name)
-        scored = [layer for layer, active in zip(self.layers, self.gates_in_use(), strict=True) if active]
+        self.scored = tuple(layer for layer, active in zip(self.layers, self.gates_in_use(), strict=True) if active)
         self.scorers = nn.ModuleDict(
-            {
-                str(layer): build_scorer(
-                    self.scorer_kind,
-                    shape.hidden_size,
-                    inner=self.scorer_dim,
-                    decay=self.decay,
-                    keep_bias=self.keep_bias,
-                    bidirectional=self.bidirectional,
-                )
-                for layer in scored
-            }
+            {str(layer): build_scorer(self.scorer_config, shape.hidden_size) for layer in self.scored}
         )
-        self.scored = tuple(scored)
         self.hidden_size = shape.hidden_size
         self.dual.setup(len(self.layers))
 
     @property
     def gate(self) -> HardConcrete:
-        """The distribution of the gates at the temperature in force."""
-        beta = self.beta * (self.beta_end / self.beta) ** self.current_anneal
-        return HardConcrete(beta=beta, gamma=self.gamma, zeta=self.zeta)
+        """Return the distribution of the gates at the current temperature."""
+        return self.gate_config.distribution(self.current_anneal)
 
     def begin(self, report: ForwardReport) -> None:
+        """Start a forward pass."""
         super().begin(report)
         targets = self.budget.targets(report.lengths, self.current_anneal)
-        # a removed token leaves no gradient that says what it would have been worth: a division of the budget learned
-        # from the survivors alone moves tokens away from where they are missed
-        self._pass = _Pass(targets=targets.detach() if self.current_phase == "hard" else targets)
+        # Removed tokens give no gradient of their value, so with hard pruning a learned division of the budget would
+        # only see the kept tokens and move budget away from where tokens are missing. It is frozen then.
+        self._pass = _PassResults(targets=targets.detach() if self.current_phase == "hard" else targets)
 
     def score(self, view: LayerView) -> Tensor:
+        """Compute the scores, and their ranking loss if a saliency is set."""
         scorer: Scorer = self.scorers[str(view.layer_idx)]  # type: ignore[assignment]
-        # a token that stands for others counts as one in the summary, whose recurrence holds for weights up to 1
+        # A fused token counts once in the running summary, whose recurrence is defined for weights up to 1.
         scores: Tensor = scorer(view.hidden_states, view.weights.clamp_max(1.0)).float()
         if self.training and view.layer_idx in self._saliency:
             saliency = self._saliency[view.layer_idx].gather(1, view.positions)
@@ -177,107 +153,119 @@ class Adaptive(RetentionPolicy):
         return scores
 
     def set_saliency(self, saliency: dict[int, Tensor]) -> None:
-        """Importance that the scorers should rank by in the next passes; layer_idx -> [B, T] float >= 0."""
+        """Set the token importance that scorers imitate in the next passes; layer_idx -> [B, T] float >= 0."""
         self._saliency = saliency
 
     def saliency_loss(self) -> Tensor:
-        """Mean ranking loss of the last pass over the gates, scalar; 0 where nothing guides."""
+        """Compute the mean ranking loss of the last pass over the gates, scalar; 0 without saliency."""
         return torch.stack(self._pass.ranking).mean() if self._pass.ranking else torch.zeros(())
 
     def soft_decision(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
-        logits, keep_probs = self._probabilities(gate, scores, view.survival.float(), view)
-        drawn = self.gate.sample(logits) if self.relaxed else torch.sigmoid(logits)
+        """Sample soft gates whose expected number meets the budget."""
+        logits, keep_probs = self._keep_probs(gate, scores, view.survival.float(), view)
+        sampled = self.gate.sample(logits) if self.gate_config.relaxed else torch.sigmoid(logits)
         if view.spans is not None:
-            drawn = drawn.gather(1, view.spans)  # one draw per unit; nothing is removed while gates are soft
-        gates = torch.where(view.protected, torch.ones_like(scores), drawn)
+            sampled = sampled.gather(1, view.spans)  # one sample per span; the sequence is complete in the soft phase
+        gates = torch.where(view.protected, torch.ones_like(scores), sampled)
         survival = view.survival.float() * keep_probs
-        self._account(gate, survival.sum(1), view)
+        self._record_slack(gate, survival.sum(1), view)
         self.report.keep_mass[view.layer_idx] = survival.detach().sum(1)
         self.report.targets[view.layer_idx] = self._target(gate, view)
-        if self.gate_target == "states":
+        if self.gate_config.gate_target == "states":
             gates = torch.where(view.valid, gates, 1.0)
-            return Decision(hidden_states=scaled(view.hidden_states, gates), survival=survival)
+            return Decision(hidden_states=scale_states(view.hidden_states, gates), survival=survival)
         return Decision(log_gates=torch.where(view.valid, log_gate(gates), 0.0), survival=survival)
 
-    def remove(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
-        decision = self._removed(gate, scores, view) if self.training else super().remove(gate, scores, view)
+    def hard_decision(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
+        """Keep the top M tokens, with straight-through gates in training and token fusion if enabled."""
+        if self.training:
+            decision = self._straight_through(gate, scores, view)
+        else:
+            decision = super().hard_decision(gate, scores, view)
         return fuse_dropped(decision, scores, view) if self.token_fusion else decision
 
-    def _removed(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
+    def _straight_through(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
         real = view.valid.float()
-        _, keep_probs = self._probabilities(gate, scores, real, view)
-        self._account(gate, (real * keep_probs).sum(1), view)
-        keep_mask = self.select(gate, self._explored(scores, view), view)
-        # the forward value is log 1 = 0, or a factor of 1; the gradient is that of the keep probability
-        open_gates = keep_probs - keep_probs.detach()
-        if self.gate_target == "states":
-            return Decision(keep_mask=keep_mask, hidden_states=scaled(view.hidden_states, 1.0 + open_gates))
-        return Decision(keep_mask=keep_mask, log_gates=open_gates)
+        _, keep_probs = self._keep_probs(gate, scores, real, view)
+        self._record_slack(gate, (real * keep_probs).sum(1), view)
+        keep_mask = self.select(gate, self._with_noise(scores, view), view)
+        # The forward value is log 1 = 0, or a factor of 1; the gradient is that of the keep probability.
+        zero = keep_probs - keep_probs.detach()
+        if self.gate_config.gate_target == "states":
+            return Decision(keep_mask=keep_mask, hidden_states=scale_states(view.hidden_states, 1.0 + zero))
+        return Decision(keep_mask=keep_mask, log_gates=zero)
 
     @property
     def constrained(self) -> bool:
+        """Return True if a gate has a scorer."""
         return bool(self.scored)
 
     def budget_slack(self) -> Tensor:
-        """(expected kept - budget) of the last pass, [G], mean over the batch; 0 at gates that were not asked.
+        """Compute (expected kept - budget) of the last pass, [G], mean over the batch; 0 at gates that did not act.
 
-        As a share of the real tokens, or in tokens where the dual asks for raw slack.
+        Relative to the real tokens, or in tokens if the dual uses raw slack.
         """
-        idle = self.dual.multipliers.new_zeros(())
-        return torch.stack([self._pass.slacks.get(layer, idle) for layer in self.layers])
+        zero = self.dual.multipliers.new_zeros(())
+        return torch.stack([self._pass.slacks.get(layer, zero) for layer in self.layers])
 
     def budget_loss(self) -> Tensor:
-        """Lagrangian term of the last pass, scalar (eq. 5)."""
+        """Compute the Lagrangian term of the last pass, scalar (eq. 5)."""
         return self.dual.penalty(self.budget_slack())
 
     def step_dual(self, slack: Tensor) -> None:
+        """Update the multipliers."""
         self.dual.step(slack)
 
-    def price(self) -> dict[int, float]:
-        prices = dict(zip(self.layers, self.dual.multipliers.tolist(), strict=True))
-        return {layer: prices[layer] for layer in self.scored}
+    def multipliers_by_layer(self) -> dict[int, float]:
+        """Return layer_idx -> lambda for the gates that have a scorer."""
+        multipliers = dict(zip(self.layers, self.dual.multipliers.tolist(), strict=True))
+        return {layer: multipliers[layer] for layer in self.scored}
 
     def scorer_macs(self) -> dict[int, int]:
-        at_work = [str(layer) for layer, active in zip(self.layers, self.active, strict=True) if active]
-        mean = self.hidden_size if self.token_fusion else 0
-        return {int(layer): self.scorers[layer].macs_per_token() + mean for layer in at_work}  # type: ignore[operator]
+        """Return the multiply-accumulates per token of the active scorers, including the mean of token fusion."""
+        active_layers = [str(layer) for layer, active in zip(self.layers, self.active, strict=True) if active]
+        fusion = self.hidden_size if self.token_fusion else 0
+        return {int(layer): self.scorers[layer].macs_per_token() + fusion for layer in active_layers}  # type: ignore[operator]
 
-    def _probabilities(self, gate: int, scores: Tensor, survival: Tensor, view: LayerView) -> tuple[Tensor, Tensor]:
+    def _keep_probs(self, gate: int, scores: Tensor, survival: Tensor, view: LayerView) -> tuple[Tensor, Tensor]:
+        """Compute the gate logits and keep probabilities, both [B, N]."""
         logits = self.dual.gate_logits(scores, self._target(gate, view), survival, view.protected, self.gate)
         keep_probs = self.dual.keep_probs(logits, self.gate)
         return logits, torch.where(view.protected, torch.ones_like(keep_probs), keep_probs)
 
     def _target(self, gate: int, view: LayerView) -> Tensor:
-        """[B] float; protected tokens stay whatever the budget says, so a smaller one could never be met."""
+        """Return the budget in tokens, [B] float, at least the number of protected tokens: no less can be reached."""
         return torch.maximum(self._pass.targets[gate], view.protected.sum(1))
 
-    def _account(self, gate: int, mass: Tensor, view: LayerView) -> None:
-        slack = mass - self._target(gate, view)
+    def _record_slack(self, gate: int, expected: Tensor, view: LayerView) -> None:
+        slack = expected - self._target(gate, view)
         self._pass.slacks[view.layer_idx] = (slack if self.dual.uses_raw_slack() else slack / view.lengths).mean()
 
-    def _explored(self, scores: Tensor, view: LayerView) -> Tensor:
+    def _with_noise(self, scores: Tensor, view: LayerView) -> Tensor:
         if self.ranking_noise == 0.0:
             return scores
         return scores + self.ranking_noise * view.by_span(torch.logit(torch.rand_like(scores), eps=1e-6))
 
 
-def scaled(hidden_states: Tensor, gates: Tensor) -> Tensor:
-    """States [B, N, D] times gates [B, N]."""
+def scale_states(hidden_states: Tensor, gates: Tensor) -> Tensor:
+    """Multiply states [B, N, D] by gates [B, N]."""
     return hidden_states * gates.to(hidden_states.dtype).unsqueeze(-1)
 
 
 def ranking_loss(scores: Tensor, importance: Tensor, candidates: Tensor) -> Tensor:
-    """Cross-entropy between the distributions that importance and scores induce over a sample's tokens (ListNet).
+    """Compute the ListNet loss between two rankings of the tokens of a sample.
+
+    Cross-entropy between the distribution proportional to ``importance`` and the softmax of ``scores``.
 
     Args:
         scores: [B, N].
         importance: [B, N] >= 0, any scale.
-        candidates: [B, N] bool, tokens that are ranked; samples without any do not count.
+        candidates: [B, N] bool, tokens that are ranked; a sample without candidates contributes 0.
 
     Returns:
         Scalar, mean over samples.
     """
-    wanted = importance.masked_fill(~candidates, 0.0)
-    wanted = wanted / wanted.sum(1, keepdim=True).clamp_min(1e-12)
-    log_shares = torch.log_softmax(scores.masked_fill(~candidates, -1e4), dim=1)
-    return -(wanted * log_shares).sum(1).mean()
+    target = importance.masked_fill(~candidates, 0.0)
+    target = target / target.sum(1, keepdim=True).clamp_min(1e-12)
+    log_probs = torch.log_softmax(scores.masked_fill(~candidates, -1e4), dim=1)
+    return -(target * log_probs).sum(1).mean()

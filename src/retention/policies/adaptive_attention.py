@@ -1,4 +1,4 @@
-"""Adaptive Retention whose scores start from the attention that tokens receive."""
+"""Adaptive token retention whose scores start from the attention that tokens receive."""
 
 from __future__ import annotations
 
@@ -12,35 +12,37 @@ from retention.engine.gate import LayerView
 from retention.policies.adaptive import Adaptive
 from retention.policies.bases.retention_policy import observed
 
-_LEAST = 1e-4  # of the average token's attention
+_MIN_ATTENTION = 1e-4  # relative to the average token
 
 
 class AdaptiveAttention(Adaptive):
-    """Keeps the tokens that a learned scorer and the attention they have just received rank highest together.
+    """Keep the tokens with the highest sum of a learned score and their log received attention.
 
-    score = scorer(H)_t + w_l log(attention received by t), with one learned weight w_l per gate that starts at 1: the
-    ranking begins as that of ``attention_topk`` and is corrected by what the scorer learns. The attention carries no
-    gradient to the encoder.
+    score = scorer(H)_t + w_l log(attention received by t), with one learned weight w_l per gate, initially 1. The
+    ranking starts as that of ``AttentionTopK`` and the scorer learns to correct it. The attention carries no gradient
+    to the encoder. Needs attention maps (eager attention), in training and at test time.
 
-    Training needs: those of ``Adaptive``. Needs eager attention, in training and at test time, as every policy that
-    reads attention maps does.
+    Source: the variant ``Adaptive``.
 
-    Not in the paper, whose scorers read states alone.
+    Differs from the paper (arXiv 2510.08798): as ``Adaptive``, and its scorers read hidden states only.
 
     Args:
-        settings: see ``Adaptive``.
+        **settings: see ``Adaptive``.
     """
 
     observes: ClassVar[tuple[str, ...]] = ("attention",)
 
     def build(self, shape: EncoderShape, name: str = "the encoder") -> None:
+        """Allocate the scorers and the weights of the attention."""
         super().build(shape, name)
         self.attention_weights = nn.ParameterDict({str(layer): nn.Parameter(torch.ones(())) for layer in self.scored})
 
     def score(self, view: LayerView) -> Tensor:
-        received = observed(view.received_attention).detach().float().clamp_min(_LEAST)
+        """Compute the learned score plus the weighted log attention."""
+        received = observed(view.attention_statistics).detach().float().clamp_min(_MIN_ATTENTION)
         weight: Tensor = self.attention_weights[str(view.layer_idx)]
         return super().score(view) + weight * received.log()
 
     def scorer_macs(self) -> dict[int, int]:
+        """Return the multiply-accumulates per token of the scorers and attention weights."""
         return {layer: macs + 1 for layer, macs in super().scorer_macs().items()}

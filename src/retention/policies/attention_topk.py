@@ -11,18 +11,19 @@ from retention.policies.bases.retention_policy import RetentionPolicy, observed
 
 
 class AttentionTopK(RetentionPolicy):
-    """Keeps the tokens that get most attention in the layer that has just run; nothing is learned.
+    """Keep the tokens that receive the most attention in the layer that has just run; nothing is learned.
 
-    Training needs: none of its own; the encoder is trained on the shortened sequences.
+    Training: none of its own; the encoder is trained on the shortened sequences. Needs attention maps (eager
+    attention).
 
-    Differs from the paper: SpAtten adds attention up over layers, which is ``h2o`` here; it also prunes heads and
-    quantises, in hardware. This is the per-layer form that later work compares with.
+    Source: SpAtten (arXiv 2012.09852).
 
-    Args:
-        rho, schedule, slope, layers, name: see ``RetentionPolicy``.
+    Differs from the paper: SpAtten accumulates attention over layers, which is ``H2O`` here; it also prunes heads and
+    quantizes, in hardware. This is the per-layer form that later work compares with.
     """
 
     observes: ClassVar[tuple[str, ...]] = ("attention",)
 
     def score(self, view: LayerView) -> Tensor:
-        return observed(view.received_attention)
+        """Return the received attention."""
+        return observed(view.attention_statistics)

@@ -1,4 +1,4 @@
-"""No removal at all: the encoder as it is."""
+"""Dense baseline: the encoder without removal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from retention.policies.bases.retention_policy import RetentionPolicy
 
 
 class Dense(RetentionPolicy):
-    """Keeps everything; the reference that every other policy is measured against.
+    """Keep every token; the reference for all other policies. Needs no attention maps.
 
     Args:
-        rho: must be 1; present so that every policy has the knob.
+        rho: must be in (0, 1] and has no effect; present so that every policy accepts it.
 
     Raises:
         ConfigError: ``rho`` is out of (0, 1].
@@ -24,7 +24,9 @@ class Dense(RetentionPolicy):
         self.rho = 1.0
 
     def resolve_layers(self, shape: EncoderShape, name: str) -> tuple[int, ...]:
+        """Return no layers."""
         return ()
 
     def score(self, view: LayerView) -> Tensor:
+        """Return equal scores; never used, as no layer is gated."""
         return view.valid.float()

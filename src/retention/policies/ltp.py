@@ -1,4 +1,4 @@
-"""Learned Token Pruning: thresholds on attention (Kim et al., KDD 2022, arXiv 2107.00910)."""
+"""Learned Token Pruning: thresholds on attention (LTP: Kim et al., KDD 2022, arXiv 2107.00910)."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from torch.nn import functional as F
 from retention.core.flops import EncoderShape
 from retention.core.topk import threshold_mask
 from retention.engine.gate import Decision, LayerView
-from retention.errors import Checks
+from retention.errors import require
 from retention.policies.bases.retention_policy import observed
 from retention.policies.bases.soft_budget import SoftBudgetPolicy
 
 
 class LTP(SoftBudgetPolicy):
-    """Keeps the tokens whose received attention reaches a threshold learned for each layer.
+    """Keep the tokens whose received attention reaches a threshold learned for each layer.
 
-    Training needs: a soft stage, in which a token is gated by sigmoid((attention - threshold) / temperature), then a
-    hard stage with frozen thresholds, which is the removal phase here; only their common level moves, to meet the
-    budget. The count follows the text.
+    Training: in the soft phase a token is gated by sigmoid((attention - threshold) / temperature); in the hard phase
+    the thresholds are frozen except for a common offset that meets the budget. The number of kept tokens depends on the
+    sample. Needs attention maps (eager attention).
 
-    Differs from the paper: the weight of the pressure on kept tokens comes from a dual, so that a share can be asked
-    for, instead of from a search; attention is summed, not averaged, over the queries, so that 1 is the average token
-    at any length; soft gates enter as logarithms on attention logits instead of multiplying states.
-    ``prune_at=after_attention`` lets tokens leave where the paper does.
+    Source: LTP (arXiv 2107.00910).
+
+    Differs from the paper: the weight of the loss on kept tokens comes from a dual instead of a search, so that a
+    budget can be set; attention is summed over the queries instead of averaged, so that 1 is the average token at any
+    length; soft gates are added to attention logits as logarithms instead of multiplying states.
+    ``prune_at=after_attention`` removes tokens at the paper's location.
 
     Args:
-        temperature: of the soft stage, > 0, in units of the average token's attention.
-        rate: thresholds learn at rate x ``policy_lr``, > 0.
-        eta, augmented, strict, calibrate: see ``Pressured``.
-        others: see ``RetentionPolicy``.
+        temperature: of the soft phase, > 0, in units of the average token's attention.
+        rate: learning rate of the thresholds relative to ``policy_lr``, > 0.
+        **settings: see ``SoftBudgetPolicy``.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -42,37 +43,38 @@ class LTP(SoftBudgetPolicy):
     observes: ClassVar[tuple[str, ...]] = ("attention",)
 
     def __init__(self, *, temperature: float = 0.1, rate: float = 5.0, **settings: Any) -> None:
-        checks = Checks()
-        checks.require(temperature > 0, "temperature", f"must be > 0, got {temperature}")
-        checks.require(rate > 0, "rate", f"must be > 0, got {rate}")
-        checks.gather(lambda: SoftBudgetPolicy.check(**settings))
-        checks.finish()
+        require(temperature > 0, "temperature", f"must be > 0, got {temperature}")
+        require(rate > 0, "rate", f"must be > 0, got {rate}")
         super().__init__(**settings)
         self.temperature = temperature
         self.rate = rate
 
     def build(self, shape: EncoderShape, name: str = "the encoder") -> None:
+        """Allocate one threshold per gate."""
         super().build(shape, name)
         self.raw_thresholds = nn.Parameter(torch.zeros(len(self.layers)))
 
     @property
     def thresholds(self) -> Tensor:
-        """[G], in units of the average token's attention."""
-        return self.rate * self.raw_thresholds + self.temperature * self.level
+        """Return the thresholds, [G], in units of the average token's attention."""
+        return self.rate * self.raw_thresholds + self.temperature * self.threshold_offset
 
     def score(self, view: LayerView) -> Tensor:
-        return observed(view.received_attention)
+        """Return the received attention."""
+        return observed(view.attention_statistics)
 
     def soft_decision(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
+        """Gate each token by its distance to the threshold."""
         logits = (scores - self.thresholds[gate]) / self.temperature
-        shut = ~view.protected & view.valid
+        free = ~view.protected & view.valid
         survival = view.survival.float() * torch.where(view.protected, 1.0, torch.sigmoid(logits))
-        mass = survival.sum(1)
-        self.account(view, mass)
-        self.report.keep_mass[view.layer_idx] = mass.detach()
-        return Decision(log_gates=torch.where(shut, F.logsigmoid(logits), 0.0), survival=survival)
+        expected = survival.sum(1)
+        self.record_kept_count(view, expected)
+        self.report.keep_mass[view.layer_idx] = expected.detach()
+        return Decision(log_gates=torch.where(free, F.logsigmoid(logits), 0.0), survival=survival)
 
     def select(self, gate: int, scores: Tensor, view: LayerView) -> Tensor:
+        """Select by threshold, or by exact top-k if enabled."""
         if self.exact_topk:
             return super().select(gate, scores, view)
         return threshold_mask(scores, self.thresholds[gate].detach(), view.valid, view.protected)

@@ -1,4 +1,4 @@
-"""PoWER-BERT: progressive elimination by rank position (Goyal et al., ICML 2020, arXiv 2001.08950)."""
+"""PoWER-BERT: progressive elimination by attention rank (Goyal et al., ICML 2020, arXiv 2001.08950)."""
 
 from __future__ import annotations
 
@@ -10,24 +10,30 @@ from torch import Tensor, nn
 from retention.core.flops import EncoderShape
 from retention.policies.bases.rank_curve import RankCurvePolicy
 
-_LEAST = 1e-3  # a weight of 0 would have no gradient
+_MIN_WEIGHT = 1e-3  # a weight of 0 would have no gradient
 
 
 class PowerBert(RankCurvePolicy):
-    """Keeps the tokens that get most attention, as many in each layer as learned rank weights say.
+    """Keep the tokens that receive the most attention, as many per layer as learned rank weights determine.
 
-    Training needs: the soft phase is the paper's configuration search: the token at rank k of gate l is gated by a
-    weight r_lk in [0, 1] that starts at 1, under an L1 pressure that grows with depth. The removal phase is the
-    retraining with strict extraction.
+    Training: the soft phase is the paper's configuration search, in which rank k of gate l has a weight r_lk in [0, 1]
+    that starts at 1, under an L1 penalty that grows with depth. The hard phase is the retraining with extraction. Needs
+    attention maps (eager attention).
 
-    Differs from the paper: the weight of the pressure comes from a dual on the mean kept share, and the configuration
-    is scaled to the share asked for; ranks are relative to a sample's real tokens, in ``bins``, instead of positions
-    of a padded length; weights enter as logarithms on attention logits instead of multiplying states; a token's
-    attention to itself counts. ``prune_at=after_attention`` lets tokens leave where the paper does.
+    Source: PoWER-BERT (arXiv 2001.08950).
+
+    Differs from the paper: the weight of the penalty comes from a dual on the mean keep ratio, and the configuration is
+    scaled to the budget; ranks are relative to a sample's real tokens, in ``bins``, instead of positions of a padded
+    sequence; weights are added to attention logits as logarithms instead of multiplying states; a token's attention to
+    itself counts. ``prune_at=after_attention`` removes tokens at the paper's location.
 
     Args:
-        rho: mean share of a sample's real tokens that is kept, over the gated layers, in (0, 1].
-        layers, bins, eta, augmented, name: see ``RankCurve``.
+        rho: target keep ratio, see ``RetentionPolicy``.
+        layers: see ``RetentionPolicy``.
+        bins: see ``RankCurvePolicy``.
+        eta: see ``LagrangianPolicy``.
+        augmented: see ``LagrangianPolicy``.
+        name: see ``RetentionPolicy``.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -46,26 +52,29 @@ class PowerBert(RankCurvePolicy):
         super().__init__(rho=rho, layers=layers, bins=bins, eta=eta, augmented=augmented, name=name)
 
     def build(self, shape: EncoderShape, name: str = "the encoder") -> None:
+        """Allocate the rank weights."""
         super().build(shape, name)
         self.weights = nn.Parameter(torch.ones(len(self.layers), self.bins))
 
     def curves(self) -> Tensor:
-        return self.weights.clamp(_LEAST, 1.0)
+        """Return the rank weights, [G, bins] in [0, 1]."""
+        return self.weights.clamp(_MIN_WEIGHT, 1.0)
 
-    def drawn_curve(self, gate: int) -> Tensor:
+    def sampled_curve(self, gate: int) -> Tensor:
+        """Return the rank weights of one gate, [bins], without noise."""
         return self.curves()[gate]
 
     def budget_slack(self) -> Tensor:
-        """Mean kept share minus the share asked for now; its gradient is that of the L1 norm, weighed by depth."""
-        if not self._asked:
-            return self.pressure.multipliers.new_zeros(1)
+        """Compute the mean keep ratio minus the current target, [1]; the gradient is that of the weighted L1 norm."""
+        if not self._was_soft:
+            return self.dual.multipliers.new_zeros(1)
         depth = torch.arange(1, len(self.layers) + 1, device=self.weights.device).float()
         norm = (depth / depth.mean() * self.curves().mean(1)).mean()
-        asked = 1.0 - self.current_anneal * (1.0 - self.rho)
-        return (self.shares().mean().detach() - asked + norm - norm.detach()).unsqueeze(0)
+        target = 1.0 - self.current_anneal * (1.0 - self.rho)
+        return (self.keep_ratios().mean().detach() - target + norm - norm.detach()).unsqueeze(0)
 
     def step_dual(self, slack: Tensor) -> None:
-        """Also brings the weights back into [0, 1], once per optimiser step."""
+        """Update the multiplier and project the rank weights to [0, 1]."""
         super().step_dual(slack)
         with torch.no_grad():
-            self.weights.clamp_(_LEAST, 1.0)
+            self.weights.clamp_(_MIN_WEIGHT, 1.0)

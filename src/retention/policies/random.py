@@ -1,4 +1,4 @@
-"""Random selection: the floor that a learned policy has to beat."""
+"""Random selection baseline."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from retention.policies.bases.retention_policy import RetentionPolicy
 
 
 class Random(RetentionPolicy):
-    """Keeps a random subset of the budget's size.
+    """Keep a random subset of the budget's size; the baseline that a learned policy has to beat.
 
-    While training, every pass draws anew. At test time the draw is a hash of seed, layer, text and position, so that a
-    sample's result depends neither on its batch nor on the order of the data.
+    In training every pass samples anew. At test time the scores are a hash of seed, layer, sequence and position, so
+    that the result of a sample depends neither on its batch nor on the order of the data. Needs no attention maps.
 
     Args:
-        rho, schedule, slope, layers: see ``RetentionPolicy``.
-        seed: of the test-time draw.
+        rho: target keep ratio, see ``RetentionPolicy``.
+        schedule: see ``RetentionPolicy``.
+        slope: see ``RetentionPolicy``.
+        layers: see ``RetentionPolicy``.
+        seed: of the selection at test time.
     """
 
     def __init__(
@@ -35,7 +38,8 @@ class Random(RetentionPolicy):
         self.seed = seed
 
     def score(self, view: LayerView) -> Tensor:
-        if view.spans is not None:  # one number per unit: the mean of many would favour short ones
+        """Sample uniform scores."""
+        if view.spans is not None:  # one number per span: the mean of many would favor short spans
             return hashed_uniform(view, int(torch.randint(2**31, ())) if self.training else self.seed)
         if self.training:
             return torch.rand(view.valid.shape, device=view.valid.device)
@@ -43,17 +47,17 @@ class Random(RetentionPolicy):
 
 
 def hashed_uniform(view: LayerView, seed: int) -> Tensor:
-    """Numbers in [0, 1), [B, N], from a hash of seed, layer, the sample's tokens and the position or unit."""
-    places = view.positions if view.spans is None else view.spans
+    """Compute numbers in [0, 1), [B, N], from a hash of seed, layer, the sample's tokens and the position or span."""
+    positions = view.positions if view.spans is None else view.spans
     content = torch.zeros_like(view.lengths)
     if view.input_ids is not None:
         tokens = view.input_ids.gather(1, view.positions) * view.valid
         content = (tokens * _mix(view.positions + 1)).sum(1)
-    return (_mix(places + _mix(content + seed * 1_000_003 + view.layer_idx).unsqueeze(1)) & 0xFFFFFF) / 2.0**24
+    return (_mix(positions + _mix(content + seed * 1_000_003 + view.layer_idx).unsqueeze(1)) & 0xFFFFFF) / 2.0**24
 
 
 def _mix(value: Tensor) -> Tensor:
-    """A 64-bit integer hash; multiplication wraps around."""
+    """Hash 64-bit integers; multiplication wraps around."""
     value = (value ^ (value >> 31)) * 0x5851F42D4C957F2D
     value = (value ^ (value >> 29)) * 0x14057B7EF767814F
     return value ^ (value >> 32)

@@ -1,4 +1,4 @@
-"""One call that makes a Hugging Face encoder retain."""
+"""Attach a retention policy to a Hugging Face encoder with one call."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ def retain(
     dropped: str = "forward",
     prune_at: str = "after_layer",
 ) -> Retainer:
-    """A context in which ``model`` drops tokens between its layers, as ``policy`` ranks them.
+    """Return a context in which ``model`` drops tokens between its layers, as ``policy`` ranks them.
 
-    Builds the policy for the encoder if that has not been done. The policy follows its own training mode: call
+    Builds the policy for the encoder if it has not been built. The policy follows its own training mode: call
     ``policy.eval()`` for inference.
 
     Args:
         model: a Hugging Face encoder, with or without a head.
         policy: a retention policy.
         protected_ids: token ids that are never removed, such as CLS and SEP.
-        dropped: ``forward`` = dropped tokens return with their last state, ``cut`` = they stay out.
-        prune_at: ``after_layer``, or ``after_attention`` = dropped tokens skip the feed-forward part of their last layer.
+        dropped: ``forward`` = dropped tokens return with their last state, ``cut`` = the output holds kept tokens only.
+        prune_at: ``after_layer``, or ``after_attention`` = dropped tokens skip the feed-forward part of their last
+            layer.
 
     Raises:
         ConfigError: the family, its attention, or a layer is not supported.

@@ -1,4 +1,4 @@
-"""Truncation to the budget."""
+"""Truncation to the budget, the common baseline for long inputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from retention.policies.bases.retention_policy import RetentionPolicy
 
 
 class Truncate(RetentionPolicy):
-    """Keeps the first M tokens: what users do today when a text is too long."""
+    """Keep the first M tokens; nothing is learned. Needs no attention maps."""
 
     def score(self, view: LayerView) -> Tensor:
+        """Return the negative positions."""
         return -view.positions.float()

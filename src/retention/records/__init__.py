@@ -1,4 +1,4 @@
-"""Result records: what was run, on what, and what came out; one JSON object each."""
+"""Result records: configuration, data, environment and results of a run, one JSON object each."""
 
 from retention.records.files import (
     append_missing_record,

@@ -1,109 +1,113 @@
-"""Telling runs of one policy apart by the settings in which they differ."""
+"""Tell runs of one policy apart by the settings in which they differ."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# where a run writes, what it runs on and its seed are no part of the method; what its rows are is told by ``data``
+from retention.records.defaults import derived_defaults
+
+# Output folders, hardware and the seed are not part of the method; the rows are described by the record's ``data``.
 _OUTSIDE = frozenset({"paths", "logger", "callbacks", "hydra", "mode", "trained_backbone"})
 _INCIDENTAL = frozenset(
     {"seed", "dir", "dirpath", "save_dir", "accelerator", "devices", "precision", "num_workers", "_target_"}
 )
-_ROWS = frozenset({"source", "source_note", "local_note"})
-_TOLD = frozenset({"retention.rho"})  # a column of its own; a dense model was asked for any share and keeps everything
-# Settings that came after the first records, and what runs before them did: such runs are not set apart.
-_ADDED: Mapping[str, Any] = {
-    "prune_at": "after_layer",
-    "task.head.protect": "special",
-    "retention.relaxed": True,
-    "retention.bidirectional": False,
-    "retention.beta_end": None,
-    "retention.gate_target": "attention",
-    "retention.token_fusion": False,
-    "retention.calibrate_threshold": False,
-    "distill.saliency": 0.0,
-    "distill.pooled_states": 0.0,
-    "distill.token_states": 0.0,
-    "backbone.gradient_checkpointing": False,
-    "backbone.hidden_dropout": None,
-    "budgets.sampled": 0,
-    "budgets.sandwich": False,
-    "budgets.low": 0.1,
-    "budgets.high": 0.7,
-    "budgets.in_place_weight": 1.0,
-}
+_ROWS = frozenset({"source", "source_note", "local_note", "provenance", "local_provenance"})
+_TABLE_COLUMNS = frozenset({"retention.rho"})  # shown in a column of its own
+# Settings whose default differs from what runs did before the setting was added.
+_BEFORE_ADDED: Mapping[str, Any] = {"retention.calibrate_threshold": False}
 
 
 def variants(records: Sequence[Mapping[str, Any]], *, short: bool = False) -> list[str]:
-    """One label per record: its settings that are not the same in all of them, ``key=value`` each; "" if none.
+    """Return one label per record: its settings that are not the same in all records, as ``key=value``; "" if none.
 
-    Seeds, paths and the machine's settings do not count, so that repetitions of one run share a label. What a run is
-    like without an option that came later is not named.
+    Seeds, paths and hardware settings do not count, so repetitions of one run share a label. Default values are not
+    named; a setting that a record lacks, because it was added later, has its default.
 
     Args:
         records: result records with a resolved ``config``.
-        short: leave out settings that go along with others, and a key's groups where its last part tells it from the
-            others; the labels are still as many.
+        short: leave out settings that always vary together with others, and shorten a key to its last part where that
+            is unambiguous; there are as many distinct labels as without it.
     """
-    told = [settings(record.get("config") or {}) for record in records]
-    keys = sorted({key for flat in told for key in flat})
-    varying = [key for key in keys if len({word(flat.get(key)) for flat in told}) > 1]
+    configs = [_method(record.get("config") or {}) for record in records]
+    defaults = [_defaults(config) for config in configs]
+    filled = [{**default, **_flat(config, "")} for config, default in zip(configs, defaults, strict=True)]
+    keys = sorted({key for flat in filled for key in flat})
+    varying = [key for key in keys if len({word(flat.get(key)) for flat in filled}) > 1]
     if short:
-        varying = _needed(varying, told)
-    lasts = [key.rpartition(".")[2] for key in varying]
-    names = {key: last if short and lasts.count(last) == 1 else key for key, last in zip(varying, lasts, strict=True)}
+        varying = _sufficient(varying, filled)
+    last_parts = [key.rpartition(".")[2] for key in varying]
+    names = {
+        key: last if short and last_parts.count(last) == 1 else key
+        for key, last in zip(varying, last_parts, strict=True)
+    }
     return [
         ", ".join(
             f"{names[key]}={word(flat.get(key))}"
             for key in varying
-            if key not in _ADDED or flat.get(key) != _ADDED[key]
+            if not (key in flat and key in default and flat[key] == default[key])
         )
-        for flat in told
+        for flat, default in zip(filled, defaults, strict=True)
     ]
 
 
-def _needed(keys: list[str], told: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys without those, from the last on, that the others make up for."""
-    kinds = len(_kinds(keys, told))
-    for key in reversed(keys):
-        others = [other for other in keys if other != key]
-        keys = others if len(_kinds(others, told)) == kinds else keys
-    return keys
-
-
-def _kinds(keys: Sequence[str], told: Sequence[Mapping[str, Any]]) -> set[tuple[str, ...]]:
-    return {tuple(word(flat.get(key)) for key in keys) for flat in told}
-
-
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted key -> value of the settings that define the method, those that came later filled in.
+    """Return dotted key -> value of the settings that define the method; missing ones have their defaults.
 
     A checkpoint that was only tested has the encoder settings that it was trained with.
     """
-    trained = config.get("trained_backbone", config.get("backbone"))
-    return {**_ADDED, **_flat(config if trained is None else {**config, "backbone": trained}, "")}
+    method = _method(config)
+    return {**_defaults(method), **_flat(method, "")}
 
 
 def training(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that are not the policy's own: equal for two policies that were trained alike."""
+    """Return the settings outside of the policy's node: equal for two policies that were trained alike."""
     return {key: value for key, value in settings(config).items() if not key.startswith("retention.")}
 
 
 def word(value: Any) -> str:
-    """A setting's value as it is told apart and shown."""
+    """Return the text by which a setting's value is compared and shown."""
     return "null" if value is None else str(value)
+
+
+def _method(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    trained = config.get("trained_backbone")
+    return config if trained is None else {**config, "backbone": trained}
+
+
+def _defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted key -> value of settings that a configuration may leave out."""
+    values = derived_defaults(config)
+    values |= {key: value for key, value in _BEFORE_ADDED.items() if key in values}
+    return {key: value for key, value in values.items() if _defines_method(key)}
+
+
+def _sufficient(keys: list[str], flats: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Drop keys, from the last on, as long as the remaining ones tell as many kinds of records apart."""
+    kinds = len(_kinds(keys, flats))
+    for key in reversed(keys):
+        others = [other for other in keys if other != key]
+        keys = others if len(_kinds(others, flats)) == kinds else keys
+    return keys
+
+
+def _kinds(keys: Sequence[str], flats: Sequence[Mapping[str, Any]]) -> set[tuple[str, ...]]:
+    return {tuple(word(flat.get(key)) for key in keys) for flat in flats}
+
+
+def _defines_method(key: str) -> bool:
+    parts = key.split(".")
+    return key not in _TABLE_COLUMNS and parts[0] not in _OUTSIDE and not (_INCIDENTAL | _ROWS) & set(parts)
 
 
 def _flat(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if key in _INCIDENTAL or key in _ROWS or (not prefix and key in _OUTSIDE):
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if not _defines_method(key):
             continue
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        elif f"{prefix}{key}" in _TOLD:
-            continue
-        elif not (isinstance(value, str) and "/" in value):  # a path, such as that of the seed's own teacher
-            flat[f"{prefix}{key}"] = value
+            flat |= _flat(value, f"{key}.")
+        elif not (isinstance(value, str) and "/" in value):  # a path, for example of the teacher of the same seed
+            flat[key] = value
     return flat

@@ -1,4 +1,4 @@
-"""Records in JSON's own types."""
+"""Convert records to plain JSON types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ Record = dict[str, Any]
 
 
 def plain(value: Any, where: str) -> Any:
-    """``value`` in JSON's own types; ``where`` names it in errors."""
+    """Return ``value`` in plain JSON types; numbers that are not finite become None.
+
+    Args:
+        value: nested mappings, sequences and scalars.
+        where: name of the value in errors.
+
+    Raises:
+        DataError: a value has no JSON form.
+    """
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, numbers.Integral):
@@ -26,5 +34,5 @@ def plain(value: Any, where: str) -> Any:
     if isinstance(value, Mapping):
         return {str(key): plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return [plain(item, f"{where}[{position}]") for position, item in enumerate(value)]
+        return [plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
     raise DataError(f"{where}: a {type(value).__name__} cannot be stored in a record; convert it first")

@@ -1,4 +1,4 @@
-"""Where a result comes from: command, source, packages and machine, told without this machine's private paths."""
+"""Describe the origin of a result: command, commit, package versions and machine, without private paths."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _PACKAGES = {
     "lightning": "pytorch-lightning",
     "transformers": "transformers",
     "datasets": "datasets",
-    "retention": "retention",
+    "retention": "adaptive-retention",
 }
 # an absolute path inside a longer text: not the tail of a relative path, not part of a web address
 _PATH = re.compile(r"(?:(?<=file://)|(?<![\w.~/-]))/(?!/)[^\s'\"=,:;\[\]{}()]+")
 
 
 def portable(value: Any, root: Path = _PROJECT) -> Any:
-    """``value`` without this machine's absolute paths, mappings and sequences included.
+    """Return ``value`` without absolute paths of this machine; mappings and sequences are converted as well.
 
     A path below ``root`` becomes relative to it, any other keeps its last two parts; relative paths, ``~`` and web
-    addresses stay as they are.
+    addresses stay unchanged.
 
     >>> portable({"dir": "/home/ann/sets/sst2", "hub": "https://example.org/a/b"})
     {'dir': 'sets/sst2', 'hub': 'https://example.org/a/b'}
@@ -43,18 +43,20 @@ def portable(value: Any, root: Path = _PROJECT) -> Any:
 
 
 def command_line(argv: Sequence[str]) -> str:
-    """The command to type, with portable paths."""
-    return " ".join(["python", *(shlex.quote(portable(argument)) for argument in argv)])
+    """Return the command to type, with portable paths; a script is called through ``python``."""
+    is_console_command = Path(argv[0]).name == "retention"
+    words = ["retention", *argv[1:]] if is_console_command else ["python", *argv]
+    return " ".join(shlex.quote(portable(word)) for word in words)
 
 
 _NOT_RECORDS = ("--", ":(top)", ":(top,exclude)results")
 
 
 def commit() -> str:
-    """The commit of the running source; ``unknown`` outside git.
+    """Return the commit of the running source; ``unknown`` outside of git.
 
-    With ``-dirty`` if tracked files were changed, those of ``results/`` aside: every record but the first of a series
-    is made after one was appended there.
+    ``-dirty`` is appended if tracked files were changed. Changes below ``results/`` do not count, since the first run
+    of a series appends a record there.
     """
     source = Path(__file__).resolve()
     # an installed copy may lie inside some other repository, whose commit would say nothing
@@ -68,23 +70,23 @@ def commit() -> str:
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of Python and of the packages a result depends on; None = not installed as a package."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages a result depends on; None = not installed as a package."""
+    installed: dict[str, str | None] = {"python": platform.python_version()}
     for name, distribution in _PACKAGES.items():
         try:
-            found[name] = metadata.version(distribution)
+            installed[name] = metadata.version(distribution)
         except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            installed[name] = None
+    return installed
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, where the system tells; else all."""
+    """Return the number of cores that this process may use; all cores where the system does not report it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> dict[str, Any]:
-    """The machine without its name: processor, cores this process may use, memory, GPU (None without one), system."""
+    """Return processor, usable cores, memory, GPU (None without one) and operating system, without the host name."""
     ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": _cpu_model(),
@@ -109,7 +111,7 @@ def _short(path: str, root: Path) -> str:
 
 
 def _git(*arguments: str, folder: Path) -> str | None:
-    """Output of a git command, None if it failed or git is not installed."""
+    """Return the output of a git command, None if it failed or git is not installed."""
     try:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -127,6 +129,6 @@ def _cpu_model() -> str:
 
 
 def _gpu_name() -> str | None:
-    import torch  # kept out of readers of records, which need none of it
+    import torch  # not at module level: programs that only read records need none of it
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None

@@ -1,10 +1,10 @@
-"""The kinds of results, and what is noted beside each to run it again."""
+"""Define the result records: their kinds, and what is stored beside each result to repeat it."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -15,21 +15,22 @@ from retention.records.provenance import command_line, commit, machine, portable
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """What a training or test run achieved.
+    """Results of a training or test run.
 
     Attributes:
-        task: name of the benchmark.
-        data: what the rows are and how many (``source``, ``train``, ``test``, ...).
+        task: name of the task.
+        data: description of the rows (``source``, ``provenance``) and their numbers (``train``, ``test``, ...).
         policy: name of the retention policy.
         backbone: name of the encoder.
-        rho: asked share of kept tokens, in (0, 1].
-        keep_ratio: ``mean`` and ``by_layer``, achieved on real tokens.
-        flops_ratio: encoder FLOPs on real tokens as a share of the dense model's.
-        metrics: name -> value; shares in [0, 1].
-        monitor: the headline metric, a key of ``metrics``.
+        rho: target keep ratio, in (0, 1].
+        keep_ratio: achieved keep ratio on real tokens, ``mean`` and ``by_layer``.
+        flops_ratio: encoder FLOPs on real tokens divided by those of the dense model.
+        metrics: name -> value; ratios in [0, 1].
+        monitor: the main metric, a key of ``metrics``.
         throughput_tokens_per_s: real tokens per second of the test run, None if not timed.
         peak_mib: peak memory of the run, None if not measured.
-        memory_kind: what ``peak_mib`` counts, see ``retention.callbacks.Memory``.
+        memory_kind: kind of memory that ``peak_mib`` counts, see ``retention.callbacks.Memory``.
+        training: summaries of the callbacks: ``speed``, ``memory`` and ``slack`` of the budget.
 
     Raises:
         DataError: ``monitor`` is not in ``metrics``.
@@ -48,33 +49,44 @@ class Quality:
     throughput_tokens_per_s: float | None
     peak_mib: float | None
     memory_kind: str | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.monitor not in self.metrics:
-            known = ", ".join(self.metrics) or "none"
-            raise DataError(f"quality record: monitor {self.monitor!r} is not among the metrics ({known})")
+            available = ", ".join(self.metrics) or "none"
+            raise DataError(f"quality record: monitor {self.monitor!r} is not among the metrics ({available})")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """How fast a policy is beside the fastest dense model.
+    """Speed of a policy compared with the fastest dense model.
 
     Attributes:
         phase: ``inference`` or ``train``.
         backbone: name of the encoder.
-        device: where it ran.
+        device: device type, ``cpu`` or ``cuda``.
         dtype: of weights and activations.
-        batch: samples per batch.
-        length: tokens per sample.
+        batch: sequences per batch.
+        length: tokens per sequence.
         policy: name of the retention policy.
-        rho: asked share of kept tokens, in (0, 1].
-        baseline: the fastest dense variant, by name.
+        prune_at: ``after_layer`` or ``after_attention``.
+        rho: target keep ratio, in (0, 1].
+        keep_ratio: achieved keep ratio, ``mean`` and ``by_layer``.
+        data: description of the rows.
+        baseline: name of the fastest dense variant.
         speedup: ``median``, ``low`` and ``high``.
-        ideal_speedup: from the FLOPs ledger.
-        share_of_ideal: how much of it was reached.
+        ideal_speedup: ratio of the FLOPs.
+        share_of_ideal: ``speedup`` divided by ``ideal_speedup``.
+        timing: ``ms_per_batch`` (median over rounds) of the policy and of every dense variant, ``rounds``, ``warmup``,
+            ``threads``, and ``scoring_share``, the cost of scoring alone.
+        gflops_by_layer: of a batch, ``dense`` and ``policy``.
+        activations: MiB that a training step keeps for the backward pass, None if not measured.
+        unavailable: dense variants that the platform cannot run -> reason.
         peak_mib: peak memory, None if not measured.
         baseline_peak_mib: the same for the baseline.
-        memory_kind: what both count, see ``retention.callbacks.Memory``.
+        rest_mib: memory in use before the first batch, None if not measured.
+        baseline_rest_mib: the same for the baseline.
+        memory_kind: kind of memory that is counted, see ``retention.callbacks.Memory``.
     """
 
     kind: ClassVar[str] = "speed"
@@ -85,26 +97,35 @@ class Speed:
     batch: int
     length: int
     policy: str
+    prune_at: str = "after_layer"
     rho: float
+    keep_ratio: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
     baseline: str
     speedup: Mapping[str, float]
     ideal_speedup: float
     share_of_ideal: float
+    timing: Mapping[str, Any] = field(default_factory=dict)
+    gflops_by_layer: Mapping[str, Any] = field(default_factory=dict)
+    activations: Mapping[str, Any] | None = None
+    unavailable: Mapping[str, str] = field(default_factory=dict)
     peak_mib: float | None
     baseline_peak_mib: float | None
+    rest_mib: float | None = None
+    baseline_rest_mib: float | None = None
     memory_kind: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What the matrix products of an encoder's layers can reach on a machine.
+    """Highest rates that the matrix products of an encoder's layers reach on a machine.
 
     Attributes:
         backbone: name of the encoder.
-        device: where it ran.
-        dtype: of weights and states.
-        threads: of PyTorch on a CPU.
-        copy_gb_per_s: bytes read and written by a copy far beyond the caches, in GB/s.
+        device: device type, ``cpu`` or ``cuda``.
+        dtype: of weights and hidden states.
+        threads: PyTorch threads on a CPU.
+        copy_gb_per_s: GB/s read and written by a copy that does not fit in the caches.
         limits: one entry per number of tokens in a batch, see ``retention.bench.limits.Limit``.
     """
 
@@ -119,21 +140,21 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """What one run scores more than another, row by row of the same test; or how much farther it is from a third.
+    """Difference between two runs over the rows of the same test set.
 
     Attributes:
-        task: name of the benchmark.
-        data: what the rows are and how many.
+        task: name of the task.
+        data: description of the rows and their numbers.
         first: the run compared: ``policy``, ``rho``, ``seed``, ``backbone``, ``commit``, and its mean ``score``.
-        second: the run it is compared with, likewise. Where a row's score is its mean over several seeds, ``seed`` is
-            a list in both, and ``commit`` that of the first.
+        second: the run it is compared with, likewise. With several seeds, ``seed`` is a list in both and ``commit``
+            that of the first seed.
         rows: number of test rows.
         difference: ``mean`` of score(first) - score(second), and its 95 % interval ``low`` .. ``high``.
-        better, worse, equal: rows on which the first run scores more, less, the same; of divergences, on which it is
-            nearer, farther, as far.
-        measure: ``score``, or ``divergence``: the scores are KL(reference || run) in nats, so less is better.
-        reference: the run that divergences are from, told like ``first`` without a score; None = none.
-        by_seed: mean difference of each seed, where there are several.
+        better, worse, equal: number of rows on which the first run scores more, less, the same; for divergences, on
+            which it is nearer to the reference, farther, as far.
+        measure: ``score``; or ``divergence``: the scores are KL(reference || run) in nats, so lower is better.
+        reference: the run that divergences are measured from, like ``first`` without a score; None = none.
+        by_seed: mean difference of each seed; None with a single seed.
     """
 
     kind: ClassVar[str] = "paired"
@@ -159,16 +180,16 @@ def build_record(
     wall_s: float,
     argv: Sequence[str] | None = None,
 ) -> Record:
-    """A result with everything needed to run it again, as plain JSON values.
+    """Build the record of a result with everything needed to repeat it, as plain JSON values.
 
-    Numbers that are not finite become null, which JSON has no other word for. Absolute paths are made ``portable``.
+    Numbers that are not finite become null. Absolute paths are made ``portable``.
 
     Args:
-        result: the outcome.
+        result: one of the kinds above.
         config: the resolved configuration (``OmegaConf.to_container(cfg, resolve=True)``).
         seed: the random seed.
-        wall_s: seconds the whole run took.
-        argv: script and arguments; None = those of this process.
+        wall_s: duration of the whole run in seconds.
+        argv: script and arguments that repeat the run; None = those of this process.
 
     Raises:
         DataError: a value is of a type that JSON does not have.
@@ -184,6 +205,6 @@ def build_record(
         "wall_s": round(wall_s, 3),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    record |= {field.name: getattr(result, field.name) for field in fields(result)}
+    record |= {each.name: getattr(result, each.name) for each in fields(result)}
     made: Record = portable(plain(record, "record"))
     return made

@@ -1,7 +1,12 @@
-"""From result records and profiles to tables and pictures; needs neither torch nor a model."""
+"""Turn result records and retention profiles into tables and pages; loads no model."""
 
-from retention.report.details import detail_table
-from retention.report.quality_table import quality_table
-from retention.report.token_heatmap import picture, write_picture
+from __future__ import annotations
 
-__all__ = ["detail_table", "picture", "quality_table", "write_picture"]
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command ``retention report``; see ``retention.report.quality_table.main``."""
+    from retention.report import quality_table  # pandas takes a second to import
+
+    return quality_table.main(argv)

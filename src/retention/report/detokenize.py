@@ -1,69 +1,72 @@
-"""From a tokenizer's pieces back to readable text, piece by piece."""
+"""Turn tokens into readable text, token by token."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tokenizers.decoders import ByteLevel
+
 _SPECIAL = re.compile(r"\[[A-Za-z_]+\]|</?[a-z|_]+>")
-_MARKERS = ("Ġ", "▁")  # byte-level BPE and SentencePiece mark the space before a word
-_CLOSES = frozenset(".,;:!?%)]}'\u2019-/")
-_OPENS = frozenset("([{'\u2019-/$#")
+_SPACE_MARKERS = ("Ġ", "▁")  # byte-level BPE and SentencePiece mark the space before a word
+_NO_SPACE_BEFORE = frozenset(".,;:!?%)]}'\u2019-/")
+_NO_SPACE_AFTER = frozenset("([{'\u2019-/$#")
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One token as shown.
+class DisplayToken:
+    """A token in readable form.
 
     Attributes:
-        text: readable form.
-        spaced: whether a space goes before it.
-        special: whether it is one of the model's own tokens, such as [CLS].
+        text: readable text of the token.
+        space_before: True if a space separates it from the token before.
+        special: True for special tokens such as [CLS].
     """
 
     text: str
-    spaced: bool
+    space_before: bool
     special: bool
 
 
-def pieces(tokens: list[str]) -> list[Piece]:
-    """Readable pieces of WordPiece, byte-level BPE, SentencePiece or whole-word tokens, one per token."""
-    marker = next((mark for mark in _MARKERS if any(token.startswith(mark) for token in tokens)), None)
-    shown: list[Piece] = []
-    for position, token in enumerate(tokens):
-        if _SPECIAL.fullmatch(token):
-            shown.append(Piece(token, True, True))
-        elif marker is not None:
-            shown.append(_marked(token, marker))
-        else:
-            shown.append(_whole(token, tokens[position - 1] if position else ""))
+def from_offsets(tokens: Sequence[str], text: str, offsets: Sequence[Sequence[int]]) -> list[DisplayToken]:
+    """Cut the original text at the character offsets of a fast tokenizer.
+
+    Args:
+        tokens: one per token; shown where a special token has no text of its own.
+        text: the original text.
+        offsets: ``[start, end)`` of every token in the text, equal numbers for special tokens.
+    """
+    shown: list[DisplayToken] = []
+    last_end = 0
+    for token, (start, end) in zip(tokens, offsets, strict=True):
+        if start == end:
+            shown.append(DisplayToken(token, True, True))
+            continue
+        after_special = bool(shown) and shown[-1].special
+        space = after_special or start > last_end or text[start].isspace()  # BPE offsets may include the space
+        shown.append(DisplayToken(text[start:end].strip(), space, False))
+        last_end = end
     return shown
 
 
-def _marked(token: str, marker: str) -> Piece:
-    spaced = token.startswith(marker)
-    text = token.removeprefix(marker)
-    return Piece(_from_bytes(text) if marker == "Ġ" else text, spaced, False)
+def detokenize(tokens: Sequence[str]) -> list[DisplayToken]:
+    """Return WordPiece, byte-level BPE, SentencePiece or whole-word tokens in readable form, one for one.
 
-
-def _whole(token: str, before: str) -> Piece:
-    if token.startswith("##") and len(token) > 2:
-        return Piece(token[2:], False, False)
-    return Piece(token, token not in _CLOSES and before not in _OPENS, False)
-
-
-def _byte_letters() -> dict[str, int]:
-    """The letter that stands for each byte in byte-level BPE (Radford et al. 2019): itself where printable."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    letters = {chr(byte): byte for byte in printable}
-    return letters | {chr(256 + place): byte for place, byte in enumerate(others)}
-
-
-_BYTES = _byte_letters()
-
-
-def _from_bytes(text: str) -> str:
-    if not all(letter in _BYTES for letter in text):
-        return text
-    return bytes(_BYTES[letter] for letter in text).decode("utf-8", errors="replace")
+    Serves where the original text is not at hand; spaces around punctuation are guessed for WordPiece.
+    """
+    marker = next((mark for mark in _SPACE_MARKERS if any(token.startswith(mark) for token in tokens)), None)
+    shown: list[DisplayToken] = []
+    for index, token in enumerate(tokens):
+        if _SPECIAL.fullmatch(token):
+            shown.append(DisplayToken(token, True, True))
+        elif marker is not None:
+            text = token.removeprefix(marker)
+            decoded = ByteLevel().decode([text]) if marker == "Ġ" else text
+            shown.append(DisplayToken(decoded, token.startswith(marker), False))
+        elif token.startswith("##") and len(token) > 2:
+            shown.append(DisplayToken(token[2:], False, False))
+        else:
+            attached = token in _NO_SPACE_BEFORE or (index > 0 and tokens[index - 1] in _NO_SPACE_AFTER)
+            shown.append(DisplayToken(token, not attached, False))
+    return shown

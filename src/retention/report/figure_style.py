@@ -1,4 +1,4 @@
-"""How all figures look, and how they are written."""
+"""Define the style of all figures and write them to files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from retention.records import write_atomic
 
-# Okabe and Ito's colours, then four of Paul Tol's "muted": told apart with every kind of colour vision; markers say the
-# same once more.
+# Okabe and Ito's colors, then four of Paul Tol's "muted": distinguishable with every kind of color vision.
 COLORS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
     *("#332288", "#882255", "#999933", "#44AA99"),
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
+LINE_STYLES = ("-", "--", "-.", ":")
 INK, GREY, RULE = "#222222", "#6b6b6b", "#e4e4e4"
 STYLE: dict[Any, Any] = {
     "font.size": 9.0,
@@ -45,18 +45,30 @@ STYLE: dict[Any, Any] = {
 
 
 def curve_style(number: int) -> dict[str, Any]:
-    """Colour and marker of the curve with this number."""
-    return {"color": COLORS[number % len(COLORS)], "marker": MARKERS[number % len(MARKERS)]}
+    """Return color, marker and line style of a curve; the combinations repeat after 200 curves.
+
+    Every further round of colors shifts the markers by one and takes the next line style, so that two curves of the
+    same color differ in both.
+
+    Args:
+        number: index of the curve in the figure, >= 0.
+    """
+    round_, color = divmod(number, len(COLORS))
+    return {
+        "color": COLORS[color],
+        "marker": MARKERS[(color + round_) % len(MARKERS)],
+        "linestyle": LINE_STYLES[round_ % len(LINE_STYLES)],
+    }
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write ``<stem>.png`` and ``<stem>.svg``, each under a temporary name first."""
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
+    """Write ``<stem>.png`` and ``<stem>.svg``; return both paths."""
     paths = []
     for kind in ("png", "svg"):
-        drawn, target = io.BytesIO(), stem.with_suffix(f".{kind}")
+        image, target = io.BytesIO(), stem.with_suffix(f".{kind}")
         with mpl.rc_context(STYLE):
             undated = {"Date": None} if kind == "svg" else None
-            figure.savefig(drawn, format=kind, dpi=160, bbox_inches="tight", metadata=undated)
-        write_atomic(target, drawn.getvalue())
+            figure.savefig(image, format=kind, dpi=160, bbox_inches="tight", metadata=undated)
+        write_atomic(target, image.getvalue())
         paths.append(target)
     return paths

@@ -1,88 +1,101 @@
-"""The table of quality that a run leaves, from result records."""
+"""Build the quality table of runs from their result records."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from statistics import fmean
 
-from reproduction.runs import (
+from retention.errors import DataError, RetentionError
+from retention.records import read_records
+from retention.report.details import detail_table
+from retention.report.grouping import (
     DENSE,
     NOT_RUN,
-    Cells,
-    Column,
+    EvaluationSetup,
     Record,
-    Row,
-    best_dense,
-    columns_of,
-    mean_of_measured,
+    RunGroup,
+    Runs,
+    group_runs,
+    mean_and_deviation,
     percent,
-    points,
-    sort_runs,
-    spread,
 )
-from reproduction.tables import aligned
+from retention.report.tables import markdown_table, text_frame
 
-from retention.errors import DataError
+_LEGEND = "Metric in points: mean ± standard deviation over seeds (number of seeds)."
 
 
 def quality_table(records: Iterable[Record]) -> str:
-    """A Markdown table, aligned for reading as text: one row per policy and asked share, four columns per task.
+    """Build a Markdown table with one row per policy and target keep ratio, and four columns per setup.
 
-    Per task: the headline metric in points (mean over seeds, +- sample standard deviation, number of seeds), the
-    achieved kept share and share of FLOPs, and the distance to the dense model in points. Runs on other rows or with
-    another backbone get columns of their own; runs of a policy whose settings differ get rows of their own. Of two runs
-    with the same seed the later one counts. Dense with several variants is represented by the best of them.
+    The four columns are the headline metric in points (mean, sample standard deviation and number of seeds), the
+    achieved keep ratio, the FLOPs ratio, and the difference in points from the dense model that was trained alike.
+    Runs on other data or with another encoder get columns of their own; runs of a policy whose settings differ get
+    rows of their own. Of two runs with the same seed the later one counts.
 
     Args:
         records: result records; other kinds than ``quality`` are left out.
 
     Returns:
-        The table and one line per task saying what its rows are.
+        The table, and one line per setup that describes its data.
 
     Raises:
-        DataError: a record lacks a field, its metric is no share in [0, 1], or there is no quality record at all.
+        DataError: a record lacks a field, its metric is outside [0, 1], or there is no quality record.
     """
-    cells = sort_runs(records)
-    if not cells:
+    runs = group_runs(records)
+    if not runs.all:
         raise DataError("no quality records to make a table of; run an experiment first, or give other files")
-    rows = sorted({row for row, _ in cells}, key=Row.order)
-    columns = columns_of(cells)
-    notes = [f"[{number}] {column.note()}" for number, column in enumerate(columns, start=1)]
-    legend = "Metric in points: mean ± standard deviation over seeds (number of seeds)."
-    return "\n".join([*aligned(_body(rows, columns, cells)), "", legend, *notes]) + "\n"
-
-
-def _body(rows: list[Row], columns: list[Column], cells: Cells) -> list[list[str]]:
+    setups = runs.setups()
     header = ["policy", "rho"]
-    for number, column in enumerate(columns, start=1):
-        header += [f"{column.task} {column.monitor} [{number}]", "kept", "FLOPs", "vs dense"]
-    body = [header]
-    for row in rows:
-        line = [row.label(), f"{row.rho:g}"]
-        for column in columns:
-            line += _entries(row, column, cells)
-        body.append(line)
-    return body
+    for number, setup in enumerate(setups, start=1):
+        header += [f"{setup.task} {setup.monitor} [{number}]", "keep ratio", "FLOPs ratio", "vs dense"]
+    methods = dict.fromkeys(
+        (group.policy, group.rho, group.variant) for group in sorted(runs.all, key=lambda group: group.sort_key)
+    )
+    body = []
+    for policy, rho, variant in methods:
+        groups = {group.setup: group for group in runs.groups(policy=policy, rho=rho) if group.variant == variant}
+        label = next(iter(groups.values())).label
+        body.append([label, f"{rho:g}", *(cell for setup in setups for cell in _cells(runs, setup, groups))])
+    notes = [f"[{number}] {setup.describe()}" for number, setup in enumerate(setups, start=1)]
+    return "\n".join([markdown_table(text_frame(header, body)), "", _LEGEND, *notes]) + "\n"
 
 
-def _entries(row: Row, column: Column, cells: Cells) -> list[str]:
-    records = cells.get((row, column))
-    if records is None:
+def _cells(runs: Runs, setup: EvaluationSetup, groups: dict[EvaluationSetup, RunGroup]) -> list[str]:
+    group = groups.get(setup)
+    if group is None:
         return [NOT_RUN] * 4
-    kept = mean_of_measured(record["keep_ratio"].get("mean") for record in records)
-    flops = mean_of_measured(record["flops_ratio"] for record in records)
-    return [_score(records), percent(kept), percent(flops), _distance(row, column, cells)]
+    values = group.points()
+    score = f"{mean_and_deviation(values)} ({len(values)})" if values else f"no number ({len(group.records)})"
+    return [score, percent(group.keep_ratio), percent(group.flops_ratio), _difference_from_dense(runs, group)]
 
 
-def _score(records: list[Record]) -> str:
-    values = points(records)
-    return f"{spread(values)} ({len(values)})" if values else f"no number ({len(records)})"
-
-
-def _distance(row: Row, column: Column, cells: Cells) -> str:
-    if row.policy == DENSE:
+def _difference_from_dense(runs: Runs, group: RunGroup) -> str:
+    if group.policy == DENSE:
         return "-"
-    dense, own = best_dense(cells, column, beside=row), points(cells[row, column])
-    if dense is None:
+    if not any(dense.points() for dense in runs.groups(group.setup, DENSE)):
         return "dense not run"
-    return f"{fmean(own) - fmean(points(cells[dense, column])):+.1f}" if own else "no number"
+    dense = runs.dense_reference(group)
+    if dense is None:
+        return "no like reference"
+    values = group.points()
+    return f"{fmean(values) - fmean(dense.points()):+.1f}" if values else "no number"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the quality table of run folders and record files; return the exit status."""
+    parser = argparse.ArgumentParser(prog="retention report", description="Print the quality table of finished runs.")
+    parser.add_argument("paths", type=Path, nargs="+", help="run folders, record files (.jsonl) or single records")
+    parser.add_argument("--details", action="store_true", help="also print every metric that was measured")
+    arguments = parser.parse_args(argv)
+    try:
+        records = read_records([path / "record.json" if path.is_dir() else path for path in arguments.paths])
+        print(quality_table(records))
+        if arguments.details:
+            print(detail_table(records))
+    except RetentionError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,4 +1,4 @@
-"""The looks of the retention picture."""
+"""Style sheet of the token heat map."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ figcaption, .facts, .legend, h2, svg { font-family: ui-sans-serif, system-ui, "S
 figure { margin: 2.75rem 0 0; }
 figcaption { margin-bottom: 0.6rem; color: var(--quiet); font-size: 0.875rem; }
 svg { display: block; width: 100%; height: auto; font-size: 13px; font-variant-numeric: tabular-nums; }
-@media (max-width: 32rem) { svg { font-size: 20px; } } /* the drawing shrinks, its words must not */
+@media (max-width: 32rem) { svg { font-size: 20px; } } /* the drawing shrinks, its text must not */
 svg .name { fill: var(--quiet); text-anchor: end; }
 svg .value { fill: var(--ink); }
 svg .track { fill: var(--line); opacity: 0.55; }
@@ -40,13 +40,13 @@ h2 { margin: 0; font-size: 0.875rem; font-weight: 600; line-height: 1.5; }
 .facts strong { color: var(--ink); font-weight: 600; }
 .text { margin: 0.6rem 0 0; overflow-wrap: anywhere; }
 .t { margin: 0 -0.1em; padding: 0.08em 0.1em; border-radius: 0.18em; } /* no gap within a word */
-.own { font: 0.72em ui-monospace, "SF Mono", Menlo, Consolas, monospace; vertical-align: 0.08em; }
+.special { font: 0.72em ui-monospace, "SF Mono", Menlo, Consolas, monospace; vertical-align: 0.08em; }
 @media print { main { max-width: none; padding: 0; } .t { print-color-adjust: exact; } }
 """
 
 
 def stylesheet(gates: int) -> str:
-    """CSS of the page; class ``d0`` is a token dropped at the first gate, ``d<gates>`` one that was kept throughout.
+    """Return the CSS of the page; class ``d0`` marks a token dropped at the first gate, ``d<gates>`` one that was kept.
 
     Args:
         gates: number of gated layers, >= 0.
@@ -55,7 +55,7 @@ def stylesheet(gates: int) -> str:
 
 
 def _depth_rule(depth: int, gates: int) -> str:
-    """Ink and background by share of gates passed; the line says dropped at once, part of the way, or kept."""
+    """Scale ink and background by the gates passed; a line marks tokens dropped at once, later, or never."""
     passed = depth / gates if gates else 1.0
     ink, glow = round(64 + 36 * passed), round(100 * passed**1.5)
     if depth == gates:

@@ -1,7 +1,36 @@
-"""A finished run as a model to use: texts in; answers, and what was remembered of each text, out."""
+"""Use trained models: load a run folder and predict, ask questions, or summarize.
 
-from retention.trained.loading import load
-from retention.trained.model import Trained
-from retention.trained.results import Answer, Prediction, Summary
+``load`` returns a ``Classifier``, ``Reader`` or ``Summarizer``, depending on the task of the run.
+"""
 
-__all__ = ["Answer", "Prediction", "Summary", "Trained", "load"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retention.tasks.classification.predict import Classifier, Prediction
+    from retention.tasks.question_answering.predict import Answer, Reader
+    from retention.tasks.summarization.predict import Summarizer, Summary
+    from retention.trained.loading import load
+    from retention.trained.model import TrainedModel
+
+_LOCATIONS = {
+    "Classifier": "retention.tasks.classification.predict",
+    "Prediction": "retention.tasks.classification.predict",
+    "Answer": "retention.tasks.question_answering.predict",
+    "Reader": "retention.tasks.question_answering.predict",
+    "Summarizer": "retention.tasks.summarization.predict",
+    "Summary": "retention.tasks.summarization.predict",
+    "load": "retention.trained.loading",
+    "TrainedModel": "retention.trained.model",
+}
+
+__all__ = ["Answer", "Classifier", "Prediction", "Reader", "Summarizer", "Summary", "TrainedModel", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _LOCATIONS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LOCATIONS[name]), name)

@@ -1,4 +1,4 @@
-"""Encoded rows through a trained model, in batches of similar length."""
+"""Run encoded rows through a trained model, in batches of similar length."""
 
 from __future__ import annotations
 
@@ -12,57 +12,68 @@ from torch import Tensor
 from retention.data.batching import Batch, SortedBatches
 from retention.data.loading import Collate
 from retention.engine import ForwardReport
-from retention.errors import ConfigError, Problem
-from retention.trained.results import keep_ratio
-from retention.training.module import RetentionModule
+from retention.errors import require
+from retention.models.encoded import Encoded
+from retention.models.retention_model import RetentionModel
 
 
 @dataclass(frozen=True)
 class RowResult:
-    """What came of one row.
+    """Result for one row.
 
     Attributes:
-        said: what the model says of it.
-        depth: for each of its tokens the number of gates that let it pass.
-        keep_ratio: see ``Prediction``.
+        output: what the model predicts for it.
+        depth: for each of its tokens the number of gates that kept it.
+        keep_ratio: kept tokens / tokens, mean over the gated layers.
     """
 
-    said: Any
+    output: Any
     depth: tuple[int, ...]
     keep_ratio: float
 
 
+def keep_ratio(depth: Sequence[int], gates: int) -> float:
+    """Compute kept tokens / tokens, mean over the gates, from the number of gates that kept each token.
+
+    Returns:
+        A ratio in (0, 1]; 1 without gates.
+    """
+    return sum(depth) / (gates * len(depth)) if gates else 1.0
+
+
 def run_rows(
-    module: RetentionModule,
+    model: RetentionModel,
     rows: Sequence[Mapping[str, Any]],
     collate: Collate,
     batch_size: int,
-    read: Callable[[Tensor, Batch], Sequence[Any]],
+    read: Callable[[Tensor, Encoded, Batch], Sequence[Any]],
 ) -> list[RowResult]:
-    """Run encoded rows with real removal; the results come in the order of ``rows``.
+    """Run encoded rows with real token removal; the results are in the order of ``rows``.
 
     Args:
-        module: in evaluation mode.
+        model: in evaluation mode.
         rows: with ``input_ids``, ``length`` and what ``collate`` needs.
         collate: makes a batch of rows.
         batch_size: rows per forward pass, >= 1.
-        read: logits and batch -> what is said of each row.
+        read: logits, encoder output and batch -> prediction for each row.
 
     Raises:
-        ConfigError: ``batch_size`` is below 1.
+        ConfigError: ``batch_size`` is not a whole number of at least 1.
     """
-    if batch_size < 1:
-        raise ConfigError([Problem("batch_size", f"must be >= 1, got {batch_size}")])
-    found: dict[int, RowResult] = {}
-    layers = module.gated_layers
-    for places in SortedBatches([row["length"] for row in rows], batch_size) if rows else ():
-        made = collate([rows[place] for place in places])
-        batch = {name: value.to(module.device) if isinstance(value, Tensor) else value for name, value in made.items()}
+    valid = isinstance(batch_size, int) and not isinstance(batch_size, bool) and batch_size >= 1
+    require(valid, "batch_size", f"must be a whole number >= 1, got {batch_size!r}")
+    device = next(model.parameters()).device
+    results: dict[int, RowResult] = {}
+    layers = model.gated_layers
+    for indices in SortedBatches([row["length"] for row in rows], batch_size) if rows else ():
+        collated = collate([rows[index] for index in indices])
+        batch = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in collated.items()}
         with torch.inference_mode():
-            said = read(module(batch), batch)
-            report = cast(ForwardReport, module.last_report)
+            encoded = model.encode(batch)
+            outputs = read(model.head.logits(encoded, batch), encoded, batch)
+            report = cast(ForwardReport, model.last_report)
             depths = report.depth(layers, batch["input_ids"].shape[1]).tolist()
-        for place, words, passed in zip(places, said, depths, strict=True):
-            depth = tuple(passed[: rows[place]["length"]])
-            found[place] = RowResult(words, depth, keep_ratio(depth, len(layers)))
-    return [found[place] for place in range(len(rows))]
+        for index, output, padded_depth in zip(indices, outputs, depths, strict=True):
+            depth = tuple(padded_depth[: rows[index]["length"]])
+            results[index] = RowResult(output, depth, keep_ratio(depth, len(layers)))
+    return [results[index] for index in range(len(rows))]

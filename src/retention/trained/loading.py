@@ -1,32 +1,46 @@
-"""From a run folder to a trained model."""
+"""Load the model of a finished run."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from retention.errors import CheckpointError
 from retention.experiment.checkpoints import load_weights, read_checkpoint
-from retention.experiment.config import build_parts, loaded_config
-from retention.experiment.run import build_module, resolve_tokenizer
-from retention.trained.model import Trained
+from retention.experiment.config import load_parts
+from retention.experiment.run import build_model, resolve_tokenizer
+from retention.trained.model import TrainedModel, trained_class_of
 
 _CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
 
-def load(path: str | Path, *, rho: float | None = None, device: str | torch.device = "cpu") -> Trained:
-    """Load a finished run; needs its folder alone, neither data nor the hub.
+def load(
+    path: str | Path,
+    rho: float | None = None,
+    device: str | torch.device = "cpu",
+    *,
+    classes: Iterable[type] = (),
+) -> TrainedModel:
+    """Load a finished run; only its folder is needed, neither data nor network.
+
+    A run folder from somebody else is data: nothing that it names is executed, and only classes of this package, of
+    installed policy packages and of ``classes`` are built.
 
     Args:
-        path: the run folder, or a checkpoint in it.
-        rho: share of tokens to keep, in (0, 1]; None = as trained. Models trained for any budget
-            (``experiment=sst2_any_budget``) serve every share they were trained for; others lose more than they must.
-        device: where the model goes.
+        path: run folder, or a checkpoint in it.
+        rho: target keep ratio, in (0, 1]; None = as trained. Models that were trained for a range of budgets (see
+            ``experiment=sst2_any_budget``) keep their quality over that range; others lose more than necessary.
+        device: device of the model.
+        classes: classes from outside the package that the run names, for example ``[my_package.MyPolicy]``.
+
+    Returns:
+        A ``Classifier``, ``Reader`` or ``Summarizer``, depending on the task.
 
     Raises:
         CheckpointError: there is no checkpoint, or it cannot be used.
-        ConfigError: ``rho`` is out of range.
+        ConfigError: ``rho`` is out of range, or the checkpoint names a class that is not allowed.
 
     >>> model = load("outputs/sst2/2026-01-31_12-00-00", rho=0.3)   # doctest: +SKIP
     >>> model.predict(["a gripping film"])[0].labels                # doctest: +SKIP
@@ -37,10 +51,10 @@ def load(path: str | Path, *, rho: float | None = None, device: str | torch.devi
     if given.is_dir() and not checkpoint.is_file():
         raise CheckpointError(f"{given}: holds no {_CHECKPOINT}; pass the folder of a finished run, or a checkpoint")
     content = read_checkpoint(checkpoint)
-    config = loaded_config(content, checkpoint, rho)
-    parts = build_parts(config)
-    tokenizer = resolve_tokenizer(parts)
-    parts.data.attach(tokenizer)
-    module = build_module(config, parts, len(tokenizer))
-    load_weights(module, content, checkpoint, policy=True, other_budget=rho is not None)
-    return Trained(module.to(device).eval(), parts.data)
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn before those of the checkpoint replace them
+        config, parts = load_parts(content, checkpoint, rho, classes)
+        tokenizer = resolve_tokenizer(parts)
+        parts.data.attach(tokenizer)
+        model = build_model(config, parts, parts.policy, len(tokenizer))
+    load_weights(model, content, checkpoint, policy=True, other_budget=rho is not None)
+    return trained_class_of(model.head)(model.to(device).eval(), parts.data)

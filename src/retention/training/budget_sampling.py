@@ -1,4 +1,4 @@
-"""One set of weights for any budget: several budgets in each training step."""
+"""Train one set of weights for a range of budgets: several budgets in each training step."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from retention.errors import Checks
+from retention.errors import require
 
 KEEP_ALL = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetSampling:
-    """Which budgets a training step runs, and what those that remove tokens learn from.
+    """Budgets (target keep ratios) that a training step runs, and the loss of the passes that remove tokens.
 
-    Each budget is one pass over the batch; the loss of a step is the mean over its passes. With ``sandwich`` the passes
-    are keep-all, ``sampled`` random budgets, and the smallest one, and the answers of the keep-all pass teach the
-    others in place (sandwich rule and in-place distillation, Yu and Huang 2019, arXiv 1903.05134; for token budgets Kim
-    and Cho 2021, arXiv 2010.07003). Without it there are the random ones alone: with ``sampled=1`` and a finished
-    teacher (``distill``) a step costs what an ordinary step costs.
+    Each budget is one forward pass over the batch; the loss of a step is the mean over its passes. With ``sandwich``
+    the passes are a keep-all pass, ``sampled`` random budgets, and the smallest budget, and the logits of the keep-all
+    pass are soft targets of the others (sandwich rule and in-place distillation, Yu and Huang 2019, arXiv 1903.05134;
+    for token budgets Kim and Cho 2021, arXiv 2010.07003). Without it there are only the random budgets: with
+    ``sampled=1`` and a trained teacher (``distill``) a step costs as much as an ordinary step.
 
-    Cost of a step in the removal phase, in passes of the dense model: about 1 + ``low`` + sampled (low + high) / 2 with
-    the sandwich, sampled (low + high) / 2 without, by the FLOPs; the activations of all passes are held until the one
-    backward pass. While gates are soft every pass costs a dense one; while everything is kept there is one pass.
+    Cost of a step during hard pruning, in forward passes of the dense model by FLOPs: about
+    1 + ``low`` + sampled (low + high) / 2 with the sandwich rule, sampled (low + high) / 2 without it; the activations
+    of all passes are held until the one backward pass. During soft gating every pass costs a dense one; during warmup
+    there is one pass.
 
     The gates rank with one set of scores whatever the budget; each sample's multiplier (``ExactDual``) shifts them to
     the budget of the pass.
@@ -34,12 +35,13 @@ class BudgetSampling:
 
     Attributes:
         sampled: random budgets in each step, >= 0, uniform in [low, high].
-        sandwich: whether the keep-all and the smallest budget are run as well.
-        low, high: range of budgets, 0 < low < high <= 1.
-        in_place_weight: w in [0, 1], for the passes of a sandwich that remove tokens: loss = (1 - w) (that of an ordinary
-            step) + w (distillation from the keep-all pass).
-        seed: with the number of the optimiser step it decides the random budgets, so that all ranks, all micro-batches
-            of a step, and a resumed training draw the same.
+        sandwich: True to run the keep-all and the smallest budget as well.
+        low: smallest budget, 0 < low < high.
+        high: largest random budget, low < high <= 1.
+        in_place_weight: w in [0, 1], for the passes of a sandwich that remove tokens: loss = (1 - w) (that of an
+            ordinary step) + w (distillation from the keep-all pass).
+        seed: with the number of the optimizer step it determines the random budgets, so that all ranks, all
+            micro-batches of a step, and a resumed training draw the same.
 
     Raises:
         ConfigError: a value is out of range.
@@ -53,44 +55,42 @@ class BudgetSampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        checks = Checks()
-        checks.require(self.sampled >= 0, "sampled", f"random budgets in each step, must be >= 0, got {self.sampled}")
-        ordered = 0.0 < self.low < self.high <= 1.0
-        checks.require(ordered, "low", f"must be in (0, high) with high <= 1, got {self.low} with high = {self.high}")
-        checks.require(
-            0.0 <= self.in_place_weight <= 1.0, "in_place_weight", f"must be in [0, 1], got {self.in_place_weight}"
+        require(
+            self.sampled >= 0, "sampled", f"number of random budgets in each step, must be >= 0, got {self.sampled}"
         )
-        checks.finish()
+        ordered = 0.0 < self.low < self.high <= 1.0
+        require(ordered, "low", f"must be in (0, high) with high <= 1, got {self.low} with high = {self.high}")
+        valid = 0.0 <= self.in_place_weight <= 1.0
+        require(valid, "in_place_weight", f"must be in [0, 1], got {self.in_place_weight}")
 
     @property
     def active(self) -> bool:
-        """Whether training serves more than the one budget ``retention.rho``."""
+        """Return True if training runs other budgets than ``retention.rho``."""
         return self.sampled > 0 or self.sandwich
 
     def draw(self, step: int) -> tuple[float, ...]:
-        """Budgets of an optimiser step in the order of the passes: keep-all first, as it teaches the others."""
-        source = random.Random(f"{self.seed}/{step}")  # the same on every machine, unlike torch's generators
-        drawn = tuple(source.uniform(self.low, self.high) for _ in range(self.sampled))
-        return (KEEP_ALL, *drawn, self.low) if self.sandwich else drawn
+        """Return the budgets of an optimizer step in the order of its passes, keep-all first."""
+        generator = random.Random(f"{self.seed}/{step}")  # the same on every machine, unlike torch's generators
+        budgets = tuple(generator.uniform(self.low, self.high) for _ in range(self.sampled))
+        return (KEEP_ALL, *budgets, self.low) if self.sandwich else budgets
 
-    def blend(self, loss: Tensor, in_place: Tensor) -> Tensor:
-        """Loss of a pass that removes tokens, from its ordinary loss and its distance to the keep-all pass."""
-        return (1.0 - self.in_place_weight) * loss + self.in_place_weight * in_place
+    def blend(self, loss: Tensor, in_place_loss: Tensor) -> Tensor:
+        """Compute the loss of a pass that removes tokens, from its ordinary and its in-place distillation loss."""
+        return (1.0 - self.in_place_weight) * loss + self.in_place_weight * in_place_loss
 
     def check_run(self, *, saliency: float) -> None:
-        """Raise ``ConfigError`` where the rest of the training makes no sense with these budgets.
+        """Raise ``ConfigError`` if the other training settings do not fit these budgets.
 
         Args:
-            saliency: of ``Distillation``.
+            saliency: weight of the saliency distillation, see ``Distillation``.
         """
-        checks = Checks()
-        unread = self.sandwich and self.in_place_weight == 1.0 and saliency > 0.0
+        unused = self.sandwich and self.in_place_weight == 1.0 and saliency > 0.0
         message = (
-            "no pass would read distill.saliency: those that remove tokens learn from the keep-all pass alone; set"
+            f"no pass would use distill.saliency={saliency}: with in_place_weight=1 the passes that remove tokens are "
+            "trained on the keep-all pass alone; set in_place_weight below 1, or distill.saliency to 0"
         )
-        checks.require(not unread, "in_place_weight", f"{message} it below 1")
-        checks.finish()
+        require(not unused, "in_place_weight", message)
 
     def covers(self, rho: float) -> bool:
-        """Whether a budget is in the range that training served."""
+        """Return True if a budget is in the range of training, or no range was trained."""
         return not self.active or self.low <= rho <= self.high

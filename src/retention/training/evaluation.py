@@ -1,42 +1,48 @@
-"""What the batches of an evaluation add up to, over all ranks."""
+"""Collect the batches of an evaluation over all ranks."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-Rows = dict[str, list[Any]]
+from retention.models.head import Columns
 
 
 class Evaluation:
-    """Collects rows and FLOPs of one evaluation after another."""
+    """Rows and FLOPs of the evaluation that is running; can be used for one evaluation after another."""
 
     def __init__(self) -> None:
-        self._parts: list[Rows] = []
+        self._parts: list[Columns] = []
         self._flops = [0.0, 0.0]
 
-    def add(self, rows: Rows, *, dense: float, spent: float) -> None:
-        """One batch: its rows, and its FLOPs without and with removal."""
+    def add(self, rows: Columns, *, dense: float, spent: float) -> None:
+        """Add one batch.
+
+        Args:
+            rows: see ``Head.eval_rows``.
+            dense: FLOPs of the batch without token removal.
+            spent: FLOPs of the batch with token removal.
+        """
         self._parts.append(rows)
         self._flops[0] += spent
         self._flops[1] += dense
 
-    def finish(self, trainer: pl.Trainer, device: torch.device) -> tuple[Rows, float]:
-        """All rows of all ranks, and the share of FLOPs spent; ready for the next evaluation."""
+    def finish(self, trainer: pl.Trainer, device: torch.device) -> tuple[Columns, float]:
+        """Return the rows of all ranks and the FLOPs ratio, and clear both for the next evaluation."""
         rows, flops = merge_rows(_gather(trainer, self._parts)), _total(trainer, device, self._flops)
         self._parts, self._flops = [], [0.0, 0.0]
         return rows, flops[0] / max(flops[1], 1.0)
 
 
-def _gather(trainer: pl.Trainer, parts: list[Rows]) -> list[Rows]:
+def _gather(trainer: pl.Trainer, parts: list[Columns]) -> list[Columns]:
     if trainer.world_size == 1:
         return parts
-    everyone: list[list[Rows] | None] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(everyone, parts)
-    return [part for rank in everyone for part in rank or []]
+    gathered: list[list[Columns] | None] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(gathered, parts)
+    return [part for rank in gathered for part in rank or []]
 
 
 def _total(trainer: pl.Trainer, device: torch.device, values: list[float]) -> list[float]:
@@ -44,10 +50,10 @@ def _total(trainer: pl.Trainer, device: torch.device, values: list[float]) -> li
     return [float(value) for value in cast(Tensor, trainer.strategy.reduce(total, reduce_op="sum"))]
 
 
-def merge_rows(parts: list[Rows]) -> Rows:
-    """Concatenate the rows of all batches; a row index met twice (a wrapped distributed sampler) counts once."""
+def merge_rows(parts: list[Columns]) -> Columns:
+    """Concatenate the rows of all batches; a repeated row index (of a wrapped distributed sampler) counts once."""
     seen: set[int] = set()
-    merged: Rows = {}
+    merged: Columns = {}
     for part in parts:
         for row, index in enumerate(part["index"]):
             if index in seen:

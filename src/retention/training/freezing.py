@@ -1,24 +1,23 @@
-"""Parts of a model that training leaves as they are."""
+"""Select the parts of a model that are not trained."""
 
 from __future__ import annotations
 
 from torch import nn
 
+from retention.models.retention_model import RetentionModel
+
 FREEZE = ("encoder", "model")
 
 
-def frozen_parts(module: nn.Module, freeze: str | None) -> list[nn.Module]:
-    """What is neither trained nor put into training mode, so that its dropout stays off.
+def frozen_parts(model: RetentionModel, freeze: str | None) -> list[nn.Module]:
+    """Return the parts that are neither trained nor set to training mode, so that their dropout stays off.
 
     Below the first gate a frozen encoder needs no gradient, so its activations there are not kept.
 
     Args:
-        module: a ``RetentionModule``.
-        freeze: ``encoder``: head and policy learn; ``model``: the policy alone; None: everything learns.
+        model: encoder, policy and head.
+        freeze: ``encoder`` = head and policy are trained; ``model`` = only the policy is trained; None = all parts are.
     """
     if freeze is None:
         return []
-    children = dict(module.named_children())
-    return (
-        [children["encoder"]] if freeze == "encoder" else [part for name, part in children.items() if name != "policy"]
-    )
+    return [model.encoder] if freeze == "encoder" else [model.encoder, model.head]

@@ -1,128 +1,137 @@
-"""The loss of one training step: the task, the teacher and the budget, over one pass or several."""
+"""Compute the loss of one training step: task, teacher and budget, over one forward pass or several."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from retention.errors import Checks
-from retention.training.budget_sampling import KEEP_ALL
-from retention.training.distillation import pooled_state_loss
+from retention.errors import require
+from retention.models.encoded import Batch
+from retention.models.retention_model import RetentionModel
+from retention.training.budget_sampling import KEEP_ALL, BudgetSampling
+from retention.training.distillation import Distillation, pooled_state_loss
 from retention.training.teacher import Teacher, TeacherOutputs
-from retention.training.token_states import recorded, token_state_loss
-
-if TYPE_CHECKING:
-    from retention.models.encoded import Batch
-    from retention.training.module import RetentionModule
+from retention.training.token_states import record_token_states, token_state_loss
 
 
 class Losses(NamedTuple):
-    """Two scalars: ``task``, what the task and the teacher ask for; ``total``, with the budget's penalty."""
+    """Losses of a training step, scalars.
+
+    Attributes:
+        task: loss of the task and of distillation.
+        total: ``task`` and the penalty of the budget.
+    """
 
     task: Tensor
     total: Tensor
 
 
 class Objective:
-    """What a module learns from.
+    """Training objective of a retention model.
 
     Args:
-        module: encoder, policy and head, with the settings of their training.
+        model: encoder, policy and head.
+        distill: weights of the distillation losses.
+        budgets: budgets that are sampled in each step.
     """
 
-    def __init__(self, module: RetentionModule) -> None:
-        self._module = module
-        self._policy = module.policy
-        self._distill = module.settings.distill
-        self._budgets = module.settings.budgets
+    def __init__(self, model: RetentionModel, distill: Distillation, budgets: BudgetSampling) -> None:
+        self._model = model
+        self._policy = model.policy
+        self._distill = distill
+        self._budgets = budgets
         self._slacks: list[Tensor] = []
         self.teacher: Teacher | None = None
 
-    def learn_from(self, teacher: Teacher) -> None:
-        """Learn from this finished model as well.
+    def set_teacher(self, teacher: Teacher) -> None:
+        """Add distillation from a trained model.
 
         Raises:
-            ConfigError: pooled states are to be learned, and the module's head has none; or states of tokens, and the
-                teacher has other layers.
+            ConfigError: pooled states are distilled and the head has none; or token states are distilled and the
+                teacher has other dimensions.
         """
-        checks = Checks()
-        message = f"{type(self._module).__name__} reads every token and has no pooled state to learn; set it to 0"
-        checks.require(self._distill.pooled_states == 0 or self._module.pools, "distill.pooled_states", message)
-        own, other = ((each.shape.num_layers, each.shape.hidden_size) for each in (self._module, teacher.module))
-        message = f"needs a teacher of {own[0]} layers of width {own[1]}, it has {other[0]} of {other[1]}; set it to 0"
-        checks.require(self._distill.token_states == 0 or own == other, "distill.token_states", message)
-        checks.finish()
+        message = f"{type(self._model.head).__name__} reads every token and has no pooled state; set it to 0"
+        require(self._distill.pooled_states == 0 or self._model.head.pools, "distill.pooled_states", message)
+        ours, theirs = ((each.shape.num_layers, each.shape.hidden_size) for each in (self._model, teacher.model))
+        message = (
+            f"needs a teacher of {ours[0]} layers of width {ours[1]}, it has {theirs[0]} of {theirs[1]}; set it to 0"
+        )
+        require(self._distill.token_states == 0 or ours == theirs, "distill.token_states", message)
         self.teacher = teacher
 
     def losses(self, batch: Batch, step: int) -> Losses:
-        """Losses of optimiser step ``step``, the mean over its passes."""
-        task, total = zip(*self._passes(batch, self._ask_teacher(batch), step), strict=True)
+        """Compute the losses of optimizer step ``step``, the mean over its forward passes."""
+        task, total = zip(*self._passes(batch, self._teacher_outputs(batch), step), strict=True)
         return Losses(torch.stack(task).mean(), torch.stack(total).mean())
 
     def take_slack(self) -> Tensor | None:
-        """Mean budget slack of each gated layer since it was last taken, [L]; None where no budget was priced."""
+        """Return and clear the mean budget slack of each gated layer, [L]; None if no budget was constrained."""
         if not self._slacks:
             return None
         slack = torch.stack(self._slacks).mean(0)
         self._slacks.clear()
         return slack
 
-    def _passes(self, batch: Batch, taught: TeacherOutputs | None, step: int) -> Iterator[Losses]:
-        """Losses of each pass of a step: one pass, or one for each budget that is drawn."""
-        budgets, answers = self._drawn_budgets(step), None
+    def _passes(self, batch: Batch, teacher: TeacherOutputs | None, step: int) -> Iterator[Losses]:
+        """Yield the losses of each forward pass: a single one, or one for each sampled budget."""
+        budgets, keep_all_logits = self._sampled_budgets(step), None
         if not budgets:
-            yield self._pass(batch, taught)[1]
+            yield self._pass(batch, teacher)[1]
         for rho in budgets:
             with self._policy.at_budget(rho):
-                logits, losses = self._pass(batch, taught, answers)
-            answers = logits.detach() if rho == KEEP_ALL else answers
+                logits, losses = self._pass(batch, teacher, keep_all_logits)
+            keep_all_logits = logits.detach() if rho == KEEP_ALL else keep_all_logits
             yield losses
 
-    def _drawn_budgets(self, step: int) -> tuple[float, ...]:
-        """Budgets of a step's passes; empty for a single one: nothing is sampled, or no gate would act."""
-        sampled = self._budgets.active and self._module.phase != "warmup" and self._policy.layers
+    def _sampled_budgets(self, step: int) -> tuple[float, ...]:
+        """Return the budgets of a step's passes; empty for a single pass: nothing is sampled, or no gate acts."""
+        sampled = self._budgets.active and self._policy.current_phase != "warmup" and self._policy.layers
         return self._budgets.draw(step) if sampled else ()
 
     def _pass(
-        self, batch: Batch, taught: TeacherOutputs | None, in_place: Tensor | None = None
+        self, batch: Batch, teacher: TeacherOutputs | None, keep_all_logits: Tensor | None = None
     ) -> tuple[Tensor, Losses]:
-        """Logits and losses of one pass; ``in_place`` are the logits of the step's keep-all pass."""
-        module = self._module
-        wanted = taught is not None and len(taught.states) > 0
-        with recorded(module.retainer, wanted=wanted) as states:
-            answer = module.answer(batch)
-        loss = module.task_loss(answer.logits, batch)
-        if taught is not None:
-            loss = self._with_teacher(loss, TeacherOutputs(answer, states, {}), taught, batch)
-        if in_place is not None:
-            loss = self._budgets.blend(loss, module.distillation_loss(answer.logits, in_place, batch))
-        return answer.logits, Losses(loss, loss + self._budget_loss(loss))
+        """Compute logits and losses of one pass; ``keep_all_logits`` are its soft targets (in-place distillation)."""
+        model = self._model
+        with record_token_states(model.retainer, enabled=teacher is not None and len(teacher.states) > 0) as states:
+            output = model.outputs(batch)
+        loss = model.head.task_loss(output.logits, batch)
+        if teacher is not None:
+            loss = self._with_teacher(loss, TeacherOutputs(output, states, {}), teacher, batch)
+        if keep_all_logits is not None:
+            loss = self._budgets.blend(loss, self._logit_loss(output.logits, keep_all_logits, batch))
+        return output.logits, Losses(loss, loss + self._budget_loss(loss))
 
-    def _ask_teacher(self, batch: Batch) -> TeacherOutputs | None:
-        """What the teacher says; guides the policy by the teacher's saliency on the way."""
+    def _teacher_outputs(self, batch: Batch) -> TeacherOutputs | None:
+        """Run the teacher, and give its saliency to the policy."""
         if self.teacher is None:
             return None
-        explained = self._policy.scored if self._distill.saliency > 0 else ()
-        outputs = self.teacher.outputs(batch, states=self._distill.token_states > 0, explained=explained)
-        if explained:
+        layers = self._policy.scored if self._distill.saliency > 0 else ()
+        outputs = self.teacher.outputs(batch, states=self._distill.token_states > 0, saliency_layers=layers)
+        if layers:
             self._policy.set_saliency(outputs.saliency)
         return outputs
 
-    def _with_teacher(self, task_loss: Tensor, own: TeacherOutputs, taught: TeacherOutputs, batch: Batch) -> Tensor:
-        soft_loss = self._module.distillation_loss(own.answer.logits, taught.answer.logits, batch)
-        loss = self._distill.mix(task_loss, soft_loss)
+    def _with_teacher(
+        self, task_loss: Tensor, student: TeacherOutputs, teacher: TeacherOutputs, batch: Batch
+    ) -> Tensor:
+        logit_loss = self._logit_loss(student.output.logits, teacher.output.logits, batch)
+        loss = self._distill.mix(task_loss, logit_loss)
         if self._distill.pooled_states > 0:
-            apart = pooled_state_loss(cast(Tensor, own.answer.pooled), cast(Tensor, taught.answer.pooled))
-            loss = loss + self._distill.pooled_states * apart
-        if taught.states:
-            loss = loss + self._distill.token_states * token_state_loss(own.states, taught.states)
+            distance = pooled_state_loss(cast(Tensor, student.output.pooled), cast(Tensor, teacher.output.pooled))
+            loss = loss + self._distill.pooled_states * distance
+        if teacher.states:
+            loss = loss + self._distill.token_states * token_state_loss(student.states, teacher.states)
         return loss + self._distill.saliency * self._policy.saliency_loss().to(loss)
 
+    def _logit_loss(self, logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return self._model.head.distillation_loss(logits, teacher_logits, batch, self._distill.temperature)
+
     def _budget_loss(self, task_loss: Tensor) -> Tensor:
-        if not self._policy.constrained or self._module.phase == "warmup":
+        if not self._policy.constrained or self._policy.current_phase == "warmup":
             return task_loss.new_zeros(())
         self._slacks.append(self._policy.budget_slack().detach())
         return self._policy.budget_loss()

@@ -1,4 +1,4 @@
-"""AdamW with the paper's settings and a linear warm-up and decay."""
+"""Build AdamW with the paper's settings and a linear warmup and decay of the learning rate."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from retention.errors import Checks
+from retention.errors import require
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdamWSettings:
-    """Optimiser settings.
+    """Optimizer settings.
 
     Attributes:
-        lr: of encoder and head, > 0 (3e-5 in the paper).
-        policy_lr: of what the retention policy learns, > 0. Differs from the paper, which has one rate: scorers start
-            from nothing and have few steps, and at 3e-5 their ranking hardly moves.
+        lr: learning rate of encoder and head, > 0 (3e-5 in the paper).
+        policy_lr: learning rate of the retention policy's parameters, > 0. Differs from the paper, which has one rate:
+            scorers start untrained and have few steps, and at 3e-5 their ranking hardly changes.
         weight_decay: on matrices, >= 0; biases and norms are not decayed.
-        warmup: share of the steps that raise the rate from 0, in [0, 1); after it the rate falls linearly to 0.
+        warmup: share of the steps over which the learning rate rises from 0, in [0, 1); then it falls linearly to 0.
 
     Raises:
         ConfigError: a value is out of range.
@@ -35,27 +35,28 @@ class AdamWSettings:
     warmup: float = 0.06
 
     def __post_init__(self) -> None:
-        checks = Checks()
-        checks.require(self.lr > 0, "lr", f"must be > 0, got {self.lr}")
-        checks.require(self.policy_lr > 0, "policy_lr", f"must be > 0, got {self.policy_lr}")
-        checks.require(self.weight_decay >= 0, "weight_decay", f"must be >= 0, got {self.weight_decay}")
-        checks.require(0.0 <= self.warmup < 1.0, "warmup", f"a share of the steps in [0, 1), got {self.warmup}")
-        checks.finish()
+        require(self.lr > 0, "lr", f"must be > 0, got {self.lr}")
+        require(self.policy_lr > 0, "policy_lr", f"must be > 0, got {self.policy_lr}")
+        require(self.weight_decay >= 0, "weight_decay", f"must be >= 0, got {self.weight_decay}")
+        require(0.0 <= self.warmup < 1.0, "warmup", f"share of the steps, must be in [0, 1), got {self.warmup}")
 
     def build(self, model: Iterable[tuple[str, nn.Parameter]], policy: nn.Module, steps: int) -> dict[str, Any]:
-        """Optimiser and schedule in Lightning's form.
+        """Build optimizer and learning-rate schedule in Lightning's format.
+
+        The rate of the first step is one warmup step above 0, unlike that of
+        ``transformers.get_linear_schedule_with_warmup``, whose first step is spent at a rate of 0.
 
         Args:
             model: named parameters of encoder and head.
             policy: the retention policy.
-            steps: optimiser steps of the whole training.
+            steps: optimizer steps of the whole training.
         """
         groups = [*self._groups(model, self.lr), *self._groups(policy.named_parameters(), self.policy_lr)]
         optimizer = AdamW([group for group in groups if group["params"]])
-        warm = max(1, round(self.warmup * steps))
+        warmup_steps = max(1, round(self.warmup * steps))
 
         def factor(step: int) -> float:
-            return min((step + 1) / warm, max(0.0, (steps - step) / max(1, steps - warm)))
+            return min((step + 1) / warmup_steps, max(0.0, (steps - step) / max(1, steps - warmup_steps)))
 
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
@@ -66,7 +67,7 @@ class AdamWSettings:
 
 
 def rng_state() -> dict[str, Any]:
-    """State of the torch generators, in a form that checkpoints load safely."""
+    """Return the state of the torch generators, in a form that checkpoints load safely."""
     state: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
@@ -74,7 +75,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def restore_rng(state: dict[str, Any]) -> None:
-    """Put the generators back where a checkpoint left them."""
+    """Set the torch generators to a state of ``rng_state``."""
     torch.set_rng_state(state["cpu"].cpu())
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])

@@ -1,19 +1,24 @@
-"""When training keeps everything, softens its gates, and removes for real."""
+"""Define the phases of training: warmup, soft gating, hard pruning."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from retention.errors import Checks
+from retention.errors import require
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phases:
-    """Boundaries as shares of the optimiser steps, each in [0, 1] and in this order.
+class TrainingPhases:
+    """Boundaries of the training phases, as shares of the optimizer steps.
 
-    Up to ``anneal_start`` everything is kept; from there to ``anneal_end`` the budget falls linearly from 1 to its
-    target; before ``pruning_start`` gates are soft, after it tokens are removed for real, so that training ends on
-    exactly what inference does. Policies without soft gates remove for real from ``anneal_start`` on.
+    Warmup keeps all tokens up to ``anneal_start``. From there to ``anneal_end`` the target keep ratio falls linearly
+    from 1 to rho. Gates are soft before ``pruning_start``; after it tokens are removed, so that training ends on
+    exactly what inference does. Policies without soft gates remove tokens from ``anneal_start`` on.
+
+    Attributes:
+        anneal_start: end of the warmup, in [0, 1].
+        anneal_end: end of the annealing, in [anneal_start, 1].
+        pruning_start: start of hard pruning, in [0, 1].
 
     Raises:
         ConfigError: a boundary is out of range or out of order.
@@ -24,16 +29,21 @@ class Phases:
     pruning_start: float = 0.6
 
     def __post_init__(self) -> None:
-        checks = Checks()
         for key in ("anneal_start", "anneal_end", "pruning_start"):
             value = getattr(self, key)
-            checks.require(0.0 <= value <= 1.0, key, f"a share of training, must be in [0, 1], got {value}")
+            require(0.0 <= value <= 1.0, key, f"share of training, must be in [0, 1], got {value}")
         message = f"must not be before anneal_start = {self.anneal_start}, got {self.anneal_end}"
-        checks.require(self.anneal_start <= self.anneal_end, "anneal_end", message)
-        checks.finish()
+        require(self.anneal_start <= self.anneal_end, "anneal_end", message)
 
     def at(self, progress: float) -> tuple[str, float]:
-        """Phase name and annealing (0 = keep all, 1 = full budget) at a share of training."""
+        """Return the phase and the annealing (0 = keep all, 1 = full budget) at a share of training.
+
+        Args:
+            progress: steps done / all steps, in [0, 1].
+
+        Returns:
+            ``warmup``, ``soft`` or ``hard``, and a number in [0, 1].
+        """
         if progress < self.anneal_start:
             return "warmup", 0.0
         width = self.anneal_end - self.anneal_start

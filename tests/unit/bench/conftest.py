@@ -1,4 +1,4 @@
-"""A two-layer BERT with random weights, as a file that --backbone takes, and plans made of it."""
+"""Fixtures: a two-layer BERT with random weights as a --backbone file, and measurement plans for it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import datasets
 import pytest
 
-from retention.bench.plan import Plan, make_plan
-from retention.bench.settings import Settings
+from retention.bench.plan import BenchPlan, build_plan
+from retention.bench.settings import BenchSettings
+from retention.experiment.hydra_setup import config_dir
 
-ROOT = Path(__file__).resolve().parents[3]
 TINY = """\
-_target_: retention.models.backbone.Scratch
+_target_: retention.models.backbone.ScratchBackbone
 name: two-layers
 model_type: bert
 fields:
@@ -33,19 +33,19 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> str:
-    """Path of the tiny encoder's configuration."""
+    """Return the path of the tiny encoder's configuration."""
     path = tmp_path / "two_layers.yaml"
     path.write_text(TINY)
     return str(path)
 
 
 @pytest.fixture
-def settings(tiny: str) -> Callable[..., Settings]:
-    """``settings(**changes)``: a case small enough for a test."""
+def settings(tiny: str) -> Callable[..., BenchSettings]:
+    """Return ``settings(**changes)``, which makes settings small enough for a test."""
 
-    def make(**changes: Any) -> Settings:
+    def make(**changes: Any) -> BenchSettings:
         small: dict[str, Any] = {
-            "conf": ROOT / "conf",
+            "conf": config_dir(),
             "backbone": tiny,
             "lengths": (16,),
             "batch_sizes": (3,),
@@ -54,16 +54,16 @@ def settings(tiny: str) -> Callable[..., Settings]:
             "rounds": 2,
             "warmup": 1,
         }
-        return Settings(**{**small, **changes})
+        return BenchSettings(**{**small, **changes})
 
     return make
 
 
 @pytest.fixture
-def plan(settings: Callable[..., Settings]) -> Callable[..., Plan]:
-    """``plan(**changes)``: the checked plan of such a case."""
+def plan(settings: Callable[..., BenchSettings]) -> Callable[..., BenchPlan]:
+    """Return ``plan(**changes)``, which builds the checked plan of such settings."""
 
-    def make(**changes: Any) -> Plan:
-        return make_plan(settings(**changes))
+    def make(**changes: Any) -> BenchPlan:
+        return build_plan(settings(**changes))
 
     return make

@@ -1,4 +1,4 @@
-"""What the GPU script says before it measures anything; SMALL=1 runs all of it on a CPU, which takes two minutes."""
+"""Check the messages and commands of the GPU script; SMALL=1 runs all of it on a CPU, which takes two minutes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ def run(**environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_machine_without_cuda_is_told_what_to_do() -> None:
+def test_missing_cuda_device_is_reported() -> None:
     done = run(PYTHON="false")
     assert done.returncode == 2
     assert "no CUDA device" in done.stderr and "SMALL=1" in done.stderr
 
 
-def test_an_unknown_shape_stops_it_with_the_known_ones() -> None:
+def test_unknown_shape_lists_the_valid_ones() -> None:
     done = run(PYTHON="false", SMALL="1", SHAPES="giant")
     assert done.returncode == 1
     assert "unknown shape giant; distilbert, bert, longformer or modernbert" in done.stderr
 
 
-def test_what_could_not_be_measured_is_listed(tmp_path: Path) -> None:
-    python = tmp_path / "python"  # measuring fails, drawing does not
-    python.write_text('#!/usr/bin/env bash\ncase "$*" in *bench_plots*) exit 0 ;; *) echo "$*"; exit 1 ;; esac\n')
+def test_failed_measurements_are_listed(tmp_path: Path) -> None:
+    python = tmp_path / "python"  # measuring fails, drawing succeeds
+    python.write_text('#!/usr/bin/env bash\ncase "$*" in *bench-plots*) exit 0 ;; *) echo "$*"; exit 1 ;; esac\n')
     python.chmod(0o755)
     done = run(PYTHON=str(python), SMALL="1", SHAPES="bert modernbert", PHASES="train", LENGTHS="64 128", TOKENS="128")
     assert done.returncode == 1

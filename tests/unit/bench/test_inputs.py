@@ -1,4 +1,4 @@
-"""Batches: synthetic ones of exactly one length, and real ones spread over the test set."""
+"""Check the batches: random ids of one length, and test data spread over the test set."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from retention.bench.inputs import make_inputs, padded_to, spread_batches, synthetic_batches
-from retention.bench.plan import Plan
+from retention.bench.inputs import make_inputs, pad_batch, select_test_batches, synthetic_batches
+from retention.bench.plan import BenchPlan
 from retention.errors import ConfigError
 from retention.tasks.classification.keywords import KeywordData
 
@@ -21,7 +21,7 @@ def keywords() -> KeywordData:
     return data
 
 
-def test_synthetic_texts_have_exactly_the_length() -> None:
+def test_synthetic_sequences_have_the_full_length() -> None:
     batches = synthetic_batches(12, 3, 2, vocab_size=5000, seed=0)
     assert len(batches) == 2
     for batch in batches:
@@ -33,39 +33,39 @@ def test_synthetic_texts_have_exactly_the_length() -> None:
     assert not torch.equal(batches[0]["input_ids"], batches[1]["input_ids"])
 
 
-def test_synthetic_texts_depend_on_the_seed_alone() -> None:
+def test_synthetic_sequences_depend_on_the_seed() -> None:
     first, again, other = (synthetic_batches(8, 2, 1, 5000, seed)[0]["input_ids"] for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_real_batches_are_spread_over_the_test_set(keywords: KeywordData) -> None:
+def test_test_batches_are_evenly_spaced(keywords: KeywordData) -> None:
     loader = [batch["input_ids"] for batch in keywords.test_dataloader()]
-    chosen = [batch["input_ids"] for batch in spread_batches(keywords, 2)]
+    selected = [batch["input_ids"] for batch in select_test_batches(keywords, 2)]
     assert len(loader) == 10
-    assert torch.equal(chosen[0], loader[2]) and torch.equal(chosen[1], loader[7])
+    assert torch.equal(selected[0], loader[2]) and torch.equal(selected[1], loader[7])
 
 
-def test_all_batches_may_be_taken(keywords: KeywordData) -> None:
-    lengths = [batch["input_ids"].shape[1] for batch in spread_batches(keywords, 10)]
+def test_all_test_batches_can_be_selected(keywords: KeywordData) -> None:
+    lengths = [batch["input_ids"].shape[1] for batch in select_test_batches(keywords, 10)]
     assert lengths == [batch["input_ids"].shape[1] for batch in keywords.test_dataloader()]
     assert lengths == sorted(lengths, reverse=True)
 
 
-def test_too_few_batches_are_an_error(keywords: KeywordData) -> None:
-    with pytest.raises(ConfigError, match="11 asked, the test rows of keywords make 10"):
-        spread_batches(keywords, 11)
+def test_too_few_test_batches_are_an_error(keywords: KeywordData) -> None:
+    with pytest.raises(ConfigError, match="got 11, but the test data of keywords make 10"):
+        select_test_batches(keywords, 11)
 
 
-def test_padding_adds_no_tokens() -> None:
+def test_padding_adds_no_real_tokens() -> None:
     [batch] = synthetic_batches(6, 2, 1, 5000, 0)
-    padded = padded_to(batch, 9, pad_token_id=7)
+    padded = pad_batch(batch, 9, pad_token_id=7)
     assert padded["input_ids"][:, 6:].tolist() == [[7] * 3] * 2
     assert padded["attention_mask"].sum(1).tolist() == [6, 6]
     assert padded["protected_mask"].dtype == torch.bool and padded["protected_mask"].sum().item() == 4
     assert all(torch.equal(padded[key][:, :6], batch[key]) for key in batch)
 
 
-def test_a_task_gives_bucketed_and_padded_batches_of_the_same_texts(plan: Callable[..., Plan]) -> None:
+def test_task_gives_bucketed_and_padded_batches_of_the_same_sequences(plan: Callable[..., BenchPlan]) -> None:
     made = make_inputs(plan(task="keywords", sets=("data.test_size=30",)), length=120, batch_size=5)
     assert made.padded is not None
     assert len(made.bucketed) == len(made.padded) == 2
@@ -74,11 +74,11 @@ def test_a_task_gives_bucketed_and_padded_batches_of_the_same_texts(plan: Callab
         assert padded["input_ids"].shape == (5, 120)
         assert torch.equal(padded["attention_mask"].sum(1), bucketed["attention_mask"].sum(1))
     real = sum(int(batch["attention_mask"].sum()) for batch in made.bucketed)
-    assert made.note["source"] == "keywords (generated)"
-    assert (made.note["rows"], made.note["mean_length"]) == (10, real / 10)
-    assert 0.0 <= made.note["padding"] < 0.2
+    assert made.description["source"] == "keywords (generated)"
+    assert (made.description["rows"], made.description["mean_length"]) == (10, real / 10)
+    assert 0.0 <= made.description["padding"] < 0.2
 
 
-def test_random_weights_have_no_tokenizer_for_texts(plan: Callable[..., Plan]) -> None:
-    with pytest.raises(ConfigError, match="no tokenizer for real texts"):
+def test_random_weights_need_a_tokenizer_for_task_data(plan: Callable[..., BenchPlan]) -> None:
+    with pytest.raises(ConfigError, match="no tokenizer for real data"):
         make_inputs(plan(task="sst2", data="nowhere"), length=16, batch_size=2)

@@ -1,4 +1,4 @@
-"""Settings are checked together, and before anything is loaded."""
+"""Check that all problems of the settings are reported together, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 
-from retention.bench.plan import Plan, make_plan
-from retention.bench.settings import SHAPES, Settings
+from retention.bench.plan import BenchPlan, build_plan
+from retention.bench.settings import SHAPES, BenchSettings
 from retention.engine import adapter_for
 from retention.errors import ConfigError
 
 
 def problems(make: Callable[[], object]) -> dict[str, str]:
-    """key -> message of everything complained about."""
+    """Return key -> message of every reported problem."""
     with pytest.raises(ConfigError) as caught:
         make()
     return {problem.key: problem.message for problem in caught.value.problems}
 
 
-def test_all_mistakes_of_the_command_line_show_at_once(settings: Callable[..., Settings]) -> None:
+def test_all_problems_of_the_command_line_are_reported_together(settings: Callable[..., BenchSettings]) -> None:
     wrong = settings(
         phase="sleep",
         lengths=(2, 16),
@@ -34,14 +34,14 @@ def test_all_mistakes_of_the_command_line_show_at_once(settings: Callable[..., S
         policies=("adaptive", "mystery"),
         task="chess",
     )
-    found = problems(lambda: make_plan(wrong))
+    reported = problems(lambda: build_plan(wrong))
     flags = ["phase", "length", "batches", "rounds", "threads", "dtype", "device", "shape", "policy", "task"]
-    assert sorted(found) == sorted(f"--{flag}" for flag in flags)
-    assert "mystery" in found["--policy"] and "truncate" in found["--policy"]
+    assert sorted(reported) == sorted(f"--{flag}" for flag in flags)
+    assert "mystery" in reported["--policy"] and "truncate" in reported["--policy"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "key", "words"),
+    ("changes", "key", "fragment"),
     [
         ({"task": "imdb", "synthetic": True}, "--synthetic", "choose one"),
         ({"data": "somewhere"}, "--data", "--task"),
@@ -51,8 +51,8 @@ def test_all_mistakes_of_the_command_line_show_at_once(settings: Callable[..., S
         ({"rhos": (0.5, 1.7)}, "retention.rho", "1.7"),
         ({"slope": 3.0}, "retention.slope", "[0, 1]"),
         ({"schedule": "wobbly"}, "retention.schedule", "geometric"),
-        ({"schedule": (0.9, 0.5)}, "retention.schedule", "2 shares for 1 gated layers"),
-        ({"lengths": (141,)}, "--length", "140 positions"),
+        ({"schedule": (0.9, 0.5)}, "retention.schedule", "1 gated layer"),
+        ({"lengths": (141,)}, "--length", "at most 140"),
         ({"backbone": "nothing.yaml"}, "--backbone", "no such file"),
         ({"backbone": "nothing"}, "--backbone", "minilm"),
         ({"sets": ("retention.mystery=1",)}, "retention.mystery", "unknown key"),
@@ -61,13 +61,15 @@ def test_all_mistakes_of_the_command_line_show_at_once(settings: Callable[..., S
         ({"task": "keywords", "sets": ("data.test_size=0",)}, "task.data.test_size", "at least 1"),
     ],
 )
-def test_one_mistake(settings: Callable[..., Settings], changes: dict[str, Any], key: str, words: str) -> None:
-    found = problems(lambda: make_plan(settings(**changes)))
-    assert list(found) == [key]
-    assert words in found[key]
+def test_single_problem(
+    settings: Callable[..., BenchSettings], changes: dict[str, Any], key: str, fragment: str
+) -> None:
+    reported = problems(lambda: build_plan(settings(**changes)))
+    assert list(reported) == [key]
+    assert fragment in reported[key]
 
 
-def test_contenders_are_policies_times_shares(plan: Callable[..., Plan]) -> None:
+def test_candidates_are_policies_times_keep_ratios(plan: Callable[..., BenchPlan]) -> None:
     made = plan(policies=("random", "adaptive"), rhos=(0.5, 0.3), schedule="flat")
     assert [(each.name, each.policy.rho) for each in made.candidates] == [
         ("random", 0.5),
@@ -75,43 +77,43 @@ def test_contenders_are_policies_times_shares(plan: Callable[..., Plan]) -> None
         ("adaptive", 0.5),
         ("adaptive", 0.3),
     ]
-    assert [each.policy.budget.shares().tolist() for each in made.candidates[:2]] == [[0.5], [pytest.approx(0.3)]]
+    assert [each.policy.budget.keep_ratios().tolist() for each in made.candidates[:2]] == [[0.5], [pytest.approx(0.3)]]
     assert made.candidates[0].node["schedule"] == "flat"
     assert made.attention == ("sdpa", "eager")
 
 
-def test_other_settings_reach_policy_and_encoder(plan: Callable[..., Plan]) -> None:
+def test_set_reaches_policy_and_encoder(plan: Callable[..., BenchPlan]) -> None:
     made = plan(policies=("adaptive",), sets=("retention.scorer_dim=5", "backbone.attn_implementation=eager"))
     assert made.candidates[0].policy.scorer_macs() == {0: 2 * 16 * 5 + 5}
     assert made.attention == ("eager", "sdpa")
 
 
-def test_a_schedule_may_be_a_list(plan: Callable[..., Plan]) -> None:
+def test_schedule_can_be_a_list(plan: Callable[..., BenchPlan]) -> None:
     made = plan(policies=("truncate",), schedule=(0.25,))
-    assert made.candidates[0].policy.budget.shares().tolist() == [0.25]
+    assert made.candidates[0].policy.budget.keep_ratios().tolist() == [0.25]
 
 
-def test_a_path_replaces_the_checkpoint_and_is_not_parsed(settings: Callable[..., Settings], tmp_path: Path) -> None:
+def test_path_replaces_the_checkpoint_and_is_not_parsed(settings: Callable[..., BenchSettings], tmp_path: Path) -> None:
     folder = tmp_path / "a=1"
     folder.mkdir()
-    found = problems(lambda: make_plan(settings(backbone=None, path=str(folder))))
-    assert list(found) == ["backbone.path"]
-    assert str(folder) in found["backbone.path"]
+    reported = problems(lambda: build_plan(settings(backbone=None, path=str(folder))))
+    assert list(reported) == ["backbone.path"]
+    assert str(folder) in reported["backbone.path"]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_random_shapes_need_no_files(settings: Callable[..., Settings], shape: str) -> None:
-    made = make_plan(settings(backbone=None, shape=shape, lengths=(600,), policies=("truncate",)))
+def test_shapes_with_random_weights_need_no_files(settings: Callable[..., BenchSettings], shape: str) -> None:
+    made = build_plan(settings(backbone=None, shape=shape, lengths=(600,), policies=("truncate",)))
     config = made.backbone.config(10)
     assert made.backbone.name == f"{shape}-random"
     assert config.max_position_embeddings == (602 if shape == "longformer" else 600)
     assert made.shape == adapter_for(config.model_type).shape(config)
 
 
-def test_the_real_dimensions_of_the_shapes(settings: Callable[..., Settings]) -> None:
+def test_dimensions_of_the_shapes(settings: Callable[..., BenchSettings]) -> None:
     sizes = {}
     for shape in SHAPES:
-        made = make_plan(settings(backbone=None, shape=shape, policies=("truncate",))).shape
+        made = build_plan(settings(backbone=None, shape=shape, policies=("truncate",))).shape
         sizes[shape] = (made.num_layers, made.hidden_size, made.intermediate_size)
     assert sizes == {
         "distilbert": (6, 768, 3072),

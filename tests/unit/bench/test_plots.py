@@ -1,17 +1,16 @@
-"""From records to curves and figures, on made-up records."""
+"""Check panels, curves and figures of made-up records."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from retention.bench.curves import Panel, Point, break_even, panels
-from retention.bench.plots import draw_all
+from retention.bench.curves import SpeedPanel, SpeedPoint, break_even, group_into_panels
+from retention.bench.plots import draw_all, main
 from retention.errors import DataError
 from retention.records import Record, read_records
 
@@ -41,32 +40,32 @@ def record(length: int, rho: float, speedup: float, **changes: Any) -> Record:
 RECORDS = [record(length, rho, speed / rho) for rho in (0.5, 0.3) for length, speed in ((64, 0.25), (256, 1.0))]
 
 
-def test_a_panel_holds_what_differs_in_share_length_and_place_alone() -> None:
-    early = record(64, 0.5, 2.0, prune_at="after_attention")
+def test_records_are_grouped_into_panels() -> None:
+    after_attention = record(64, 0.5, 2.0, prune_at="after_attention")
     training = record(64, 0.5, 1.5, phase="train")
-    found = panels([*RECORDS, early, training])
-    assert [panel.setting.phase for panel in found] == ["inference", "train"]
-    inference = found[0]
+    grouped = group_into_panels([*RECORDS, after_attention, training])
+    assert [panel.key.phase for panel in grouped] == ["inference", "train"]
+    inference = grouped[0]
     assert (inference.rhos(), inference.lengths()) == ([0.5, 0.3], [64, 256])
     assert inference.prune_points() == ["after_layer", "after_attention"]
     assert [point.speedup[0] for point in inference.at(prune_at="after_layer", rho=0.5)] == [0.5, 2.0]
     assert [point.rho for point in inference.at(prune_at="after_layer", length=64)] == [0.3, 0.5]
-    assert inference.setting.title == "small, inference\nadaptive, synthetic, float32 on cpu"
+    assert inference.key.title == "small, inference\nadaptive, synthetic, float32 on cpu"
 
 
-def test_a_newer_record_of_the_same_thing_takes_the_place_of_the_older() -> None:
-    [panel] = panels([record(64, 0.5, 1.0), record(64, 0.5, 3.0)])
+def test_newer_record_replaces_older_one() -> None:
+    [panel] = group_into_panels([record(64, 0.5, 1.0), record(64, 0.5, 3.0)])
     assert [point.speedup[0] for point in panel.points] == [3.0]
 
 
-def test_batch_sizes_at_the_same_length_get_a_panel_each() -> None:
-    found = panels([record(64, 0.5, 1.0), record(64, 0.5, 2.0, batch=1)])
-    assert sorted(panel.setting.batch for panel in found) == [1, 4]
-    assert "batch 1" in found[0].setting.title
+def test_several_batch_sizes_get_separate_panels() -> None:
+    grouped = group_into_panels([record(64, 0.5, 1.0), record(64, 0.5, 2.0, batch=1)])
+    assert sorted(panel.key.batch for panel in grouped) == [1, 4]
+    assert "batch 1" in grouped[0].key.title
 
 
-def points(*speeds: float) -> list[Point]:
-    [panel] = panels([record(64 * 2**place, 0.5, speed) for place, speed in enumerate(speeds)])
+def points(*speeds: float) -> list[SpeedPoint]:
+    [panel] = group_into_panels([record(64 * 2**index, 0.5, speed) for index, speed in enumerate(speeds)])
     return panel.at(prune_at="after_layer", rho=0.5)
 
 
@@ -75,7 +74,7 @@ def points(*speeds: float) -> list[Point]:
     [
         ((0.5, 1.5), 64 * 2**0.5, "crosses"),  # half-way, on a logarithmic axis
         ((0.5, 0.75, 1.25, 2.0), 128 * 2**0.5, "crosses"),
-        ((1.2, 0.5, 1.5), 128 * 2**0.5, "crosses"),  # slower once more after the first: that counts
+        ((1.2, 0.5, 1.5), 128 * 2**0.5, "crosses"),  # the last crossing counts
         ((1.1, 1.5), 64, "below"),
         ((0.5, 0.9), 128, "above"),
     ],
@@ -84,15 +83,15 @@ def test_break_even(speeds: tuple[float, ...], length: float, kind: str) -> None
     assert break_even(points(*speeds)) == (pytest.approx(length), kind)
 
 
-def test_without_speed_records_there_is_nothing_to_draw() -> None:
+def test_records_without_speed_are_an_error() -> None:
     with pytest.raises(DataError, match="no speed record"):
-        panels([{"kind": "quality"}])
+        group_into_panels([{"kind": "quality"}])
 
 
-def test_a_record_that_lacks_a_field_is_named() -> None:
+def test_missing_field_is_reported() -> None:
     broken = {key: value for key, value in record(64, 0.5, 1.0, date="yesterday").items() if key != "rho"}
     with pytest.raises(DataError, match=r"yesterday: no field 'rho'"):
-        panels([broken])
+        group_into_panels([broken])
 
 
 @pytest.fixture
@@ -101,46 +100,43 @@ def trained() -> Record:
     return record(64, 0.5, 1.5, phase="train", activations=saved)
 
 
-def test_every_figure_is_drawn_as_picture_and_as_drawing(trained: Record, tmp_path: Path) -> None:
-    files = draw_all(panels([*RECORDS, trained]), tmp_path)
+def test_every_figure_is_drawn_as_png_and_svg(trained: Record, tmp_path: Path) -> None:
+    files = draw_all(group_into_panels([*RECORDS, trained]), tmp_path)
     names = ("speedup_by_rho", "speedup_by_length", "break_even", "share_of_ideal", "tokens_by_depth")
     expected = {f"{name}.{kind}" for name in (*names, "memory_by_depth") for kind in ("png", "svg")}
     assert {file.name for file in files} == {file.name for file in tmp_path.iterdir()} == expected
     drawing = (tmp_path / "memory_by_depth.svg").read_text()
-    assert "small, training step" in drawing and "kept for backward" in drawing and "inference" not in drawing
+    assert "small, training step" in drawing and "saved for backward" in drawing and "inference" not in drawing
     assert (tmp_path / "break_even.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_same_records_give_the_same_drawing(tmp_path: Path) -> None:
+def test_figures_are_reproducible(tmp_path: Path) -> None:
     first, second = (
-        next(file for file in draw_all(panels(RECORDS), tmp_path / name) if file.name == "speedup_by_rho.svg")
+        next(
+            file for file in draw_all(group_into_panels(RECORDS), tmp_path / name) if file.name == "speedup_by_rho.svg"
+        )
         for name in "ab"
     )
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_one_length_has_no_curve_over_lengths(tmp_path: Path) -> None:
-    names = {file.stem for file in draw_all(panels(RECORDS[:1]), tmp_path)}
+def test_single_length_has_no_figures_over_length(tmp_path: Path) -> None:
+    names = {file.stem for file in draw_all(group_into_panels(RECORDS[:1]), tmp_path)}
     assert names == {"speedup_by_rho", "share_of_ideal", "tokens_by_depth"}
 
 
-def test_a_share_measured_at_some_lengths_only_is_drawn_where_it_was(tmp_path: Path) -> None:
-    [panel] = panels([*RECORDS, record(64, 0.1, 2.0), record(64, 0.3, 2.0, prune_at="after_attention")])
-    assert isinstance(panel, Panel) and panel.at(prune_at="after_attention", rho=0.5) == []
+def test_keep_ratio_with_missing_lengths_is_drawn(tmp_path: Path) -> None:
+    [panel] = group_into_panels([*RECORDS, record(64, 0.1, 2.0), record(64, 0.3, 2.0, prune_at="after_attention")])
+    assert isinstance(panel, SpeedPanel) and panel.at(prune_at="after_attention", rho=0.5) == []
     assert draw_all([replace(panel)], tmp_path)
 
 
-def test_the_published_records_can_be_read() -> None:
-    found = panels(read_records(sorted((ROOT / "results" / "speed").glob("*.jsonl"))))
-    assert all(panel.points for panel in found)
+def test_committed_records_can_be_read() -> None:
+    grouped = group_into_panels(read_records(sorted((ROOT / "results" / "speed").glob("*.jsonl"))))
+    assert all(panel.points for panel in grouped)
 
 
-@pytest.fixture(scope="module")
-def main(main_of: Callable[[str], Callable[[list[str]], int]]) -> Callable[[list[str]], int]:
-    return main_of("bench_plots")
-
-
-def test_the_command(main: Callable[[list[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "speed.jsonl"
     source.write_text("".join(json.dumps(each) + "\n" for each in RECORDS))
     assert main([str(source), "--out", str(tmp_path / "figures")]) == 0

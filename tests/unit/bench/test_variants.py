@@ -1,4 +1,4 @@
-"""What runs beside what, with which weights, and what it leaves of the texts."""
+"""Check which variants run, their weights, and the tokens they keep."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from retention.bench.forwards import Dense, KeepsAll, Retained
-from retention.bench.inputs import make_inputs, padded_to
-from retention.bench.plan import Plan
+from retention.bench.forwards import DenseForward, PrunedForward, ScoreOnlyGate
+from retention.bench.inputs import make_inputs, pad_batch
+from retention.bench.plan import BenchPlan
 from retention.bench.training import TrainingStep
-from retention.bench.variants import Spec, Variant, VariantBuilder, specs
+from retention.bench.variants import Variant, VariantBuilder, VariantSpec, list_variants
 from retention.engine import Retainer
 from retention.policies import Adaptive
 
 
 @pytest.fixture
-def builder(plan: Callable[..., Plan]) -> Callable[..., VariantBuilder]:
-    """``workshop(**changes)``: on synthetic texts, with a padded copy."""
+def builder(plan: Callable[..., BenchPlan]) -> Callable[..., VariantBuilder]:
+    """Return ``builder(**changes)``, which builds variants for random ids, with a padded copy."""
 
     def make(**changes: Any) -> VariantBuilder:
         made = plan(**changes)
         inputs = make_inputs(made, 16, 3)
-        return VariantBuilder(made, replace(inputs, padded=[padded_to(batch, 20, 0) for batch in inputs.bucketed]))
+        return VariantBuilder(made, replace(inputs, padded=[pad_batch(batch, 20, 0) for batch in inputs.bucketed]))
 
     return make
 
 
-def built(builder: VariantBuilder, name: str) -> Variant:
-    return builder.build(next(spec for spec in specs(builder.plan, builder.inputs) if spec.name == name))
+def build_variant(builder: VariantBuilder, name: str) -> Variant:
+    return builder.build(next(spec for spec in list_variants(builder.plan, builder.inputs) if spec.name == name))
 
 
 def encoder_in(variant: Variant) -> Any:
-    """The encoder a forward pass goes through."""
+    """Return the encoder of a variant."""
     if variant.retainer is not None:
         return variant.retainer.encoder
-    forward: Dense = variant.step.args[0]  # type: ignore[attr-defined]
+    forward: DenseForward = variant.step.args[0]  # type: ignore[attr-defined]
     return forward.encoder
 
 
-def test_dense_models_come_first_and_scoring_last(builder: Callable[..., VariantBuilder]) -> None:
+def test_dense_variants_come_first_and_scoring_last(builder: Callable[..., VariantBuilder]) -> None:
     made = builder(policies=("adaptive", "truncate"), rhos=(0.5, 0.3), compiled=True)
-    names = [spec.name for spec in specs(made.plan, made.inputs)]
+    names = [spec.name for spec in list_variants(made.plan, made.inputs)]
     assert names == [
         *("dense-sdpa", "dense-eager", "dense-sdpa-padded", "dense-packed", "dense-sdpa-compiled"),
         *("adaptive 0.5", "adaptive 0.3", "truncate 0.5", "truncate 0.3"),
@@ -55,28 +55,28 @@ def test_dense_models_come_first_and_scoring_last(builder: Callable[..., Variant
     ]
 
 
-def test_synthetic_texts_have_no_padded_rival(plan: Callable[..., Plan]) -> None:
+def test_synthetic_inputs_have_no_padded_variant(plan: Callable[..., BenchPlan]) -> None:
     made = plan(policies=("truncate",))
-    names = [spec.name for spec in specs(made, make_inputs(made, 16, 3))]
+    names = [spec.name for spec in list_variants(made, make_inputs(made, 16, 3))]
     assert names == ["dense-sdpa", "dense-eager", "truncate 0.5"]
 
 
 def test_training_has_no_scoring_variant(builder: Callable[..., VariantBuilder]) -> None:
     made = builder(phase="train", policies=("adaptive",))
-    assert not any(spec.keeps_all for spec in specs(made.plan, made.inputs))
+    assert not any(spec.score_only for spec in list_variants(made.plan, made.inputs))
 
 
-def test_scoring_is_measured_where_most_layers_score(builder: Callable[..., VariantBuilder]) -> None:
+def test_scoring_is_measured_where_most_layers_have_scorers(builder: Callable[..., VariantBuilder]) -> None:
     # of four layers three have a gate; at 0.5 and slope 1 the first one keeps everything and has no scorer
     made = builder(policies=("adaptive",), rhos=(0.5, 0.3), sets=("backbone.fields.num_hidden_layers=4",))
     assert [len(each.policy.scorer_macs()) for each in made.plan.candidates] == [2, 3]
-    [spec] = [spec for spec in specs(made.plan, made.inputs) if spec.keeps_all]
-    assert spec == Spec("adaptive scoring", "sdpa", candidate=1, keeps_all=True)
+    [spec] = [spec for spec in list_variants(made.plan, made.inputs) if spec.score_only]
+    assert spec == VariantSpec("adaptive scoring", "sdpa", candidate=1, score_only=True)
 
 
-def test_every_variant_has_the_attention_it_names_and_the_same_weights(builder: Callable[..., VariantBuilder]) -> None:
+def test_variants_share_weights_and_have_their_attention(builder: Callable[..., VariantBuilder]) -> None:
     made = builder(policies=("truncate",))
-    variants = [built(made, name) for name in ("dense-sdpa", "dense-eager", "truncate 0.5")]
+    variants = [build_variant(made, name) for name in ("dense-sdpa", "dense-eager", "truncate 0.5")]
     encoders = [encoder_in(variant) for variant in variants]
     assert [encoder.config._attn_implementation for encoder in encoders] == ["sdpa", "eager", "sdpa"]
     for encoder in encoders[1:]:
@@ -84,55 +84,57 @@ def test_every_variant_has_the_attention_it_names_and_the_same_weights(builder: 
         assert all(first is second for first, second in pairs)
     batch = made.inputs.bucketed[0]
     with torch.no_grad():
-        torch.testing.assert_close(Dense(encoders[0])(batch), Dense(encoders[1])(batch))
+        torch.testing.assert_close(DenseForward(encoders[0])(batch), DenseForward(encoders[1])(batch))
     assert not any(encoder.training for encoder in encoders)
 
 
-def test_only_the_padded_rival_gets_padded_texts(builder: Callable[..., VariantBuilder]) -> None:
+def test_only_the_padded_variant_gets_padded_batches(builder: Callable[..., VariantBuilder]) -> None:
     made = builder(policies=("truncate",))
     widths = {
-        name: [batch["input_ids"].shape[1] for batch in built(made, name).batches]
+        name: [batch["input_ids"].shape[1] for batch in build_variant(made, name).batches]
         for name in ("dense-sdpa", "dense-sdpa-padded", "truncate 0.5")
     }
     assert widths == {"dense-sdpa": [16, 16], "dense-sdpa-padded": [20, 20], "truncate 0.5": [16, 16]}
 
 
-def test_a_contender_really_removes_tokens(builder: Callable[..., VariantBuilder]) -> None:
-    variant = built(builder(policies=("truncate",), rhos=(0.25,)), "truncate 0.25")
+def test_candidate_removes_tokens(builder: Callable[..., VariantBuilder]) -> None:
+    variant = build_variant(builder(policies=("truncate",), rhos=(0.25,)), "truncate 0.25")
     assert [report.kept[0].tolist() for report in variant.reports()] == [[4, 4, 4]] * 2
-    assert built(builder(policies=("truncate",)), "dense-sdpa").reports() == []
+    assert build_variant(builder(policies=("truncate",)), "dense-sdpa").reports() == []
 
 
-def test_removed_tokens_are_gone_from_the_output(builder: Callable[..., VariantBuilder]) -> None:
+def test_removed_tokens_are_missing_from_the_output(builder: Callable[..., VariantBuilder]) -> None:
     made = builder(policies=("truncate",), rhos=(0.25,))
     policy = made.plan.candidates[0].policy.eval()
-    encoder = encoder_in(built(made, "dense-sdpa"))
+    encoder = encoder_in(build_variant(made, "dense-sdpa"))
     with torch.no_grad():
-        states = Retained(encoder, policy, policy.layers)(made.inputs.bucketed[0])
+        states = PrunedForward(encoder, policy, policy.layers)(made.inputs.bucketed[0])
     assert states.shape == (3, 4, 16)
 
 
-def test_scoring_alone_scores_and_keeps_everything(builder: Callable[..., VariantBuilder]) -> None:
+def test_score_only_keeps_every_token(builder: Callable[..., VariantBuilder]) -> None:
     made = builder(policies=("adaptive",))
     policy = made.plan.candidates[0].policy.eval()
     assert isinstance(policy, Adaptive)
     scored: list[tuple[int, ...]] = []
     for scorer in policy.scorers.values():
         scorer.register_forward_hook(lambda module, args, output: scored.append(tuple(output.shape)))
-    encoder = encoder_in(built(made, "dense-sdpa"))
+    encoder = encoder_in(build_variant(made, "dense-sdpa"))
     batch = made.inputs.bucketed[0]
     with torch.no_grad():
-        torch.testing.assert_close(Retained(encoder, KeepsAll(policy), (0,))(batch), Dense(encoder)(batch))
+        torch.testing.assert_close(
+            PrunedForward(encoder, ScoreOnlyGate(policy), (0,))(batch), DenseForward(encoder)(batch)
+        )
     assert scored == [(3, 16)]
 
 
-def test_scoring_alone_does_not_ask_gates_without_a_scorer(builder: Callable[..., VariantBuilder]) -> None:
+def test_score_only_skips_layers_without_a_scorer(builder: Callable[..., VariantBuilder]) -> None:
     made = builder(policies=("adaptive",), rhos=(0.5,), sets=("backbone.fields.num_hidden_layers=4",))
-    built(made, "adaptive scoring").calls()[0]()  # the scorer of layer 0 does not exist: asking it would fail
+    build_variant(made, "adaptive scoring").calls()[0]()  # layer 0 has no scorer: calling it would fail
 
 
-def test_an_inference_pass_keeps_no_graph(builder: Callable[..., VariantBuilder]) -> None:
-    variant = built(builder(policies=("adaptive",)), "adaptive 0.5")
+def test_inference_builds_no_graph(builder: Callable[..., VariantBuilder]) -> None:
+    variant = build_variant(builder(policies=("adaptive",)), "adaptive 0.5")
     variant.calls()[0]()
     assert isinstance(variant.retainer, Retainer)
     assert variant.retainer.state.positions.is_inference()
@@ -142,8 +144,8 @@ def parameters_of(module: nn.Module) -> list[Tensor]:
     return [parameter.detach().clone() for parameter in module.parameters()]
 
 
-def test_a_training_step_moves_encoder_scorers_and_head(builder: Callable[..., VariantBuilder]) -> None:
-    variant = built(builder(phase="train", policies=("adaptive",)), "adaptive 0.5")
+def test_training_step_updates_encoder_scorers_and_head(builder: Callable[..., VariantBuilder]) -> None:
+    variant = build_variant(builder(phase="train", policies=("adaptive",)), "adaptive 0.5")
     step, policy = variant.step, variant.policy
     assert isinstance(step, TrainingStep) and isinstance(policy, Adaptive)
     encoder = encoder_in(variant)
@@ -158,7 +160,7 @@ def test_a_training_step_moves_encoder_scorers_and_head(builder: Callable[..., V
 
 def test_training_variants_share_the_encoder_optimizer(builder: Callable[..., VariantBuilder]) -> None:
     made = builder(phase="train", policies=("adaptive",))
-    steps = [built(made, name).step for name in ("dense-sdpa", "dense-eager", "adaptive 0.5")]
+    steps = [build_variant(made, name).step for name in ("dense-sdpa", "dense-eager", "adaptive 0.5")]
     assert all(isinstance(step, TrainingStep) for step in steps)
     shared = [step.optimizers[0] for step in steps if isinstance(step, TrainingStep)]
     assert shared[0] is shared[1] is shared[2]
@@ -166,21 +168,21 @@ def test_training_variants_share_the_encoder_optimizer(builder: Callable[..., Va
         step(made.inputs.bucketed[0])
 
 
-def test_longformer_s_rival_is_its_fastest_dense_form(plan: Callable[..., Plan], tmp_path: Path) -> None:
+def test_longformer_has_an_engine_attention_variant(plan: Callable[..., BenchPlan], tmp_path: Path) -> None:
     fields = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     fields |= {"max_position_embeddings": 40, "attention_window": 8}
-    node = {"_target_": "retention.models.backbone.Scratch", "name": "long", "model_type": "longformer"}
+    node = {"_target_": "retention.models.backbone.ScratchBackbone", "name": "long", "model_type": "longformer"}
     path = tmp_path / "long.yaml"
     path.write_text(json.dumps({**node, "fields": fields}))
     made = plan(backbone=str(path), policies=("adaptive",))
     builder = VariantBuilder(made, make_inputs(made, 16, 3))
-    assert [spec.name for spec in specs(made, builder.inputs)] == [
+    assert [spec.name for spec in list_variants(made, builder.inputs)] == [
         *("dense-eager", "dense-engine", "adaptive 0.5", "adaptive scoring")
     ]
-    library, engine = (built(builder, name).step.args[0] for name in ("dense-eager", "dense-engine"))  # type: ignore[attr-defined]
+    library, engine = (build_variant(builder, name).step.args[0] for name in ("dense-eager", "dense-engine"))  # type: ignore[attr-defined]
     batch = builder.inputs.bucketed[0]
     with torch.no_grad():
         torch.testing.assert_close(engine(batch), library(batch))
     assert library.encoder is engine.encoder
-    [report] = built(builder, "adaptive 0.5").reports()[:1]
+    [report] = build_variant(builder, "adaptive 0.5").reports()[:1]
     assert report.global_tokens is not None and report.global_tokens.tolist() == [1, 1, 1]

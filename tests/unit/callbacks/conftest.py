@@ -1,4 +1,4 @@
-"""A module whose forward passes are written down beforehand, and a trainer that runs it in an instant."""
+"""Fixtures: a module that replays prepared reports, batches for it, and a trainer on two ranks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Batch = dict[str, Any]
 
 
 def make_batch(lengths: list[int], *, first_index: int = 0, **extra: Any) -> Batch:
-    """A right-padded batch; token ids are 10 * row + position."""
+    """Build a right-padded batch; token ids are 10 * row + position."""
     width = max(lengths)
-    mask = torch.tensor([[int(place < length) for place in range(width)] for length in lengths])
+    mask = torch.tensor([[int(position < length) for position in range(width)] for length in lengths])
     ids = 10 * torch.arange(len(lengths)).unsqueeze(1) + torch.arange(width)
     index = torch.arange(first_index, first_index + len(lengths))
     labels = torch.zeros(len(lengths), dtype=torch.long)
@@ -29,15 +29,15 @@ def make_batch(lengths: list[int], *, first_index: int = 0, **extra: Any) -> Bat
     return batch | extra
 
 
-class Toy(pl.LightningModule):
-    """Steps look up their report and loss in the batch and call ``during`` with the name of the stage."""
+class ReplayModule(pl.LightningModule):
+    """Module whose steps read report and loss from the batch and call ``during`` with the name of the stage."""
 
     def __init__(self, gated_layers: tuple[int, ...] = (0, 2), rho: float = 0.5) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.gated_layers = gated_layers
-        self.prices: dict[int, float] = {}
-        self.policy = SimpleNamespace(rho=rho, price=lambda: self.prices)
+        self.multipliers: dict[int, float] = {}
+        self.policy = SimpleNamespace(rho=rho, multipliers_by_layer=lambda: self.multipliers)
         self.target_keep_ratio = rho
         self.phase = "soft"
         self.last_report: ForwardReport | None = None
@@ -46,24 +46,24 @@ class Toy(pl.LightningModule):
         self.during: Callable[[str], None] = lambda stage: None
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        self._look_up(batch, "train")
+        self._replay(batch, "train")
         task_loss = torch.tensor(float(batch.get("loss", 0.0)))
         return {"loss": self.weight.sum() + task_loss + 100.0, "task_loss": task_loss}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._look_up(batch, "val")
+        self._replay(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._look_up(batch, "test")
+        self._replay(batch, "test")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
-    def _look_up(self, batch: Batch, stage: str) -> None:
+    def _replay(self, batch: Batch, stage: str) -> None:
         self.last_report = batch.get("report")
         self.last_predictions = batch.get("predictions")
         self.target_keep_ratio = batch.get("target_keep_ratio", self.target_keep_ratio)
-        self.prices = batch.get("prices", self.prices)
+        self.multipliers = batch.get("multipliers", self.multipliers)
         self.during(stage)
 
 
@@ -72,8 +72,8 @@ def loader(batches: list[Batch]) -> Any:
 
 
 @pytest.fixture
-def toy() -> type[Toy]:
-    return Toy
+def replay_module() -> type[ReplayModule]:
+    return ReplayModule
 
 
 @pytest.fixture
@@ -87,15 +87,15 @@ def loader_of() -> Callable[[list[Batch]], Any]:
 
 
 class TwoEqualRanks:
-    """Strategy of a made-up second rank that holds the same values as this one, or ``rivals`` for a maximum."""
+    """Strategy with a simulated second rank of equal values; ``other`` is its value for a maximum."""
 
     root_device = torch.device("cpu")
 
-    def __init__(self, rival: float = 0.0) -> None:
-        self.rival = rival
+    def __init__(self, other: float = 0.0) -> None:
+        self.other = other
 
     def reduce(self, tensor: Tensor, reduce_op: str) -> Tensor:
-        return tensor * 2 if reduce_op == "sum" else torch.clamp(tensor, min=self.rival)
+        return tensor * 2 if reduce_op == "sum" else torch.clamp(tensor, min=self.other)
 
     def all_gather(self, tensor: Tensor) -> Tensor:
         return torch.stack([tensor, tensor])
@@ -103,5 +103,5 @@ class TwoEqualRanks:
 
 @pytest.fixture
 def two_ranks() -> Callable[..., Any]:
-    """A stand-in for a trainer on two ranks."""
-    return lambda rival=0.0: SimpleNamespace(strategy=TwoEqualRanks(rival), is_global_zero=True, sanity_checking=False)
+    """Return a trainer on two simulated ranks."""
+    return lambda other=0.0: SimpleNamespace(strategy=TwoEqualRanks(other), is_global_zero=True, sanity_checking=False)

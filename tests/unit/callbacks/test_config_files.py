@@ -1,4 +1,4 @@
-"""conf/callbacks and conf/logger build working objects."""
+"""Check that the files of conf/callbacks and conf/logger build working objects."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from retention.callbacks import Memory, RetentionProfile, Slack, Throughput
+from retention.experiment.hydra_setup import config_dir
 
-_CONF = Path(__file__).parents[3] / "conf"
+_CONF = config_dir()
 
 
 def build(group: str, name: str, run_dir: Path) -> Any:
@@ -23,14 +24,14 @@ def build(group: str, name: str, run_dir: Path) -> Any:
 
 
 def test_callbacks_and_csv_logger_fill_the_run_folder(
-    trainer_with: Callable[..., Any], toy: Any, batch_of: Any, loader_of: Any, tmp_path: Path
+    trainer_with: Callable[..., Any], replay_module: Any, batch_of: Any, loader_of: Any, tmp_path: Path
 ) -> None:
     callbacks = build("callbacks", "default", tmp_path)
     kinds = {type(callback) for callback in callbacks.values()}
     assert {Memory, Throughput, Slack, RetentionProfile} <= kinds
     options = {"enable_checkpointing": True, "enable_progress_bar": True, "max_epochs": 2, "log_every_n_steps": 1}
     trainer = trainer_with(*callbacks.values(), logger=build("logger", "csv", tmp_path), **options)
-    trainer.fit(toy(), loader_of([batch_of([3])] * 5))
+    trainer.fit(replay_module(), loader_of([batch_of([3])] * 5))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
     with (tmp_path / "metrics.csv").open() as file:
         names = set(csv.DictReader(file).fieldnames or ())

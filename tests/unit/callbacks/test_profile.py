@@ -1,4 +1,4 @@
-"""Kept shares and the profile file."""
+"""Check the achieved keep ratios and the profile file."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def batches(batch_of: Any) -> list[dict[str, Any]]:
     ]
 
 
-def test_shares_are_means_over_samples(
-    trainer_with: Callable[..., Any], toy: Any, loader_of: Any, batches: Any, tmp_path: Path
+def test_keep_ratios_are_means_over_samples(
+    trainer_with: Callable[..., Any], replay_module: Any, loader_of: Any, batches: Any, tmp_path: Path
 ) -> None:
-    profile, module = RetentionProfile(dirpath=str(tmp_path)), toy((0, 2))
+    profile, module = RetentionProfile(dirpath=str(tmp_path)), replay_module((0, 2))
     trainer = trainer_with(profile)
     trainer.validate(module, loader_of(batches), verbose=False)
     # layer 0: 2/4, 1/2, 4/5    layer 2: 1/4, 1/2, 1/5
@@ -65,10 +65,10 @@ def test_shares_are_means_over_samples(
     assert not (tmp_path / "retention_profile.json").exists()
 
 
-def test_writes_the_fate_of_some_rows(
-    trainer_with: Callable[..., Any], toy: Any, loader_of: Any, batches: Any, tmp_path: Path
+def test_file_has_the_depth_of_tokens(
+    trainer_with: Callable[..., Any], replay_module: Any, loader_of: Any, batches: Any, tmp_path: Path
 ) -> None:
-    profile, module = RetentionProfile(dirpath=str(tmp_path / "run"), examples=3), toy((0, 2), rho=0.4)
+    profile, module = RetentionProfile(dirpath=str(tmp_path / "run"), examples=3), replay_module((0, 2), rho=0.4)
     trainer = trainer_with(profile)
     trainer.test(module, datamodule=Rows(loader_of(batches), ["cold", "warm"]), verbose=False)
     written = json.loads((tmp_path / "run" / "retention_profile.json").read_text(encoding="utf-8"))
@@ -84,9 +84,9 @@ def test_writes_the_fate_of_some_rows(
 
 
 def test_dense_keeps_everything(
-    trainer_with: Callable[..., Any], toy: Any, batch_of: Any, loader_of: Any, tmp_path: Path
+    trainer_with: Callable[..., Any], replay_module: Any, batch_of: Any, loader_of: Any, tmp_path: Path
 ) -> None:
-    profile, module = RetentionProfile(dirpath=str(tmp_path)), toy((), rho=1.0)
+    profile, module = RetentionProfile(dirpath=str(tmp_path)), replay_module((), rho=1.0)
     trainer = trainer_with(profile)
     batches = [batch_of([3, 2], report=ForwardReport(lengths=torch.tensor([3, 2])))]
     trainer.test(module, datamodule=Rows(loader_of(batches), None), verbose=False)
@@ -98,20 +98,20 @@ def test_dense_keeps_everything(
     assert written["examples"][0]["prediction"] is None
 
 
-def test_an_unreported_gate_passes_on_what_it_got(
-    trainer_with: Callable[..., Any], toy: Any, batch_of: Any, loader_of: Any, tmp_path: Path
+def test_layer_missing_from_the_report_removes_nothing(
+    trainer_with: Callable[..., Any], replay_module: Any, batch_of: Any, loader_of: Any, tmp_path: Path
 ) -> None:
-    profile, module = RetentionProfile(dirpath=str(tmp_path)), toy((0, 1, 2))
+    profile, module = RetentionProfile(dirpath=str(tmp_path)), replay_module((0, 1, 2))
     batches = [batch_of([4], report=hard([4], layer1=[[0, 1, 2]]))]
     trainer_with(profile).validate(module, loader_of(batches), verbose=False)
     assert profile.summary()["by_layer"] == {0: 1.0, 1: 0.75, 2: 0.75}
 
 
-def test_soft_gates_remove_nothing_that_could_be_counted(
-    trainer_with: Callable[..., Any], toy: Any, batch_of: Any, loader_of: Any, tmp_path: Path
+def test_soft_gates_are_not_counted(
+    trainer_with: Callable[..., Any], replay_module: Any, batch_of: Any, loader_of: Any, tmp_path: Path
 ) -> None:
     soft = ForwardReport(lengths=torch.tensor([4]), keep_mass={0: torch.tensor([2.0])})
-    profile, module = RetentionProfile(dirpath=str(tmp_path)), toy((0,))
+    profile, module = RetentionProfile(dirpath=str(tmp_path)), replay_module((0,))
     trainer = trainer_with(profile)
     trainer.validate(module, loader_of([batch_of([4], report=soft)]), verbose=False)
     assert profile.summary() == {"mean": None, "by_layer": {}}
@@ -119,25 +119,29 @@ def test_soft_gates_remove_nothing_that_could_be_counted(
 
 
 def test_examples_need_a_tokenizer(
-    trainer_with: Callable[..., Any], toy: Any, loader_of: Any, batches: Any, tmp_path: Path
+    trainer_with: Callable[..., Any], replay_module: Any, loader_of: Any, batches: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="examples: the trainer has no data module"):
-        trainer_with(RetentionProfile(dirpath=str(tmp_path))).test(toy(), loader_of(batches), verbose=False)
-    trainer_with(RetentionProfile(dirpath=str(tmp_path), examples=0)).test(toy(), loader_of(batches), verbose=False)
+        trainer_with(RetentionProfile(dirpath=str(tmp_path))).test(replay_module(), loader_of(batches), verbose=False)
+    trainer_with(RetentionProfile(dirpath=str(tmp_path), examples=0)).test(
+        replay_module(), loader_of(batches), verbose=False
+    )
     assert json.loads((tmp_path / "retention_profile.json").read_text())["examples"] == []
 
 
 def test_tasks_without_classes_have_neither_label_nor_prediction(
-    trainer_with: Callable[..., Any], toy: Any, batch_of: Any, loader_of: Any, tmp_path: Path
+    trainer_with: Callable[..., Any], replay_module: Any, batch_of: Any, loader_of: Any, tmp_path: Path
 ) -> None:
     batch = batch_of([4], report=hard([4], layer0=[[0]]), predictions=torch.zeros(1, 3))
     batch["labels"] = torch.zeros(1, 2)
-    profile, module = RetentionProfile(dirpath=str(tmp_path)), toy((0,))
+    profile, module = RetentionProfile(dirpath=str(tmp_path)), replay_module((0,))
     trainer_with(profile).test(module, datamodule=Rows(loader_of([batch]), None), verbose=False)
     example = json.loads((tmp_path / "retention_profile.json").read_text())["examples"][0]
     assert (example["label"], example["prediction"]) == (None, None)
 
 
-def test_all_wrong_settings_are_named_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"2 problems\n  dirpath: .*\n  examples: must be >= 0, got -1"):
-        RetentionProfile(dirpath="", examples=-1)
+def test_wrong_settings_are_errors() -> None:
+    with pytest.raises(ConfigError, match=r"dirpath: "):
+        RetentionProfile(dirpath="")
+    with pytest.raises(ConfigError, match=r"examples: must be >= 0, got -1"):
+        RetentionProfile(dirpath="runs", examples=-1)

@@ -1,4 +1,4 @@
-"""Choice of the progress bar."""
+"""Check the choice of the progress bar."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_rich_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rich_progress_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", Terminal())
     assert isinstance(progress_bar(), RichProgressBar)
 
 
-def test_plain_and_rare_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_progress_bar_in_a_log_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     bar = progress_bar(log_refresh_rate=20)
     assert isinstance(bar, TQDMProgressBar)

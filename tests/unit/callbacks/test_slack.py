@@ -1,4 +1,4 @@
-"""Slack, price and the bound of Proposition 1, on numbers worked out by hand."""
+"""Check slack, dual variables and the bound of Proposition 1 on numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def soft(lengths: list[int], mass: dict[int, list[float]], target: dict[int, lis
 
 
 def one_gate(slack_share: float) -> ForwardReport:
-    """One sample of 10 tokens, budget 5, one gate."""
+    """Report one sample of 10 tokens with budget 5 and one gate."""
     return soft([10], {0: [5.0 + 10 * slack_share]}, {0: [5.0]})
 
 
-def test_means_per_layer_in_tokens_and_as_a_share(
-    trainer_with: Callable[..., Any], toy: Any, batch_of: Any, loader_of: Any
+def test_means_by_layer_in_tokens_and_as_a_fraction(
+    trainer_with: Callable[..., Any], replay_module: Any, batch_of: Any, loader_of: Any
 ) -> None:
     first = soft([10, 4], {0: [6.0, 1.0], 2: [3.0, 2.0]}, {0: [5.0, 2.0], 2: [3.0, 1.0]})
     second = soft([5], {0: [2.0], 2: [1.0]}, {0: [2.5], 2: [1.5]})
-    slack, module = Slack(), toy((0, 2))
+    slack, module = Slack(), replay_module((0, 2))
     trainer = trainer_with(slack)
-    prices = {0: 0.25, 2: 0.5}
-    batches = [batch_of([10, 4], report=first, prices=prices), batch_of([5], report=second)]
+    multipliers = {0: 0.25, 2: 0.5}
+    batches = [batch_of([10, 4], report=first, multipliers=multipliers), batch_of([5], report=second)]
     trainer.fit(module, loader_of(batches))
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
     # layer 0: tokens 1, -1, -0.5; shares 0.1, -0.25, -0.1    layer 2: tokens 0, 1, -0.5; shares 0, 0.25, -0.1
@@ -47,13 +47,15 @@ def test_means_per_layer_in_tokens_and_as_a_share(
     assert logged["retention/lambda/layer_2"] == pytest.approx(0.5)
     summary = slack.summary()
     assert summary["abs_slack"] == pytest.approx((0.45 / 3 + 0.35 / 3) / 2)
-    assert summary["price"] == prices
-    assert summary["slack_bound"] is None  # layer 2 is over its budget: no feasible loss is known
+    assert summary["price"] == multipliers
+    assert summary["slack_bound"] is None  # layer 2 is above its budget, so there is no feasible loss
 
 
-def test_real_removal_has_no_slack(trainer_with: Callable[..., Any], toy: Any, batch_of: Any, loader_of: Any) -> None:
+def test_hard_pruning_has_no_slack(
+    trainer_with: Callable[..., Any], replay_module: Any, batch_of: Any, loader_of: Any
+) -> None:
     hard = ForwardReport(lengths=torch.tensor([10]), kept={0: torch.tensor([5])}, targets={0: torch.tensor([5.0])})
-    slack, module = Slack(), toy((0,))
+    slack, module = Slack(), replay_module((0,))
     trainer = trainer_with(slack)
     trainer.fit(module, loader_of([batch_of([10], report=hard), batch_of([10])]))
     assert not any(name.startswith("retention/") for name in trainer.callback_metrics)
@@ -61,9 +63,9 @@ def test_real_removal_has_no_slack(trainer_with: Callable[..., Any], toy: Any, b
 
 
 def test_a_gate_without_probabilities_is_left_out(
-    trainer_with: Callable[..., Any], toy: Any, batch_of: Any, loader_of: Any
+    trainer_with: Callable[..., Any], replay_module: Any, batch_of: Any, loader_of: Any
 ) -> None:
-    slack, module = Slack(), toy((0, 1))
+    slack, module = Slack(), replay_module((0, 1))
     trainer_with(slack).fit(module, loader_of([batch_of([10], report=one_gate(0.2))]))
     assert slack.summary()["by_layer"] == pytest.approx({0: 0.2})
     assert slack.summary()["slack"] == pytest.approx(0.2)
@@ -71,17 +73,19 @@ def test_a_gate_without_probabilities_is_left_out(
 
 @pytest.fixture
 def bounds_of(
-    trainer_with: Callable[..., Any], toy: Any, batch_of: Any, loader_of: Any
+    trainer_with: Callable[..., Any], replay_module: Any, batch_of: Any, loader_of: Any
 ) -> Callable[..., list[float | None]]:
-    """Runs epochs given as lists of (slack share, task loss, target share), lambda 0.5; returns each epoch's bound."""
+    """Return ``run(*epochs)``, which trains on (slack, task loss, target keep ratio) and returns each epoch's bound."""
 
-    def run(*epochs: list[tuple[float, float, float]], prices: dict[int, float] | None = None) -> list[float | None]:
-        slack, module, bounds = Slack(), toy((0,)), []
+    def run(
+        *epochs: list[tuple[float, float, float]], multipliers: dict[int, float] | None = None
+    ) -> list[float | None]:
+        slack, module, bounds = Slack(), replay_module((0,)), []
         trainer = trainer_with(slack, max_epochs=len(epochs), reload_dataloaders_every_n_epochs=1)
-        price = {0: 0.5} if prices is None else prices
+        values = {0: 0.5} if multipliers is None else multipliers
         module.train_dataloader = lambda: loader_of(
             [
-                batch_of([10], report=one_gate(share), loss=loss, target_keep_ratio=target, prices=price)
+                batch_of([10], report=one_gate(share), loss=loss, target_keep_ratio=target, multipliers=values)
                 for share, loss, target in epochs[trainer.current_epoch]
             ]
         )
@@ -98,7 +102,7 @@ def bounds_of(
     return run
 
 
-def test_the_bound_follows_proposition_1(bounds_of: Callable[..., list[float | None]]) -> None:
+def test_bound_of_proposition_1(bounds_of: Callable[..., list[float | None]]) -> None:
     bounds = bounds_of(
         [(0.1, 0.9, 0.5)],  # over budget, nothing feasible yet
         [(-0.1, 0.8, 0.5), (0.1, 0.6, 0.5)],  # feasible on the mean: F* = 0.7
@@ -109,7 +113,7 @@ def test_the_bound_follows_proposition_1(bounds_of: Callable[..., list[float | N
     assert bounds[1:] == pytest.approx([0.0, 0.4, -0.4])
 
 
-def test_a_lower_target_starts_the_best_loss_anew(bounds_of: Callable[..., list[float | None]]) -> None:
+def test_lower_target_resets_the_best_loss(bounds_of: Callable[..., list[float | None]]) -> None:
     bounds = bounds_of(
         [(-0.1, 0.3, 0.9)],  # feasible with 90 % of the tokens
         [(-0.1, 0.4, 0.8), (0.1, 0.6, 0.5)],  # only the last batch is at the present target, and it is over budget
@@ -120,35 +124,35 @@ def test_a_lower_target_starts_the_best_loss_anew(bounds_of: Callable[..., list[
     assert bounds[2:] == pytest.approx([0.0, 0.2])
 
 
-def test_no_bound_without_a_price(bounds_of: Callable[..., list[float | None]]) -> None:
-    assert bounds_of([(-0.1, 0.7, 0.5)], prices={0: 0.0}) == [None]
-    assert bounds_of([(-0.1, 0.7, 0.5)], prices={}) == [None]
+def test_no_bound_without_multipliers(bounds_of: Callable[..., list[float | None]]) -> None:
+    assert bounds_of([(-0.1, 0.7, 0.5)], multipliers={0: 0.0}) == [None]
+    assert bounds_of([(-0.1, 0.7, 0.5)], multipliers={}) == [None]
 
 
-def test_no_bound_without_the_task_loss(
-    trainer_with: Callable[..., Any], toy: Any, batch_of: Any, loader_of: Any
+def test_no_bound_without_task_loss(
+    trainer_with: Callable[..., Any], replay_module: Any, batch_of: Any, loader_of: Any
 ) -> None:
-    class Silent(toy):  # type: ignore[misc]
+    class WithoutTaskLoss(replay_module):  # type: ignore[misc]
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             return super().training_step(batch, batch_idx)["loss"]
 
     slack = Slack()
-    batches = [batch_of([10], report=one_gate(-0.1), prices={0: 0.5})]
-    trainer_with(slack).fit(Silent((0,)), loader_of(batches))
+    batches = [batch_of([10], report=one_gate(-0.1), multipliers={0: 0.5})]
+    trainer_with(slack).fit(WithoutTaskLoss((0,)), loader_of(batches))
     assert slack.summary()["best_feasible_loss"] is None and slack.summary()["slack_bound"] is None
 
 
-def test_a_resumed_run_knows_the_best_feasible_loss(
-    trainer_with: Callable[..., Any], toy: Any, batch_of: Any, loader_of: Any, tmp_path: Path
+def test_resumed_run_restores_the_best_feasible_loss(
+    trainer_with: Callable[..., Any], replay_module: Any, batch_of: Any, loader_of: Any, tmp_path: Path
 ) -> None:
     def batches(share: float, loss: float) -> Any:
-        return loader_of([batch_of([10], report=one_gate(share), loss=loss, prices={0: 0.5})])
+        return loader_of([batch_of([10], report=one_gate(share), loss=loss, multipliers={0: 0.5})])
 
     trainer = trainer_with(Slack())
-    trainer.fit(toy((0,)), batches(-0.1, 0.7))
+    trainer.fit(replay_module((0,)), batches(-0.1, 0.7))
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     resumed = Slack()
     again = trainer_with(resumed, max_epochs=2)
-    again.fit(toy((0,)), batches(0.1, 0.5), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    again.fit(replay_module((0,)), batches(0.1, 0.5), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     assert resumed.summary()["slack_bound"] == pytest.approx(0.4)
     assert resumed.summary()["best_feasible_loss"] == pytest.approx(0.7)

@@ -1,4 +1,4 @@
-"""Tokens per second, by a clock that the steps move themselves."""
+"""Check tokens per second, with a clock that only the steps advance."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(throughput, "perf_counter", lambda: clock.now)
-    monkeypatch.setattr(throughput, "_wait_for", clock.wait)
+    monkeypatch.setattr(throughput, "_synchronize", clock.wait)
     return clock
 
 
-def test_counts_real_tokens_after_the_warm_up(
-    clock: Clock, trainer_with: Callable[..., Any], toy: Any, batch_of: Any, loader_of: Any
+def test_real_tokens_after_the_warmup_are_counted(
+    clock: Clock, trainer_with: Callable[..., Any], replay_module: Any, batch_of: Any, loader_of: Any
 ) -> None:
-    watch, module = Throughput(warmup_steps=2), toy()
+    watch, module = Throughput(warmup_steps=2), replay_module()
     module.during = clock.pass_time
     trainer = trainer_with(watch)
     batches = [batch_of([9, 9, 9])] * 2 + [batch_of([4, 2]), batch_of([6, 5]), batch_of([1, 2])]
@@ -51,9 +51,9 @@ def test_counts_real_tokens_after_the_warm_up(
 
 
 def test_validation_inside_an_epoch_is_not_timed(
-    clock: Clock, trainer_with: Callable[..., Any], toy: Any, batch_of: Any, loader_of: Any
+    clock: Clock, trainer_with: Callable[..., Any], replay_module: Any, batch_of: Any, loader_of: Any
 ) -> None:
-    watch, module = Throughput(warmup_steps=0), toy()
+    watch, module = Throughput(warmup_steps=0), replay_module()
     module.during = clock.pass_time
     trainer = trainer_with(watch, val_check_interval=2)
     trainer.fit(module, loader_of([batch_of([4, 2])] * 4), loader_of([batch_of([3])]))
@@ -63,13 +63,13 @@ def test_validation_inside_an_epoch_is_not_timed(
 
 
 def test_writing_a_checkpoint_is_not_timed(
-    clock: Clock, trainer_with: Callable[..., Any], toy: Any, batch_of: Any, loader_of: Any, tmp_path: Path
+    clock: Clock, trainer_with: Callable[..., Any], replay_module: Any, batch_of: Any, loader_of: Any, tmp_path: Path
 ) -> None:
     class Saves(pl.Callback):
         def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
             trainer.save_checkpoint(tmp_path / "now.ckpt")
 
-    class Slow(toy):  # type: ignore[misc]
+    class Slow(replay_module):  # type: ignore[misc]
         def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
             clock.now += 500.0
 
@@ -80,10 +80,10 @@ def test_writing_a_checkpoint_is_not_timed(
     assert watch.summary()["tokens_per_s"] == pytest.approx(3.0)
 
 
-def test_the_summary_covers_all_epochs_and_warms_up_once(
-    clock: Clock, trainer_with: Callable[..., Any], toy: Any, batch_of: Any, loader_of: Any
+def test_summary_covers_all_epochs_with_one_warmup(
+    clock: Clock, trainer_with: Callable[..., Any], replay_module: Any, batch_of: Any, loader_of: Any
 ) -> None:
-    watch, module = Throughput(warmup_steps=1), toy()
+    watch, module = Throughput(warmup_steps=1), replay_module()
     module.during = clock.pass_time
     trainer_with(watch, max_epochs=2).fit(module, loader_of([batch_of([8]), batch_of([4]), batch_of([2])]))
     # 4 + 2 in the first epoch, 8 + 4 + 2 in the second, 2 s a batch
@@ -91,10 +91,10 @@ def test_the_summary_covers_all_epochs_and_warms_up_once(
     assert watch.summary()["tokens_per_s"] == pytest.approx(20 / 10)
 
 
-def test_testing_has_its_own_figures(
-    clock: Clock, trainer_with: Callable[..., Any], toy: Any, batch_of: Any, loader_of: Any
+def test_testing_is_timed_separately(
+    clock: Clock, trainer_with: Callable[..., Any], replay_module: Any, batch_of: Any, loader_of: Any
 ) -> None:
-    watch, module = Throughput(warmup_steps=1), toy()
+    watch, module = Throughput(warmup_steps=1), replay_module()
     module.during = clock.pass_time
     trainer = trainer_with(watch)
     trainer.test(module, loader_of([batch_of([9]), batch_of([3, 2]), batch_of([4, 1])]), verbose=False)
@@ -104,10 +104,10 @@ def test_testing_has_its_own_figures(
     assert watch.summary()["test_timed_batches"] == 2
 
 
-def test_a_run_shorter_than_the_warm_up_reports_nothing(
-    clock: Clock, trainer_with: Callable[..., Any], toy: Any, batch_of: Any, loader_of: Any
+def test_run_shorter_than_the_warmup_reports_nothing(
+    clock: Clock, trainer_with: Callable[..., Any], replay_module: Any, batch_of: Any, loader_of: Any
 ) -> None:
-    watch, module = Throughput(), toy()
+    watch, module = Throughput(), replay_module()
     module.during = clock.pass_time
     trainer = trainer_with(watch)
     trainer.fit(module, loader_of([batch_of([4])] * 3))
@@ -115,17 +115,17 @@ def test_a_run_shorter_than_the_warm_up_reports_nothing(
     assert watch.summary()["tokens_per_s"] is None and watch.summary()["timed_batches"] == 0
 
 
-def test_ranks_add_up_their_tokens_in_the_time_of_the_slowest(
+def test_ranks_add_tokens_over_the_time_of_the_slowest(
     clock: Clock, batch_of: Any, two_ranks: Callable[..., Any]
 ) -> None:
-    watch = throughput.Stopwatch(0)
-    watch.batch_starts(None)  # type: ignore[arg-type]
+    watch = throughput.ThroughputTimer(0)
+    watch.start_batch(None)  # type: ignore[arg-type]
     clock.now = 2.0
-    watch.batch_ends(batch_of([4, 2]))
+    watch.end_batch(batch_of([4, 2]))
     watch.close(None)  # type: ignore[arg-type]
-    assert watch.lap(two_ranks(3.0)) == {"tokens_per_s": 4.0, "samples_per_s": pytest.approx(4 / 3)}
+    assert watch.read_and_reset(two_ranks(3.0)) == {"tokens_per_s": 4.0, "samples_per_s": pytest.approx(4 / 3)}
 
 
-def test_a_negative_warm_up_is_refused() -> None:
+def test_negative_warmup_is_an_error() -> None:
     with pytest.raises(ConfigError, match="warmup_steps: must be >= 0 batches, got -1"):
         Throughput(warmup_steps=-1)

@@ -1,4 +1,4 @@
-"""Budgets: the mean of every schedule, whole-token counts, and their errors."""
+"""Test budgets: the mean of every schedule, counts in whole tokens, and errors."""
 
 from __future__ import annotations
 
@@ -13,46 +13,44 @@ from hypothesis import strategies as st
 from retention.core.budget import Budget
 from retention.errors import ConfigError
 
-shares = st.integers(1, 100).map(lambda percent: percent / 100)
+ratios = st.integers(1, 100).map(lambda percent: percent / 100)
 gates = st.integers(1, 12)
 lengths = st.lists(st.integers(1, 5000), min_size=1, max_size=5)
 anneals = st.floats(0.0, 1.0)
 
 
-@given(rho=shares, num_gates=gates, slope=st.floats(0.0, 1.0))
+@given(rho=ratios, num_gates=gates, slope=st.floats(0.0, 1.0))
 def test_named_schedules_have_mean_rho(rho: float, num_gates: int, slope: float) -> None:
     for schedule in ("flat", "linear", "learned"):
-        values = Budget(rho=rho, schedule=schedule, num_gates=num_gates, slope=slope).shares().detach()
+        values = Budget(rho=rho, schedule=schedule, num_gates=num_gates, slope=slope).keep_ratios().detach()
         assert values.mean().item() == pytest.approx(rho, abs=1e-5), schedule
         assert (values.diff() <= 1e-6).all() and values.max() <= 1.0, schedule
 
 
-@given(rho=shares, num_gates=gates, scale=st.sampled_from([0.5, 3.0, 30.0]), seed=st.integers(0, 10**6))
-def test_learned_mean_stays_rho_wherever_the_allocation_goes(
-    rho: float, num_gates: int, scale: float, seed: int
-) -> None:
+@given(rho=ratios, num_gates=gates, scale=st.sampled_from([0.5, 3.0, 30.0]), seed=st.integers(0, 10**6))
+def test_learned_schedule_has_mean_rho_for_any_allocation(rho: float, num_gates: int, scale: float, seed: int) -> None:
     budget = Budget(rho=rho, schedule="learned", num_gates=num_gates)
     assert budget.allocation is not None
     noise = torch.randn(num_gates, generator=torch.Generator().manual_seed(seed))
     budget.allocation.data.add_(scale * noise)
-    values = budget.shares().detach()
+    values = budget.keep_ratios().detach()
     assert values.mean().item() == pytest.approx(rho, abs=1e-5)
     assert values.min() > 0 and values.max() <= 1.0 and (values.diff() <= 1e-6).all()
 
 
-def test_linear_has_the_asked_slope() -> None:
-    values = Budget(rho=0.4, schedule="linear", num_gates=5, slope=0.5).shares()
+def test_linear_schedule_has_the_given_slope() -> None:
+    values = Budget(rho=0.4, schedule="linear", num_gates=5, slope=0.5).keep_ratios()
     torch.testing.assert_close(values, torch.tensor([0.6, 0.5, 0.4, 0.3, 0.2]))
 
 
-def test_linear_above_one_is_cut_and_the_mean_restored() -> None:
-    values = Budget(rho=0.8, schedule="linear", num_gates=5, slope=1.0).shares()
+def test_linear_schedule_clips_at_one_and_restores_the_mean() -> None:
+    values = Budget(rho=0.8, schedule="linear", num_gates=5, slope=1.0).keep_ratios()
     assert values[0] == 1.0 and values[-1] < values[1]
     assert values.mean().item() == pytest.approx(0.8, abs=1e-6)
 
 
-def test_linear_with_one_gate_is_rho() -> None:
-    assert Budget(rho=0.3, schedule="linear", num_gates=1).shares().tolist() == pytest.approx([0.3])
+def test_linear_schedule_with_one_gate_is_rho() -> None:
+    assert Budget(rho=0.3, schedule="linear", num_gates=1).keep_ratios().tolist() == pytest.approx([0.3])
 
 
 @given(percent=st.integers(1, 100), num_gates=gates, real=lengths)
@@ -81,8 +79,8 @@ def test_geometric_counts_are_nested_floors(percent: int, num_gates: int, real: 
 
 
 @pytest.mark.parametrize("schedule", ["flat", "linear", "geometric", "learned", (0.9, 0.9, 0.4, 0.1)])
-@given(rho=shares, real=lengths, anneal=anneals)
-def test_counts_never_rise_and_ignore_the_batch(
+@given(rho=ratios, real=lengths, anneal=anneals)
+def test_counts_never_increase_and_do_not_depend_on_the_batch(
     schedule: str | tuple[float, ...], rho: float, real: list[int], anneal: float
 ) -> None:
     budget = Budget(rho=rho, schedule=schedule, num_gates=4)
@@ -101,10 +99,10 @@ def test_targets_are_the_counts_before_rounding(
 ) -> None:
     budget = Budget(rho=0.5, schedule=schedule, num_gates=4)
     tokens = torch.tensor(real)
-    lost = budget.targets(tokens, anneal).detach() - budget.counts(tokens, anneal)
+    rounding = budget.targets(tokens, anneal).detach() - budget.counts(tokens, anneal)
     # nested floors lose up to a token at each gate
     allowed = 4.0 if schedule == "geometric" else 1.0
-    assert (lost > -1e-2).all() and (lost < allowed + 1e-2).all()
+    assert (rounding > -1e-2).all() and (rounding < allowed + 1e-2).all()
 
 
 @pytest.mark.parametrize("schedule", ["flat", "linear", "geometric", "learned"])
@@ -115,21 +113,23 @@ def test_annealing_starts_at_keep_all(schedule: str) -> None:
     torch.testing.assert_close(budget.targets(real, 0.0).detach(), real.float().expand(3, -1))
 
 
-def test_learned_starts_linear_and_is_differentiable() -> None:
+def test_learned_schedule_starts_linear_and_is_differentiable() -> None:
     budget = Budget(rho=0.4, schedule="learned", num_gates=5, slope=0.5)
-    torch.testing.assert_close(budget.shares().detach(), torch.tensor([0.6, 0.5, 0.4, 0.3, 0.2]), atol=5e-3, rtol=0)
+    torch.testing.assert_close(
+        budget.keep_ratios().detach(), torch.tensor([0.6, 0.5, 0.4, 0.3, 0.2]), atol=5e-3, rtol=0
+    )
     budget.targets(torch.tensor([100, 50]))[0].sum().backward()
     assert budget.allocation is not None and budget.allocation.grad is not None
-    # a larger share for the first gate comes from all the others
+    # a larger keep ratio of the first gate reduces all others
     assert budget.allocation.grad[0] > 0 and (budget.allocation.grad[1:] < 0).all()
 
 
-def test_only_learned_has_parameters() -> None:
+def test_only_the_learned_schedule_has_parameters() -> None:
     assert not list(Budget(rho=0.4, schedule="linear", num_gates=3).parameters())
     assert [p.shape for p in Budget(rho=0.4, schedule="learned", num_gates=3).parameters()] == [(3,)]
 
 
-def test_a_gate_that_removes_nothing_is_not_active() -> None:
+def test_gate_that_removes_nothing_is_inactive() -> None:
     assert Budget(rho=0.5, schedule="flat", num_gates=3).active() == (True, False, False)
     assert Budget(rho=1.0, schedule="geometric", num_gates=2).active() == (False, False)
     assert Budget(rho=0.5, schedule=[1.0, 0.5, 0.5, 0.2], num_gates=4).active() == (False, True, False, True)
@@ -137,49 +137,54 @@ def test_a_gate_that_removes_nothing_is_not_active() -> None:
 
 
 @pytest.mark.parametrize("schedule", ["flat", "linear", "geometric", "learned"])
-def test_no_gates_at_all(schedule: str) -> None:
+def test_budget_without_gates(schedule: str) -> None:
     budget = Budget(rho=0.5, schedule=schedule, num_gates=0)
     assert budget.counts(torch.tensor([5, 6])).shape == (0, 2)
     assert budget.active() == ()
 
 
-def test_all_errors_at_once() -> None:
+@pytest.mark.parametrize(("key", "value"), [("rho", 1.7), ("rho", 0.0), ("slope", -1), ("schedule", "steep")])
+def test_invalid_setting_is_refused(key: str, value: float | str) -> None:
     with pytest.raises(ConfigError) as caught:
-        Budget(rho=1.7, schedule="steep", num_gates=3, slope=-1)
-    assert [problem.key for problem in caught.value.problems] == ["rho", "slope", "schedule"]
-    assert "flat, linear, geometric, learned" in str(caught.value)
+        Budget(**{"rho": 0.5, "schedule": "flat", "num_gates": 3, key: value})
+    assert [problem.key for problem in caught.value.problems] == [key] and f"got {value!r}" in str(caught.value)
+
+
+def test_unknown_schedule_error_lists_the_schedules() -> None:
+    with pytest.raises(ConfigError, match="flat, linear, geometric, learned"):
+        Budget(rho=0.5, schedule="steep", num_gates=3)
 
 
 @pytest.mark.parametrize("listed", [[], [0.5, 0.6], [1.2, 0.5], [0.5, 0.0]])
-def test_unusable_lists(listed: list[float]) -> None:
+def test_invalid_list_is_refused(listed: list[float]) -> None:
     with pytest.raises(ConfigError, match="schedule: a list must hold"):
         Budget(rho=0.5, schedule=listed, num_gates=len(listed))
 
 
-def test_a_list_needs_one_share_per_gate() -> None:
-    with pytest.raises(ConfigError, match="has 2 shares for 3 gated layers"):
+def test_list_needs_one_keep_ratio_per_gate() -> None:
+    with pytest.raises(ConfigError, match="2 keep ratios for 3 gated layers"):
         Budget(rho=0.5, schedule=[0.6, 0.4], num_gates=3)
 
 
 @pytest.mark.parametrize("schedule", ["flat", "linear", "geometric", "learned"])
-@given(low=shares, high=shares, slope=st.floats(0.0, 1.0))
-def test_another_rho_is_another_budget_for_a_while(schedule: str, low: float, high: float, slope: float) -> None:
+@given(low=ratios, high=ratios, slope=st.floats(0.0, 1.0))
+def test_at_uses_another_budget_inside_the_block(schedule: str, low: float, high: float, slope: float) -> None:
     budget = Budget(rho=high, schedule=schedule, num_gates=5, slope=slope)
-    real, own = torch.tensor([7, 100]), budget.shares().detach()
+    real, before = torch.tensor([7, 100]), budget.keep_ratios().detach()
     with budget.at(low):
         expected = Budget(rho=low, schedule=schedule, num_gates=5, slope=slope)
-        if schedule != "learned":  # which keeps its own division
+        if schedule != "learned":  # whose division stays the learned one
             assert torch.equal(budget.counts(real), expected.counts(real))
             assert torch.equal(budget.targets(real, 0.4), expected.targets(real, 0.4))
             assert budget.active() == expected.active()
         else:
-            assert budget.shares().mean().item() == pytest.approx(low, abs=1e-5)
-    assert torch.equal(budget.shares().detach(), own)
+            assert budget.keep_ratios().mean().item() == pytest.approx(low, abs=1e-5)
+    assert torch.equal(budget.keep_ratios().detach(), before)
 
 
 @pytest.mark.parametrize("schedule", ["flat", "linear", "geometric", "learned"])
-@given(one=shares, other=shares, slope=st.floats(0.0, 1.0), num_gates=gates)
-def test_a_gate_at_work_at_some_budget_is_at_work_at_every_lower_one(
+@given(one=ratios, other=ratios, slope=st.floats(0.0, 1.0), num_gates=gates)
+def test_active_gate_is_active_at_every_lower_budget(
     schedule: str, one: float, other: float, slope: float, num_gates: int
 ) -> None:
     low, high = (
@@ -190,7 +195,7 @@ def test_a_gate_at_work_at_some_budget_is_at_work_at_every_lower_one(
 
 
 @pytest.mark.parametrize("schedule", ["flat", "linear", "geometric", "learned"])
-def test_a_rho_of_one_leaves_every_gate_idle(schedule: str) -> None:
+def test_rho_one_makes_every_gate_inactive(schedule: str) -> None:
     budget = Budget(rho=0.3, schedule=schedule, num_gates=4)
     with budget.at(1.0):
         assert budget.active() == (False,) * 4

@@ -1,12 +1,15 @@
-"""The closed forms of the Hard-Concrete gate against sampling, numeric integration and finite differences."""
+"""Test the closed forms of the Hard-Concrete gate against sampling, numeric integration and finite differences."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
 from torch import Tensor
 
-from retention.core.hard_concrete import HardConcrete, log_gate
+from retention.core.hard_concrete import GateConfig, HardConcrete, log_gate
+from retention.core.settings import FlatConfig
 from retention.errors import ConfigError
 
 GATES = [
@@ -22,14 +25,14 @@ each_gate = pytest.mark.parametrize("gate", GATES, ids=lambda gate: f"{gate.beta
 
 
 def draws(gate: HardConcrete) -> Tensor:
-    """[DRAWS, len(LOGITS)] samples with a fixed seed."""
+    """Sample gates [DRAWS, len(LOGITS)] with a fixed seed."""
     generator = torch.Generator().manual_seed(11)
     uniform = torch.rand(DRAWS, len(LOGITS), generator=generator, dtype=torch.float64)
     return gate.sample(LOGITS.expand(DRAWS, -1), uniform)
 
 
 def assert_within_four_sigma(sample: Tensor, expected: Tensor) -> None:
-    """The mean of ``sample`` over its rows is within four standard errors; one draw more for events never seen."""
+    """Assert that the mean over rows is within four standard errors, plus one draw for events that never occurred."""
     sigma = sample.std(0) / DRAWS**0.5
     assert ((sample.mean(0) - expected).abs() <= 4 * sigma + 4 / DRAWS).all()
 
@@ -81,7 +84,7 @@ def test_pathwise_gradient_is_unbiased_for_the_expectation(gate: HardConcrete) -
     assert_within_four_sigma(pathwise, expected)
 
 
-def test_samples_reach_both_ends_exactly_and_follow_the_global_seed() -> None:
+def test_samples_contain_exact_zeros_and_ones_and_follow_the_global_seed() -> None:
     torch.manual_seed(3)
     first = HardConcrete().sample(torch.zeros(500))
     torch.manual_seed(3)
@@ -94,13 +97,13 @@ def test_extreme_uniform_numbers_give_finite_gates() -> None:
     assert gates.tolist() == [1.0, 0.0, 0.0]
 
 
-def test_deterministic_value_is_the_stretched_sigmoid() -> None:
+def test_deterministic_gate_is_the_stretched_sigmoid() -> None:
     value = HardConcrete(gamma=-0.1, zeta=1.1).deterministic(torch.tensor([-9.0, 0.0, 9.0]))
     torch.testing.assert_close(value, torch.tensor([0.0, 0.5, 1.0]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_log_gate_is_exact_at_both_ends(dtype: torch.dtype) -> None:
+def test_log_gate_removes_or_keeps_exactly(dtype: torch.dtype) -> None:
     bias = log_gate(torch.tensor([0.0, 1.0], dtype=dtype))
     assert bias[1] == 0 and torch.isfinite(bias).all()
     weights = torch.softmax(torch.tensor([80.0, -80.0], dtype=dtype) + bias, 0)
@@ -116,15 +119,35 @@ def test_log_gate_has_finite_gradients() -> None:
     torch.testing.assert_close(slope, torch.tensor([0.0, 4.0, 1.0]))
 
 
-def test_all_parameter_errors_are_raised_at_once() -> None:
-    with pytest.raises(ConfigError) as caught:
-        HardConcrete(beta=0.0, gamma=0.1, zeta=1.0)
-    assert [problem.key for problem in caught.value.problems] == ["beta", "gamma", "zeta"]
-    assert "got 0.1" in str(caught.value)
+INVALID = [
+    ("beta", 0.0),
+    ("beta", -1.0),
+    ("gamma", 0.0),
+    ("gamma", 0.1),
+    ("zeta", 1.0),
+    ("zeta", 0.9),
+    ("beta", math.nan),
+]
 
 
-@pytest.mark.parametrize(("name", "value"), [("beta", -1.0), ("gamma", 0.0), ("zeta", 0.9), ("beta", float("nan"))])
-def test_each_parameter_has_its_range(name: str, value: float) -> None:
+@pytest.mark.parametrize("kind", [HardConcrete, GateConfig])
+@pytest.mark.parametrize(("name", "value"), INVALID)
+def test_parameter_out_of_range_is_refused(kind: type[FlatConfig], name: str, value: float) -> None:
     with pytest.raises(ConfigError) as caught:
-        HardConcrete(**{name: value})
+        kind(**{name: value})
+    assert [problem.key for problem in caught.value.problems] == [name] and f"got {value}" in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("beta_end", 0.0), ("gate_target", "keys")])
+def test_gate_setting_out_of_range_is_refused(name: str, value: float | str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        GateConfig(**{name: value})
     assert [problem.key for problem in caught.value.problems] == [name]
+
+
+def test_gate_temperature_moves_geometrically_to_its_end() -> None:
+    config = GateConfig(beta=0.8, gamma=-0.2, zeta=1.3, beta_end=0.2)
+    betas = [config.distribution(anneal).beta for anneal in (0.0, 0.5, 1.0)]
+    assert betas == pytest.approx([0.8, 0.4, 0.2])
+    assert (config.distribution(0.5).gamma, config.distribution(0.5).zeta) == (-0.2, 1.3)
+    assert GateConfig(beta=0.8).distribution(1.0).beta == 0.8

@@ -1,4 +1,4 @@
-"""The doubling scan of the running summary against the recurrence it solves."""
+"""Test the running summary against a plain loop over the recurrence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ seeds = st.integers(0, 2**31 - 1)
 
 
 def naive(states: Tensor, decay: float, weights: Tensor) -> Tensor:
-    """m_t = a_t m_{t-1} + (1 - a_t) h_t, one token at a time; returns the summary before each token."""
+    """Compute m_t = a_t m_{t-1} + (1 - a_t) h_t one token at a time; return the summary before each token."""
     memory, rows = torch.zeros_like(states[:, 0]), []
     for position in range(states.shape[1]):
         rows.append(memory)
@@ -25,7 +25,7 @@ def naive(states: Tensor, decay: float, weights: Tensor) -> Tensor:
 
 
 @given(length=lengths, decay=decays, seed=seeds)
-def test_equals_the_recurrence(length: int, decay: float, seed: int) -> None:
+def test_summary_equals_the_recurrence(length: int, decay: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     states = torch.randn(2, length, 3, generator=generator, dtype=torch.float64)
     weights = torch.rand(2, length, generator=generator, dtype=torch.float64)
@@ -35,7 +35,7 @@ def test_equals_the_recurrence(length: int, decay: float, seed: int) -> None:
 
 
 @given(length=lengths, decay=decays, seed=seeds)
-def test_weight_zero_is_removal(length: int, decay: float, seed: int) -> None:
+def test_weight_zero_equals_removal(length: int, decay: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     states = torch.randn(1, length, 2, generator=generator, dtype=torch.float64)
     kept = torch.rand(length, generator=generator) < 0.6
@@ -44,7 +44,7 @@ def test_weight_zero_is_removal(length: int, decay: float, seed: int) -> None:
     torch.testing.assert_close(weighted[:, kept], removed)
 
 
-def test_first_position_sees_nothing_and_the_last_token_leaves_no_trace() -> None:
+def test_first_summary_is_zero_and_the_last_token_has_no_effect() -> None:
     states = torch.randn(2, 5, 3)
     summary = previous_summary(states, 0.5)
     assert (summary[:, 0] == 0).all()

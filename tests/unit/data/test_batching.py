@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retention.data.batching import ShuffledBuckets, SortedBatches, pad_inputs, whole_numbers
+from retention.data.batching import ShuffledBuckets, SortedBatches, integer_column, pad_inputs
 from retention.errors import DataError
 
 LENGTHS = np.random.default_rng(3).integers(3, 60, size=203)
@@ -27,7 +27,7 @@ def shards(lengths: np.ndarray, batch_size: int, world_size: int, epoch: int = 0
 
 
 @given(rows=st.integers(1, 70), batch_size=st.integers(1, 9), epoch=st.integers(0, 3))
-def test_training_batches_hold_every_row_once(rows: int, batch_size: int, epoch: int) -> None:
+def test_training_batches_have_every_row_once(rows: int, batch_size: int, epoch: int) -> None:
     order = ShuffledBuckets(LENGTHS[:rows], batch_size, seed=5, chunk_batches=4)
     order.set_epoch(epoch)
     batches = list(order)
@@ -53,23 +53,23 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
     assert list(swapped) != epoch_0, "seed 0, epoch 1 must not be seed 1, epoch 0"
 
 
-def test_batches_hold_similar_lengths_and_come_in_no_order_of_length() -> None:
+def test_batches_have_similar_lengths_in_random_order() -> None:
     batches = list(ShuffledBuckets(LENGTHS, 8, seed=1))
-    spread = np.mean([np.ptp(LENGTHS[batch]) for batch in batches])
+    range_in_batch = np.mean([np.ptp(LENGTHS[batch]) for batch in batches])
     shuffled = np.array_split(np.random.default_rng(0).permutation(len(LENGTHS)), len(batches))
-    assert spread < 0.2 * np.mean([np.ptp(LENGTHS[batch]) for batch in shuffled])
+    assert range_in_batch < 0.2 * np.mean([np.ptp(LENGTHS[batch]) for batch in shuffled])
     means = [LENGTHS[batch].mean() for batch in batches]
     assert means != sorted(means) and means != sorted(means, reverse=True)
 
 
-def test_rows_meet_different_rows_in_another_epoch() -> None:
+def test_batches_differ_between_epochs() -> None:
     order = ShuffledBuckets(LENGTHS, 8, seed=1, chunk_batches=3)
     first = {frozenset(batch) for batch in order}
     order.set_epoch(1)
     assert len(first & {frozenset(batch) for batch in order}) < len(first) / 4
 
 
-def test_first_batch_leaves_out_the_start() -> None:
+def test_first_batch_skips_the_start() -> None:
     order = ShuffledBuckets(LENGTHS, 8, seed=1)
     whole = list(order)
     order.first_batch = 5
@@ -78,7 +78,7 @@ def test_first_batch_leaves_out_the_start() -> None:
 
 
 @given(rows=st.integers(1, 70), batch_size=st.integers(1, 5), world_size=st.integers(1, 4))
-def test_processes_take_equal_shares_and_lose_no_row(rows: int, batch_size: int, world_size: int) -> None:
+def test_processes_take_equally_many_rows_and_lose_none(rows: int, batch_size: int, world_size: int) -> None:
     per_rank = shards(LENGTHS[:rows], batch_size, world_size, epoch=2)
     sizes = [[len(batch) for batch in batches] for batches in per_rank]
     assert all(size == sizes[0] for size in sizes)
@@ -94,7 +94,7 @@ def test_processes_work_on_similar_lengths() -> None:
 
 
 @given(rows=st.integers(1, 70), batch_size=st.integers(1, 9), world_size=st.integers(1, 4))
-def test_evaluation_shows_every_row_once_over_all_processes(rows: int, batch_size: int, world_size: int) -> None:
+def test_evaluation_has_every_row_once_over_all_processes(rows: int, batch_size: int, world_size: int) -> None:
     if rows < world_size:
         with pytest.raises(DataError, match="cannot be shared"):
             SortedBatches(LENGTHS[:rows], batch_size, world_size=world_size)
@@ -115,8 +115,8 @@ def test_evaluation_goes_from_long_to_short() -> None:
 
 def test_padding_is_on_the_right_and_never_protected() -> None:
     rows = [
-        {"input_ids": [2, 9, 3], "protected": [True, False, True], "label": 1},
-        {"input_ids": [2, 8, 7, 6, 3], "protected": [True, False, False, False, True], "label": 0},
+        {"input_ids": [2, 9, 3], "protected_mask": [True, False, True], "label": 1},
+        {"input_ids": [2, 8, 7, 6, 3], "protected_mask": [True, False, False, False, True], "label": 0},
     ]
     batch = pad_inputs(rows, pad_token_id=11)
     assert batch["input_ids"].tolist() == [[2, 9, 3, 11, 11], [2, 8, 7, 6, 3]]
@@ -126,4 +126,4 @@ def test_padding_is_on_the_right_and_never_protected() -> None:
         [True, False, False, False, True],
     ]
     assert [batch[key].dtype for key in batch] == [torch.long, torch.long, torch.bool]
-    assert whole_numbers(rows, "label").tolist() == [1, 0]
+    assert integer_column(rows, "label").tolist() == [1, 0]

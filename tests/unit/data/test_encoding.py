@@ -9,33 +9,33 @@ from retention.errors import DataError
 from retention.tasks.classification.keywords import KeywordData
 
 
-def strip_pooler(**special: str) -> PreTrainedTokenizerFast:
-    """A word tokenizer without a template, so that it adds no special tokens."""
+def tokenizer_without_template(**special: str) -> PreTrainedTokenizerFast:
+    """Build a word tokenizer without a template, so that it adds no special tokens."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "horse"]
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", **special)
 
 
-def test_special_tokens_are_protected_and_nothing_else(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_only_special_tokens_are_protected(tokenizer: PreTrainedTokenizerFast) -> None:
     encoded = encode_texts(tokenizer, ["horse [SEP] bread", "unknownword"], 10)
     cls, sep, unk = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.unk_token_id
     assert encoded["input_ids"][0][0] == cls and encoded["input_ids"][0][-1] == sep
-    assert encoded["protected"][0] == [True, False, False, False, True], "a [SEP] in the text is an ordinary token"
+    assert encoded["protected_mask"][0] == [True, False, False, False, True], "a [SEP] in the text is an ordinary token"
     assert encoded["input_ids"][1] == [cls, unk, sep]
     assert encoded["length"] == [5, 3]
     assert encoded["truncated"] == [False, False]
 
 
 @pytest.mark.parametrize("words", [7, 8, 9])
-def test_cut_documents_keep_their_last_special_token_and_are_marked(
+def test_truncated_documents_keep_their_last_special_token_and_are_marked(
     tokenizer: PreTrainedTokenizerFast, words: int
 ) -> None:
     encoded = encode_texts(tokenizer, [" ".join(["horse"] * words)], 10)
     assert encoded["truncated"] == [words > 8]
     assert encoded["length"] == [min(words + 2, 10)]
     assert encoded["input_ids"][0][-1] == tokenizer.sep_token_id
-    assert encoded["protected"][0][-1] and sum(encoded["protected"][0]) == 2
+    assert encoded["protected_mask"][0][-1] and sum(encoded["protected_mask"][0]) == 2
 
 
 def test_padding_set_in_the_tokenizer_file_is_not_used() -> None:
@@ -44,19 +44,19 @@ def test_padding_set_in_the_tokenizer_file_is_not_used() -> None:
     assert encode_texts(tokenizer, ["horse"], 10)["length"] == [3]
 
 
-def test_tokenizers_that_cannot_be_used(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_unusable_tokenizers_raise(tokenizer: PreTrainedTokenizerFast) -> None:
     check_tokenizer(tokenizer, 3)
     with pytest.raises(DataError, match="max_length=2 leaves no room beside 2 special tokens"):
         check_tokenizer(tokenizer, 2)
     with pytest.raises(DataError, match="no special token"):
-        check_tokenizer(strip_pooler(pad_token="[PAD]"), 10)
+        check_tokenizer(tokenizer_without_template(pad_token="[PAD]"), 10)
     with pytest.raises(DataError, match="no special token"):
-        check_tokenizer(strip_pooler(pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"), 10)
+        check_tokenizer(tokenizer_without_template(pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"), 10)
     with pytest.raises(DataError, match="no padding token"):
-        check_tokenizer(strip_pooler(cls_token="[CLS]"), 10)
+        check_tokenizer(tokenizer_without_template(cls_token="[CLS]"), 10)
 
 
-def test_digest_names_what_a_tokenizer_does_not_how_it_was_last_called() -> None:
+def test_digest_depends_on_vocabulary_and_not_on_the_last_call() -> None:
     tokenizer = KeywordData.build_tokenizer()
     before = tokenizer_digest(tokenizer)
     encode_texts(tokenizer, ["horse and bread"], 4)

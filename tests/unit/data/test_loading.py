@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from retention.callbacks.contract import Batch
+from retention.data.batching import Batch
 from retention.tasks.classification.keywords import KeywordData
 
 EPOCHS, ROWS, BATCH = 3, 19, 5
@@ -16,7 +16,7 @@ STEPS = 4  # per epoch
 
 
 class Recorder(pl.LightningModule):
-    """Writes down which rows each training step saw."""
+    """Record which rows each training step saw."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Recorder(pl.LightningModule):
 
 
 class SaveOften(pl.Callback):
-    """A checkpoint at each of the moments at which runs save theirs."""
+    """Save a checkpoint at each of the moments at which runs save theirs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -86,7 +86,7 @@ def test_every_epoch_has_its_own_order(tokenizer: PreTrainedTokenizerFast, tmp_p
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
 
 
-def test_a_resumed_run_sees_the_batches_of_an_uninterrupted_one(
+def test_resumed_run_sees_the_batches_of_an_uninterrupted_one(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     seen = fit(make(tokenizer), tmp_path / "whole")
@@ -99,14 +99,14 @@ def test_a_resumed_run_sees_the_batches_of_an_uninterrupted_one(
 
 def test_worker_processes_do_not_change_the_order(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     seen = fit(make(tokenizer), tmp_path / "whole")
-    attention_output, boundary = (
+    mid_epoch, epoch_end = (
         next((tmp_path / "whole").glob(f"{name}={step}.ckpt")) for name, step in (("batch", 6), ("epoch", 8))
     )
-    assert fit(make(tokenizer, num_workers=1), tmp_path / "middle", attention_output) == seen[6:]
-    assert fit(make(tokenizer, num_workers=1), tmp_path / "boundary", boundary) == seen[8:]
+    assert fit(make(tokenizer, num_workers=1), tmp_path / "mid_epoch", mid_epoch) == seen[6:]
+    assert fit(make(tokenizer, num_workers=1), tmp_path / "epoch_end", epoch_end) == seen[8:]
 
 
-def test_starting_a_pass_leaves_the_global_random_numbers_alone(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_iterating_a_loader_does_not_use_the_global_random_generator(tokenizer: PreTrainedTokenizerFast) -> None:
     data = make(tokenizer)
     data.setup("fit")
     data.setup("test")
@@ -117,13 +117,13 @@ def test_starting_a_pass_leaves_the_global_random_numbers_alone(tokenizer: PreTr
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_loaders_take_this_process_s_share(
+def test_loaders_take_the_rows_of_this_process(
     tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, world_size: int
 ) -> None:
     tested: list[int] = []
     for rank in range(world_size):
         data = make(tokenizer)
         data.setup("test")
-        monkeypatch.setattr(data, "_place", lambda rank=rank: (rank, world_size))
+        monkeypatch.setattr(data, "_rank_and_world_size", lambda rank=rank: (rank, world_size))
         tested += [row for batch in data.test_dataloader() for row in batch["index"].tolist()]
     assert sorted(tested) == list(range(7))

@@ -13,7 +13,7 @@ import yaml
 from datasets import Dataset
 
 from retention.data.sources import Source
-from retention.errors import Checks, ConfigError, DataError
+from retention.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parents[3]
 COLUMNS = {"text_column": "text", "label_column": "label"}
@@ -73,7 +73,7 @@ def test_byte_order_mark_and_blank_lines_are_no_rows(tmp_path: Path) -> None:
     assert read(tmp_path) == (["fine"], [1])
 
 
-def test_missing_folder_and_files(tmp_path: Path) -> None:
+def test_missing_folder_and_files_raise(tmp_path: Path) -> None:
     message = failure(tmp_path / "gone")
     assert f"{tmp_path / 'gone'}: no such folder" in message and "data.dir=<folder" in message
     (tmp_path / "notes.txt").touch()
@@ -82,14 +82,14 @@ def test_missing_folder_and_files(tmp_path: Path) -> None:
     assert "none of train.parquet, train.csv, train.jsonl is there" in message and "notes.txt" in message
 
 
-def test_two_files_for_one_split(tmp_path: Path) -> None:
+def test_two_files_for_one_split_raise(tmp_path: Path) -> None:
     parquet(tmp_path, text=["a"], label=[0])
     jsonl(tmp_path, {"text": "a", "label": 0})
     assert "has train.parquet and train.jsonl; keep exactly one" in failure(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
-def test_missing_column(tmp_path: Path, suffix: str) -> None:
+def test_missing_column_raises_with_the_config_key(tmp_path: Path, suffix: str) -> None:
     if suffix == "parquet":
         parquet(tmp_path, sentence=["a"], label=[0])
     elif suffix == "csv":
@@ -99,6 +99,21 @@ def test_missing_column(tmp_path: Path, suffix: str) -> None:
     message = failure(tmp_path)
     assert f"train.{suffix}: has no column 'text', only 'sentence', 'label'" in message
     assert "set task.data.text_column" in message
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_duplicated_column_raises(tmp_path: Path, suffix: str) -> None:
+    if suffix == "parquet":
+        table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"]), pa.array([0])], ["text", "text", "label"])
+        pq.write_table(table, tmp_path / "train.parquet")
+    else:
+        text_file(tmp_path, "csv", "text,text,label\na,b,0\n")
+    assert f"train.{suffix}: has 2 columns named 'text'" in failure(tmp_path)
+
+
+def test_json_number_of_5000_digits_raises_with_its_line(tmp_path: Path) -> None:
+    path = text_file(tmp_path, "jsonl", '{"text": "a", "label": ' + "9" * 5000 + "}\n")
+    assert failure(tmp_path).startswith(f"{path}, line 1: broken JSON (Exceeds the limit")
 
 
 @pytest.mark.parametrize(
@@ -113,9 +128,10 @@ def test_missing_column(tmp_path: Path, suffix: str) -> None:
         ("good", "must be a whole number, got 'good'"),
         ("", "is missing"),
         ([1], "must be a whole number, got [1]"),
+        ("9" * 5000, f"must be a whole number, got '{'9' * 40}'... (5000 characters)"),
     ],
 )
-def test_bad_label_names_the_line(tmp_path: Path, label: object, problem: str) -> None:
+def test_invalid_label_raises_with_its_line(tmp_path: Path, label: object, problem: str) -> None:
     path = jsonl(tmp_path, {"text": "a", "label": 1}, {"text": "b", "label": label}, {"text": "c", "label": 9})
     message = failure(tmp_path)
     assert message.startswith(f"{path}, line 2: 'label' {problem}")
@@ -132,9 +148,9 @@ def test_bad_label_names_the_line(tmp_path: Path, label: object, problem: str) -
         ("half \ud83d", "has half a character (lone surrogate) at position 5"),
     ],
 )
-def test_bad_text_names_the_line(tmp_path: Path, text: object, problem: str) -> None:
+def test_invalid_text_raises_with_its_line(tmp_path: Path, text: object, problem: str) -> None:
     path = jsonl(tmp_path, {"text": "a", "label": 1}, {"text": text, "label": 0})
-    assert failure(tmp_path).startswith(f"{path}, line 2: 'text' {problem}; mend the row or leave it out")
+    assert failure(tmp_path).startswith(f"{path}, line 2: 'text' {problem}; fix the row")
 
 
 def test_rows_of_parquet_and_lines_of_csv_are_named(tmp_path: Path) -> None:
@@ -157,12 +173,12 @@ def test_rows_of_parquet_and_lines_of_csv_are_named(tmp_path: Path) -> None:
         ("jsonl", "\n\n", "has no rows"),
     ],
 )
-def test_empty_text_files(tmp_path: Path, suffix: str, content: str, problem: str) -> None:
+def test_empty_text_files_raise(tmp_path: Path, suffix: str, content: str, problem: str) -> None:
     path = text_file(tmp_path, suffix, content)
     assert failure(tmp_path).startswith(f"{path}: {problem}")
 
 
-def test_empty_parquet(tmp_path: Path) -> None:
+def test_empty_parquet_raises(tmp_path: Path) -> None:
     path = parquet(tmp_path, text=pa.array([], pa.string()), label=pa.array([], pa.int64()))
     assert failure(tmp_path).startswith(f"{path}: has no rows")
 
@@ -186,7 +202,7 @@ def test_not_utf8_gives_line_offset_and_remedy(tmp_path: Path) -> None:
         ("[1, 2]", "must be a JSON object with named fields, got list"),
     ],
 )
-def test_broken_json_line(tmp_path: Path, line: str, problem: str) -> None:
+def test_broken_json_line_raises(tmp_path: Path, line: str, problem: str) -> None:
     path = text_file(tmp_path, "jsonl", '{"text": "a", "label": 1}\n\n' + line + "\n")
     assert failure(tmp_path).startswith(f"{path}, line 3: {problem}")
 
@@ -214,7 +230,7 @@ def test_broken_parquet(tmp_path: Path) -> None:
     assert failure(tmp_path).startswith(f"{path}: not a readable parquet file (")
 
 
-def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = jsonl(tmp_path, {"text": "a", "label": 1})
 
     def refuse(*args: Any, **kwargs: Any) -> None:
@@ -224,18 +240,18 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert failure(tmp_path) == f"{path}: cannot be read: Permission denied"
 
 
-def test_hub_rows_and_their_problems(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[Any, ...]] = []
+def test_hub_rows_are_read_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[tuple[Any, ...]] = []
     rows = Dataset.from_dict({"text": ["a", "b"], "label": [1, -1], "idx": [0, 1]})
 
     def load_dataset(path: str, name: str | None, *, split: str, revision: str | None) -> Dataset:
-        asked.append((path, name, split, revision))
+        requests.append((path, name, split, revision))
         return rows
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     source = Source(None, {"path": "org/set", "name": "sub"})
     table = source.read("test", COLUMNS)
-    assert asked == [("org/set", "sub", "test", None)]
+    assert requests == [("org/set", "sub", "test", None)]
     assert table.texts("text") == ["a", "b"]
     with pytest.raises(
         DataError, match=r"^hub data set org/set \(sub\), split test, row 2: 'label' is -1, which marks"
@@ -248,7 +264,7 @@ def test_hub_rows_and_their_problems(monkeypatch: pytest.MonkeyPatch) -> None:
         source.read("test", COLUMNS)
 
 
-def test_a_converted_branch_has_no_named_configurations(tmp_path: Path) -> None:
+def test_converted_branch_has_no_named_configurations(tmp_path: Path) -> None:
     """The hub's branch refs/convert/parquet has folders, but no card that names them: asking for one fails."""
     for split, rows in (("train", ["a"]), ("validation", ["b", "c"])):
         (tmp_path / "qasper" / split).mkdir(parents=True)
@@ -263,14 +279,13 @@ def test_a_converted_branch_has_no_named_configurations(tmp_path: Path) -> None:
 def test_task_files_name_what_the_hub_can_load(path: Path) -> None:
     hub = yaml.safe_load(path.read_text())["data"].get("hub")
     if hub is not None:
-        Source(None, hub).check(checks := Checks())
-        checks.finish()
+        assert Source(None, hub).hub == hub
         assert set(hub) == {"path", "name", "revision"}
         assert hub["revision"] is None or hub["name"] is None, "a converted branch has no named configurations"
 
 
 @pytest.mark.parametrize("error", [ConnectionError("no route"), FileNotFoundError("nothing"), ValueError("bad split")])
-def test_unreachable_hub(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_unreachable_hub_raises_with_the_remedy(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def load_dataset(*args: Any, **kwargs: Any) -> Dataset:
         raise error
 
@@ -281,26 +296,26 @@ def test_unreachable_hub(monkeypatch: pytest.MonkeyPatch, error: Exception) -> N
     assert "data.dir=<folder with test.parquet, .csv or .jsonl>" in str(raised.value)
 
 
-def test_a_folder_goes_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: pytest.fail("the hub must not be asked"))
+def test_folder_takes_precedence_over_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: pytest.fail("the hub must not be used"))
     parquet(tmp_path, text=["a"], label=[1])
     assert Source(str(tmp_path), {"path": "org/set"}).read("train", COLUMNS).columns["text"] == ["a"]
 
 
 @pytest.mark.parametrize(
-    ("source", "key"),
+    ("settings", "key"),
     [
-        (Source(None, None), "dir"),
-        (Source("", {"path": "org/set"}), "dir"),
-        (Source("here", None, " "), "local_note"),
-        (Source(None, {"name": "sub"}), "hub"),
-        (Source(None, {"path": "org/set", "split": "train"}), "hub"),
-        (Source(None, ["org/set"]), "hub"),  # type: ignore[arg-type]
+        ((None, None), "dir"),
+        (("", {"path": "org/set"}), "dir"),
+        (("here", None, " "), "local_note"),
+        (("here", None, None, "real"), "local_provenance"),
+        ((None, {"path": "org/set"}, None, "stand_in"), "local_provenance"),
+        ((None, {"name": "sub"}), "hub"),
+        ((None, {"path": "org/set", "split": "train"}), "hub"),
+        ((None, ["org/set"]), "hub"),
     ],
 )
-def test_bad_source_configuration(source: Source, key: str) -> None:
-    checks = Checks()
-    source.check(checks)
+def test_invalid_source_raises_with_its_key(settings: tuple[Any, ...], key: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        checks.finish()
+        Source(*settings)
     assert [problem.key for problem in raised.value.problems] == [key]

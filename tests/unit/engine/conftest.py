@@ -1,4 +1,4 @@
-"""Tiny encoders with full attention in every layer, by name."""
+"""Provide tiny encoders with full attention in every layer, by family."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ TINY: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def tiny() -> Callable[..., Any]:
-    """``tiny(family, **changes)``: a random encoder with eager attention, in evaluation mode."""
+    """Return ``tiny(family, **changes)``, which builds a random encoder with eager attention, in evaluation mode."""
     from transformers import AutoConfig, AutoModel
 
     def build(family: str, **changes: Any) -> Any:

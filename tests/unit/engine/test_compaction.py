@@ -1,4 +1,4 @@
-"""Taking tokens out and putting them back."""
+"""Test gathering kept tokens and restoring the full sequence."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_kept_tokens_come_first_in_order(keep: Tensor) -> None:
     assert (slots is None) == (len(set(keep.sum(1).tolist())) == 1)
     for row in range(len(keep)):
         assert indices[row][used[row]].tolist() == keep[row].nonzero().flatten().tolist()
-        assert len(set(indices[row].tolist())) == indices.shape[1]  # scatter must not write a place twice
+        assert len(set(indices[row].tolist())) == indices.shape[1]  # scatter must not write a position twice
 
 
 @given(keep=keep_masks())
@@ -38,7 +38,7 @@ def test_restore_undoes_compact(keep: Tensor) -> None:
     torch.testing.assert_close(changed, states + keep.unsqueeze(-1).float())
 
 
-def test_compact_works_for_any_trailing_shape() -> None:
+def test_compact_accepts_any_trailing_shape() -> None:
     indices = torch.tensor([[2, 0], [1, 3]])
     flat = torch.arange(8).reshape(2, 4)
     assert compact(flat, indices).tolist() == [[2, 0], [5, 7]]

@@ -1,4 +1,4 @@
-"""The hooks round an encoder: which layers they ask, and gates that stay closed through a deep model."""
+"""Test the hooks of a retainer: which layers call the gate, what it sees, and gates that close in every layer."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from retention.engine import Decision, ForwardReport, LayerView, Retainer
 IDS = torch.arange(40).reshape(2, 20)
 
 
-class Watch:
-    """Keeps everything and remembers what it was shown."""
+class RecordingGate:
+    """Gate that records its inputs and keeps everything by default."""
 
     def __init__(self, decision: Callable[[LayerView], Decision | None] = lambda view: None) -> None:
         self.decision = decision
@@ -28,19 +28,19 @@ class Watch:
         return self.decision(view)
 
 
-def test_only_the_gated_layers_are_asked_in_order(tiny: Callable[..., Any]) -> None:
-    gate, encoder = Watch(), tiny("bert")
+def test_gate_is_called_after_the_gated_layers_in_order(tiny: Callable[..., Any]) -> None:
+    gate, encoder = RecordingGate(), tiny("bert")
     with torch.no_grad(), Retainer(encoder, gate, layers=[2, 0, 2]) as retainer:
         encoder(input_ids=IDS)
     assert retainer.layers == (0, 2) and [view.layer_idx for view in gate.views] == [0, 2]
     assert gate.reports == [retainer.report]
 
 
-def test_a_gate_sees_states_positions_and_text(tiny: Callable[..., Any]) -> None:
+def test_gate_gets_states_positions_and_input_ids(tiny: Callable[..., Any]) -> None:
     def every_other(view: LayerView) -> Decision:
         return Decision(keep_mask=view.positions % 2 == 0)
 
-    gate, encoder = Watch(every_other), tiny("bert")
+    gate, encoder = RecordingGate(every_other), tiny("bert")
     mask = torch.ones_like(IDS)
     mask[1, 11:] = 0
     with torch.no_grad(), Retainer(encoder, gate, layers=[0, 1], protected_ids=[20]):
@@ -53,13 +53,13 @@ def test_a_gate_sees_states_positions_and_text(tiny: Callable[..., Any]) -> None
     assert second.input_ids is IDS
 
 
-def test_a_deep_model_survives_gates_that_are_all_closed(tiny: Callable[..., Any]) -> None:
+def test_gates_closed_in_every_layer_give_finite_states_and_gradients(tiny: Callable[..., Any]) -> None:
     def close(view: LayerView) -> Decision:
         return Decision(log_gates=torch.full(view.valid.shape, torch.finfo(torch.float32).min / 4))
 
     for family, depth in (("bert", "num_hidden_layers"), ("distilbert", "n_layers")):
         encoder = tiny(family, **{depth: 8})
-        with Retainer(encoder, Watch(close), layers=range(8)):
+        with Retainer(encoder, RecordingGate(close), layers=range(8)):
             states = encoder(input_ids=IDS).last_hidden_state
         states.sum().backward()
         assert torch.isfinite(states).all()

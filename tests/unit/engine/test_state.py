@@ -1,4 +1,4 @@
-"""What one forward pass remembers: masks, gates and the report."""
+"""Test the state of a forward pass: masks, gates and the report."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def state(lengths: tuple[int, ...] = (6, 4), width: int = 6) -> ForwardState:
 
 def keep(*rows: list[int], width: int = 6) -> Tensor:
     mask = torch.zeros(len(rows), width, dtype=torch.bool)
-    for row, places in enumerate(rows):
-        mask[row, places] = True
+    for row, positions in enumerate(rows):
+        mask[row, positions] = True
     return mask
 
 
-def test_an_untouched_full_batch_needs_no_mask() -> None:
+def test_unmodified_batch_without_padding_needs_no_mask() -> None:
     full = state((6, 6))
     assert not full.is_modified and full.mask(torch.float32, boolean=True) is None
 
@@ -37,14 +37,14 @@ def test_boolean_and_additive_masks_agree() -> None:
     assert torch.equal(boolean, additive == 0) and additive.min() == torch.finfo(torch.float32).min
 
 
-def test_equal_counts_need_no_mask_again() -> None:
+def test_equal_counts_need_no_mask() -> None:
     short = state()
     short.apply(0, torch.zeros(2, 6, 1), Decision(keep_mask=keep([0, 5], [1, 2])), remember=True)
     assert short.mask(torch.float32, boolean=False) is None
     assert short.positions.tolist() == [[0, 5], [1, 2]]
 
 
-def test_a_window_is_measured_in_original_positions() -> None:
+def test_window_is_measured_in_original_positions() -> None:
     short = state((6, 6))
     short.apply(0, torch.zeros(2, 6, 1), Decision(keep_mask=keep([0, 2, 5], [1, 2, 3])), remember=True)
     mask = short.mask(torch.float32, boolean=True, window=2)
@@ -53,15 +53,15 @@ def test_a_window_is_measured_in_original_positions() -> None:
     assert mask[1, 0].all()
 
 
-def test_every_row_of_a_windowed_mask_has_a_key() -> None:
+def test_every_query_of_a_windowed_mask_has_a_key() -> None:
     short = state((6, 6))
     short.apply(0, torch.zeros(2, 6, 1), Decision(keep_mask=keep([0, 1, 2, 3, 4, 5], [0])), remember=True)
     mask = short.mask(torch.float32, boolean=True, window=1)
     assert mask is not None and mask.any(-1).all()
-    assert mask[1, 0, 0].tolist() == [True, False, False, False, False, False]  # real tokens do not see padding
+    assert mask[1, 0, 0].tolist() == [True, False, False, False, False, False]  # real tokens do not attend to padding
 
 
-def test_padding_kept_by_a_gate_is_removed_all_the_same() -> None:
+def test_padding_is_removed_even_if_a_gate_keeps_it() -> None:
     short = state()
     short.apply(0, torch.zeros(2, 6, 1), Decision(keep_mask=torch.ones(2, 6, dtype=torch.bool)), remember=True)
     assert short.report.kept[0].tolist() == [6, 4]
@@ -79,7 +79,7 @@ def test_gates_multiply_and_follow_their_tokens() -> None:
     torch.testing.assert_close(soft.weights, torch.tensor([[0.25, 0.0625], [0.25, 1.0]]))
 
 
-def test_survival_is_handed_on() -> None:
+def test_survival_is_passed_to_later_gates() -> None:
     soft, states = state(), torch.zeros(2, 6, 1)
     assert torch.equal(soft.view(0, states).survival, soft.valid.float())
     soft.apply(0, states, Decision(survival=0.5 * soft.valid), remember=True)
@@ -88,7 +88,7 @@ def test_survival_is_handed_on() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_gates_that_stay_closed_never_reach_infinity(dtype: torch.dtype) -> None:
+def test_closed_gates_never_reach_infinity(dtype: torch.dtype) -> None:
     soft = state()
     for layer_idx in range(12):
         log_gates = torch.full((2, 6), CLOSED)
@@ -96,10 +96,10 @@ def test_gates_that_stay_closed_never_reach_infinity(dtype: torch.dtype) -> None
     mask = soft.mask(dtype, boolean=False)
     assert mask is not None and torch.isfinite(mask).all() and mask.dtype == dtype
     weights = torch.softmax(mask.float(), -1)
-    assert (weights[1, 0, 0, 4:] == 0).all()  # closed tokens come before padding
+    assert (weights[1, 0, 0, 4:] == 0).all()  # closed tokens outweigh padding
 
 
-def test_restored_puts_back_what_two_removals_took() -> None:
+def test_restored_undoes_two_removals() -> None:
     short = state((6, 6))
     first = torch.arange(12.0).reshape(2, 6, 1)
     second = short.apply(0, first, Decision(keep_mask=keep([0, 2, 5], [1, 2])), remember=True) + 100
@@ -109,19 +109,32 @@ def test_restored_puts_back_what_two_removals_took() -> None:
     assert back[1].tolist() == [6, 107, 1108, 9, 10, 11]
 
 
-def test_what_depends_on_the_tokens_is_made_once_per_set() -> None:
-    short, made = state(), []
+def test_cached_values_are_built_once_per_kept_set() -> None:
+    short, builds = state(), []
     for _ in range(2):
-        short.cached("table", lambda: made.append(1))
+        short.cached("table", lambda: builds.append(1))
     short.apply(0, torch.zeros(2, 6, 1), Decision(keep_mask=keep([0], [1])), remember=False)
-    short.cached("table", lambda: made.append(1))
-    assert len(made) == 2
+    short.cached("table", lambda: builds.append(1))
+    assert len(builds) == 2
 
 
-def test_units_follow_their_tokens() -> None:
-    mask, nobody = torch.ones(1, 6, dtype=torch.long), torch.zeros(1, 6, dtype=torch.bool)
-    grouped = ForwardState(mask, nobody, None, torch.tensor([[0, 1, 1, 1, 4, 4]]))
+def test_spans_follow_their_tokens() -> None:
+    mask, unprotected = torch.ones(1, 6, dtype=torch.long), torch.zeros(1, 6, dtype=torch.bool)
+    grouped = ForwardState(mask, unprotected, None, torch.tensor([[0, 1, 1, 1, 4, 4]]))
     grouped.apply(0, torch.zeros(1, 6, 1), Decision(keep_mask=keep([0, 2, 4, 5])), remember=False)
     spans = grouped.view(1, torch.zeros(1, 4, 1)).spans
     assert spans is not None and spans.tolist() == [[0, 1, 4, 4]]
     assert state().view(0, torch.zeros(2, 6, 1)).spans is None
+
+
+@pytest.mark.parametrize("per_head", [False, True])
+def test_attention_statistics_follow_their_tokens(per_head: bool) -> None:
+    short = state()
+    statistics = torch.arange(12.0).reshape(2, 6)
+    shown = torch.stack([statistics, statistics + 100], 1) if per_head else statistics
+    short.observe(shown.requires_grad_(), None)
+    short.apply(0, torch.zeros(2, 6, 1), Decision(keep_mask=keep([0, 2, 5], [1, 3, 2])), remember=False)
+    kept = short.attention_statistics
+    assert kept is not None and not kept.requires_grad
+    expected = torch.tensor([[0.0, 2, 5], [7, 8, 9]])
+    assert torch.equal(kept, torch.stack([expected, expected + 100], 1) if per_head else expected)

@@ -1,4 +1,4 @@
-"""What holds for every policy with a file in conf/retention; a new one is covered by being there."""
+"""Test properties of every policy that has a file in conf/retention; a new file is tested without changes here."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ each_policy = pytest.mark.parametrize("name", NAMES)
 
 @cache
 def composed(name: str) -> DictConfig:
-    """The configuration with this policy; composing is slow, so once for all tests."""
+    """Compose the configuration with this policy; cached, because composing is slow."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=[f"retention={name}"])
 
 
 @pytest.fixture(scope="module")
 def encoder() -> Any:
-    """A random four-layer BERT without dropout, far from uniform attention."""
+    """Build a random four-layer BERT without dropout, with attention far from uniform."""
     torch.manual_seed(0)
     fields = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
     config = BertConfig(
@@ -49,7 +49,7 @@ def encoder() -> Any:
 
 @pytest.fixture(scope="module")
 def batch() -> dict[str, Tensor]:
-    """Right-padded random texts of different lengths."""
+    """Return right-padded random samples of different lengths."""
     ids = torch.randint(5, 60, (len(LENGTHS), max(LENGTHS)), generator=torch.Generator().manual_seed(7))
     mask = (torch.arange(max(LENGTHS)).unsqueeze(0) < torch.tensor(LENGTHS).unsqueeze(1)).long()
     return {"input_ids": ids * mask, "attention_mask": mask}
@@ -57,7 +57,7 @@ def batch() -> dict[str, Tensor]:
 
 @pytest.fixture
 def policy(encoder: Any) -> Callable[..., RetentionPolicy]:
-    """``policy(name, rho)``: built from its file for the encoder; what it learns is moved away from its start."""
+    """Return ``policy(name, rho)``, which builds a policy from its file, with parameters away from their start."""
 
     def make(name: str, rho: float = 0.3) -> RetentionPolicy:
         config = composed(name).copy()
@@ -76,96 +76,98 @@ def policy(encoder: Any) -> Callable[..., RetentionPolicy]:
 
 
 def protection(batch: dict[str, Tensor]) -> Tensor:
-    """The first token, the last real one, and two in between."""
-    places = torch.arange(max(LENGTHS)).unsqueeze(0)
+    """Protect the first token, the last real one, and two in between."""
+    columns = torch.arange(max(LENGTHS)).unsqueeze(0)
     last = batch["attention_mask"].sum(1, keepdim=True) - 1
-    return ((places == 0) | (places == last) | (places == 5) | (places == 11)) & batch["attention_mask"].bool()
+    return ((columns == 0) | (columns == last) | (columns == 5) | (columns == 11)) & batch["attention_mask"].bool()
 
 
-def passed(encoder: Any, made: RetentionPolicy, batch: dict[str, Tensor], protected: Tensor) -> tuple[Tensor, Retainer]:
-    """Restored states and the retainer of one forward pass."""
+def forward(
+    encoder: Any, made: RetentionPolicy, batch: dict[str, Tensor], protected: Tensor
+) -> tuple[Tensor, Retainer]:
+    """Return the restored states and the retainer of one forward pass."""
     retainer = Retainer(encoder, made, layers=made.layers)
     with retainer, retainer.protect(protected):
         states = encoder(**batch).last_hidden_state
     return states, retainer
 
 
-def kept_of(retainer: Retainer, row: int) -> list[list[int]]:
-    return [[p for p in places[row].tolist() if p >= 0] for _, places in sorted(retainer.report.keep_indices.items())]
+def kept_positions(retainer: Retainer, row: int) -> list[list[int]]:
+    return [[p for p in indices[row].tolist() if p >= 0] for _, indices in sorted(retainer.report.keep_indices.items())]
 
 
 @each_policy
-def test_it_is_called_like_its_file(name: str, policy: Any) -> None:
+def test_name_is_that_of_the_file(name: str, policy: Any) -> None:
     assert policy(name).name == name
 
 
 @each_policy
 @pytest.mark.parametrize("rho", [0.2, 0.6])
 @torch.no_grad()
-def test_order_padding_protection_and_budget(
+def test_kept_tokens_are_nested_ordered_real_and_within_budget(
     name: str, rho: float, policy: Any, encoder: Any, batch: dict[str, Tensor]
 ) -> None:
     made, protected = policy(name, rho).eval(), protection(batch)
-    _, retainer = passed(encoder, made, batch, protected)
-    shielded = protected.sum(1)
+    _, retainer = forward(encoder, made, batch, protected)
+    num_protected = protected.sum(1)
     assert sorted(retainer.report.kept) == list(made.layers)
     for row, length in enumerate(LENGTHS):
         before = list(range(length))
-        for gate, kept in enumerate(kept_of(retainer, row)):
-            assert kept == sorted(set(kept)) and set(kept) <= set(before), "in order, and nothing comes back"
+        for gate, kept in enumerate(kept_positions(retainer, row)):
+            assert kept == sorted(set(kept)) and set(kept) <= set(before), "in order, and a removed token stays removed"
             assert kept[-1] < length, "padding is never kept"
             assert set(protected[row].nonzero().flatten().tolist()) <= set(kept)
             if made.exact:
-                assert len(kept) == max(int(made.counts[gate, row]), int(shielded[row]))
+                assert len(kept) == max(int(made.counts[gate, row]), int(num_protected[row]))
             before = kept
 
 
 @each_policy
 @torch.no_grad()
-def test_counts_meet_the_share_or_what_it_costs(name: str, policy: Any) -> None:
-    """On long texts, where whole tokens hardly matter; how the share is spread over depth is the policy's business."""
+def test_counts_meet_the_keep_ratio_or_its_flops(name: str, policy: Any) -> None:
+    """On long samples, where rounding has little effect; policies may distribute the budget over depth differently."""
     made, lengths = policy(name, 0.4).eval(), torch.tensor([4000, 1000])
     made.begin(ForwardReport(lengths=lengths))
     counts = made.counts
     assert (counts[1:] <= counts[:-1]).all() and (counts >= 1).all()
     shape = EncoderShape(num_layers=4, hidden_size=32, intermediate_size=64)
-    asked = Budget(rho=0.4, schedule="linear", num_gates=3).targets(lengths)
-    cost, wanted = (encoder_flops(shape, lengths, dict(enumerate(each))) for each in (counts, asked))
-    by_share = ((counts / lengths).mean(0) - 0.4).abs() < 2e-3
-    by_cost = (cost / wanted - 1).abs() < 1e-2
-    assert not made.layers or by_share.all() or by_cost.all()
+    target = Budget(rho=0.4, schedule="linear", num_gates=3).targets(lengths)
+    cost, target_cost = (encoder_flops(shape, lengths, dict(enumerate(each))) for each in (counts, target))
+    by_ratio = ((counts / lengths).mean(0) - 0.4).abs() < 2e-3
+    by_cost = (cost / target_cost - 1).abs() < 1e-2
+    assert not made.layers or by_ratio.all() or by_cost.all()
 
 
 @each_policy
 @torch.no_grad()
-def test_evaluation_is_deterministic_whatever_went_before(
+def test_evaluation_is_deterministic_after_any_training_phase(
     name: str, policy: Any, encoder: Any, batch: dict[str, Tensor]
 ) -> None:
     made, protected = policy(name).eval(), protection(batch)
     torch.manual_seed(3)
-    first, retainer = passed(encoder, made, batch, protected)
-    kept = [kept_of(retainer, row) for row in range(len(LENGTHS))]
+    first, retainer = forward(encoder, made, batch, protected)
+    kept = [kept_positions(retainer, row) for row in range(len(LENGTHS))]
     for phase in ("soft", "hard", "warmup"):
         made.train().phase = phase
-        passed(encoder, made, batch, protected)
+        forward(encoder, made, batch, protected)
     torch.manual_seed(4)
-    again, retainer = passed(encoder, made.eval(), batch, protected)
-    assert torch.equal(first, again) and kept == [kept_of(retainer, row) for row in range(len(LENGTHS))]
+    again, retainer = forward(encoder, made.eval(), batch, protected)
+    assert torch.equal(first, again) and kept == [kept_positions(retainer, row) for row in range(len(LENGTHS))]
 
 
 @each_policy
 @torch.no_grad()
-def test_a_text_is_treated_the_same_alone_and_in_a_batch(
+def test_sample_gets_the_same_result_alone_and_in_a_batch(
     name: str, policy: Any, encoder: Any, batch: dict[str, Tensor]
 ) -> None:
     made, protected = policy(name).eval(), protection(batch)
-    states, retainer = passed(encoder, made, batch, protected)
-    together = [kept_of(retainer, row) for row in range(len(LENGTHS))]
+    states, retainer = forward(encoder, made, batch, protected)
+    together = [kept_positions(retainer, row) for row in range(len(LENGTHS))]
     for row, length in enumerate(LENGTHS):
         alone = {key: value[row : row + 1, :length] for key, value in batch.items()}
-        own, retainer = passed(encoder, made, alone, protected[row : row + 1, :length])
-        assert kept_of(retainer, 0) == together[row]
-        assert (own[0] - states[row, :length]).abs().max() < 2e-5
+        single, retainer = forward(encoder, made, alone, protected[row : row + 1, :length])
+        assert kept_positions(retainer, 0) == together[row]
+        assert (single[0] - states[row, :length]).abs().max() < 2e-5
 
 
 @each_policy
@@ -175,7 +177,7 @@ def test_every_phase_trains_with_finite_gradients(
 ) -> None:
     made, model = policy(name, 0.3).train(), copy.deepcopy(encoder).train()
     made.phase, made.anneal = phase, 0.8
-    states, retainer = passed(model, made, batch, protection(batch))
+    states, retainer = forward(model, made, batch, protection(batch))
     loss = (states * retainer.state.input_ids.unsqueeze(-1)).square().mean()
     if phase != "warmup":
         loss = loss + made.budget_loss()
@@ -189,8 +191,8 @@ def test_every_phase_trains_with_finite_gradients(
 
 
 @each_policy
-def test_what_is_learned_moves(name: str, policy: Any, encoder: Any, batch: dict[str, Tensor]) -> None:
-    """A few steps on one batch, soft and hard: what the policy learns gets somewhere, and nothing breaks."""
+def test_parameters_change_in_training(name: str, policy: Any, encoder: Any, batch: dict[str, Tensor]) -> None:
+    """A few steps on one batch, soft and hard."""
     made = policy(name, 0.3).train()
     if not list(made.parameters()):
         return
@@ -198,7 +200,7 @@ def test_what_is_learned_moves(name: str, policy: Any, encoder: Any, batch: dict
     optimizer = torch.optim.AdamW(made.parameters(), lr=1e-2, weight_decay=0.0)
     for phase in ("soft", "soft", "hard"):
         made.phase = phase
-        states, retainer = passed(encoder, made, batch, protection(batch))
+        states, retainer = forward(encoder, made, batch, protection(batch))
         loss = (states * retainer.state.input_ids.unsqueeze(-1)).square().mean() + made.budget_loss()
         optimizer.zero_grad()
         if loss.requires_grad:
@@ -206,31 +208,29 @@ def test_what_is_learned_moves(name: str, policy: Any, encoder: Any, batch: dict
             optimizer.step()
         made.step_dual(made.budget_slack().detach())
     moved = [not torch.equal(value, before[key]) for key, value in made.named_parameters()]
-    assert sum(moved) >= 0.5 * len(moved)  # a bias that shifts all scores alike does nothing under an exact dual
+    assert sum(moved) >= 0.5 * len(moved)  # a bias on all scores has no effect under an exact dual
 
 
 @each_policy
-def test_keeping_everything_is_the_encoder_itself(
-    name: str, policy: Any, encoder: Any, batch: dict[str, Tensor]
-) -> None:
+def test_warmup_equals_the_dense_encoder(name: str, policy: Any, encoder: Any, batch: dict[str, Tensor]) -> None:
     made = policy(name).train()
     made.phase = "warmup"
-    states, retainer = passed(encoder, made, batch, protection(batch))
+    states, retainer = forward(encoder, made, batch, protection(batch))
     assert torch.equal(states, encoder(**batch).last_hidden_state) and not retainer.report.kept
 
 
 @each_policy
 @torch.no_grad()
-def test_copies_and_checkpoints_decide_alike(name: str, policy: Any, encoder: Any, batch: dict[str, Tensor]) -> None:
+def test_copies_and_checkpoints_decide_the_same(name: str, policy: Any, encoder: Any, batch: dict[str, Tensor]) -> None:
     made, protected = policy(name).train(), protection(batch)
     with torch.enable_grad():
         made.phase = "soft"
-        passed(encoder, made, batch, protected)
+        forward(encoder, made, batch, protected)
     other = policy(name)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(1.0)
     other.load_state_dict(made.state_dict())
-    states, _ = passed(encoder, made.eval(), batch, protected)
+    states, _ = forward(encoder, made.eval(), batch, protected)
     for clone in (copy.deepcopy(made), other.eval()):
-        assert torch.equal(passed(encoder, clone, batch, protected)[0], states)
+        assert torch.equal(forward(encoder, clone, batch, protected)[0], states)

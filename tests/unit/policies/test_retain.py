@@ -1,4 +1,4 @@
-"""The one-line call."""
+"""Test ``retain``."""
 
 import torch
 from transformers import AutoModel, BertConfig
@@ -12,7 +12,7 @@ def tiny() -> torch.nn.Module:
     return AutoModel.from_config(config).eval()
 
 
-def test_it_builds_the_policy_and_meets_the_budget() -> None:
+def test_retain_builds_the_policy_and_meets_the_budget() -> None:
     model, ids = tiny(), torch.randint(5, 50, (2, 20))
     with retain(model, Truncate(rho=0.3, schedule="flat").eval(), protected_ids=[3]) as retainer, torch.no_grad():
         output = model(input_ids=ids).last_hidden_state
@@ -20,7 +20,7 @@ def test_it_builds_the_policy_and_meets_the_budget() -> None:
     assert {layer: kept.tolist() for layer, kept in retainer.report.kept.items()} == {0: [6, 6], 1: [6, 6]}
 
 
-def test_a_built_policy_is_not_built_again() -> None:
+def test_built_policy_is_not_built_again() -> None:
     model, policy = tiny(), Truncate(rho=0.5).eval()
     retain(model, policy)
     budget = policy.budget
@@ -28,7 +28,7 @@ def test_a_built_policy_is_not_built_again() -> None:
     assert policy.budget is budget
 
 
-def test_protected_ids_survive_a_budget_that_would_drop_them() -> None:
+def test_protected_ids_are_kept_beyond_the_budget() -> None:
     model = tiny()
     ids = torch.full((1, 20), 7)
     ids[0, -1] = 3

@@ -1,10 +1,11 @@
-"""One adapter per encoder family; a new family is one new file in this folder."""
+"""Provide one adapter per encoder family; a new family is one new file in this folder."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -13,38 +14,43 @@ from retention.engine.adapters.base import Adapter
 from retention.errors import ConfigError, Problem
 
 
+@cache
 def adapters() -> dict[str, Adapter]:
-    """Every adapter by the ``model_type`` of the Hugging Face configurations it serves."""
-    found: dict[str, Adapter] = {}
+    """Return every adapter by the ``model_type`` of the Hugging Face configurations it supports.
+
+    The result is computed once and shared; do not change it. An adapter of another package is included if its subclass
+    of ``Adapter`` is defined before the first call.
+    """
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    for adapter in _below(Adapter):  # type: ignore[type-abstract]
-        for model_type in adapter.model_types:
-            found[model_type] = adapter()
-    return found
+    return {
+        model_type: adapter()
+        for adapter in _subclasses(Adapter)  # type: ignore[type-abstract]
+        for model_type in adapter.model_types
+    }
 
 
-def _below(parent: type[Adapter]) -> Iterator[type[Adapter]]:
+def _subclasses(parent: type[Adapter]) -> Iterator[type[Adapter]]:
     for adapter in parent.__subclasses__():
         yield adapter
-        yield from _below(adapter)
+        yield from _subclasses(adapter)
 
 
 def adapter_for(model_type: str) -> Adapter:
-    """The adapter of a family.
+    """Return the adapter of a family.
 
     Raises:
         ConfigError: the family has none.
     """
-    known = adapters()
-    if model_type not in known:
-        message = f"no adapter for the family {model_type!r}; supported: {', '.join(sorted(known))}"
+    supported = adapters()
+    if model_type not in supported:
+        message = f"no adapter for the family {model_type!r}; supported: {', '.join(sorted(supported))}"
         raise ConfigError([Problem("backbone.path", message)])
-    return known[model_type]
+    return supported[model_type]
 
 
 def encoder_of(model: nn.Module) -> nn.Module:
-    """The bare encoder inside a Hugging Face model with or without a head or a decoder."""
+    """Return the encoder inside a Hugging Face model, without its head or decoder."""
     base: Any = getattr(model, "base_model", model)
     encoder: nn.Module = base.get_encoder() if getattr(base, "decoder", None) is not None else base
     return encoder

@@ -1,4 +1,4 @@
-"""Longformer and the encoder of LED."""
+"""Adapt Longformer and the encoder of LED."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from torch import Tensor, nn
 from retention.core.flops import EncoderShape
 from retention.engine.adapters.base import Adapter, Arguments, PositionTable, argument, compute_dtype, replace
 from retention.engine.compaction import compact
-from retention.engine.longformer_attention import BandAttention, NoPadding, UntouchedBand
+from retention.engine.longformer_attention import BandAttention, FullSequenceBand, NoPadding
 from retention.engine.replacement import Handle, Replacement
 from retention.engine.state import ForwardState
 from retention.engine.token_band import TokenBand
-from retention.errors import Checks
+from retention.errors import require
 
 
 class LongformerAdapter(Adapter):
-    """Longformer: windows in original positions, so the engine computes the attention, from the first layer on.
+    """Adapter of Longformer: windows are measured in original positions, so the engine computes the attention.
 
-    Global tokens are those of the batch's ``global_mask`` [B, T], or the first of each text; they are never removed.
+    Global tokens are those of the batch's ``global_mask`` [B, T], or the first of each sequence; they are never
+    removed.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("longformer",)
@@ -29,12 +30,15 @@ class LongformerAdapter(Adapter):
     computes_attention: ClassVar[bool] = True
 
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
+        """Return the Transformer layers in the order in which they run."""
         return cast(Sequence[nn.Module], cast(Any, encoder).encoder.layer)
 
     def attention_output(self, layer: nn.Module) -> nn.Module:
+        """Return the module that outputs the states between attention and feed-forward."""
         return cast(nn.Module, cast(Any, layer).attention)
 
     def shape(self, config: Any) -> EncoderShape:
+        """Return the dimensions that FLOPs depend on."""
         return EncoderShape(
             num_layers=config.num_hidden_layers,
             hidden_size=config.hidden_size,
@@ -44,60 +48,68 @@ class LongformerAdapter(Adapter):
         )
 
     def position_table(self, config: Any) -> PositionTable | None:
+        """Return the table of learned absolute positions."""
         return PositionTable("embeddings.position_embeddings.weight", config.pad_token_id + 1)
 
     def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the arguments of the forward pass, with global tokens from ``global_mask`` or the first token."""
         mask = batch["attention_mask"]
-        given = batch.get("global_mask")
-        chosen = mask.cumsum(1).eq(1) & mask.bool() if given is None else given.bool() & mask.bool()
-        return {**super().inputs(batch), "global_attention_mask": chosen.long()}
+        global_mask = batch.get("global_mask")
+        is_global = mask.cumsum(1).eq(1) & mask.bool() if global_mask is None else global_mask.bool() & mask.bool()
+        return {**super().inputs(batch), "global_attention_mask": is_global.long()}
 
     def global_tokens(self, call: Mapping[str, Any]) -> Tensor | None:
-        merged, chosen = call.get("attention_mask"), call.get("global_attention_mask")
-        twos: Tensor | None = (
-            None if merged is None else merged.eq(2)
-        )  # the library also takes 2 = global in the attention mask
-        if chosen is None:
-            return twos
-        asked: Tensor = chosen.bool()
-        return asked if twos is None else asked | twos
+        """Return the global tokens [B, T] bool, from either of the two arguments that can name them."""
+        attention_mask, global_mask = call.get("attention_mask"), call.get("global_attention_mask")
+        # The library also accepts 2 = global in the attention mask.
+        merged: Tensor | None = None if attention_mask is None else attention_mask.eq(2)
+        if global_mask is None:
+            return merged
+        is_global: Tensor = global_mask.bool()
+        return is_global if merged is None else is_global | merged
 
     def attach(self, encoder: nn.Module) -> list[Handle]:
-        untouched = UntouchedBand()
-        found: list[Handle] = [Replacement(encoder, "_pad_to_window_size", NoPadding())]
+        """Replace the attention of the encoder."""
+        full_band = FullSequenceBand()
+        handles: list[Handle] = [Replacement(encoder, "_pad_to_window_size", NoPadding())]
         for module in map(self.attention_of, self.layers(encoder)):
-            found.append(Replacement(module, "forward", BandAttention(module, untouched)))
-        return found
+            handles.append(Replacement(module, "forward", BandAttention(module, full_band)))
+        return handles
 
     def attention_of(self, layer: nn.Module) -> nn.Module:
-        """The part of a layer whose forward pass is the attention."""
+        """Return the module of a layer whose forward pass is the attention."""
         return cast(nn.Module, cast(Any, layer).attention.self)
 
     def rewrite(self, layer: nn.Module, arguments: Arguments, state: ForwardState) -> Arguments:
+        """Rewrite the arguments of a layer call for the current tokens."""
         is_global: Tensor = argument(layer, arguments, "is_index_global_attn")
 
-        def made() -> TokenBand:
+        def build() -> TokenBand:
             return TokenBand(state.positions, state.valid, compact(is_global, state.positions), state.gate_bias)
 
-        band = state.cached("band", made)
-        # now, not inside the layer: where it is recomputed in the backward pass, it must find what it found before
+        band = state.cached("band", build)
+        # Prepared here and not inside the layer: a layer that is recomputed in the backward pass must use the same
+        # band.
         window = int(cast(Any, self.attention_of(layer)).one_sided_attn_window_size)
         band.prepare(window, compute_dtype(argument(layer, arguments, "hidden_states")))
         return replace(layer, arguments, attention_mask=band)
 
 
 class LEDAdapter(LongformerAdapter):
-    """The encoder of LED: Longformer's attention in BART's layers."""
+    """Adapter of LED's encoder: Longformer's attention in BART's layers."""
 
     model_types: ClassVar[tuple[str, ...]] = ("led",)
 
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
+        """Return the Transformer layers in the order in which they run."""
         return cast(Sequence[nn.Module], cast(Any, encoder).layers)
 
     def attention_output(self, layer: nn.Module) -> nn.Module:
+        """Return the module that outputs the states between attention and feed-forward."""
         return cast(nn.Module, cast(Any, layer).self_attn_layer_norm)
 
     def shape(self, config: Any) -> EncoderShape:
+        """Return the dimensions that FLOPs depend on."""
         return EncoderShape(
             num_layers=config.encoder_layers,
             hidden_size=config.d_model,
@@ -107,21 +119,22 @@ class LEDAdapter(LongformerAdapter):
         )
 
     def check(self, config: Any) -> None:
-        checks = Checks()
-        share = config.encoder_layerdrop
-        message = f"must be 0, got {share}: a layer that is skipped in training would skip its gate, too"
-        checks.require(share == 0, "backbone.fields.encoder_layerdrop", message)
-        checks.finish()
+        """Check that removal equals masking for this configuration."""
+        rate = config.encoder_layerdrop
+        message = f"must be 0, got {rate}: a layer that is skipped in training would skip its gate as well"
+        require(rate == 0, "backbone.fields.encoder_layerdrop", message)
 
     def position_table(self, config: Any) -> PositionTable | None:
+        """Return the table of learned absolute positions."""
         return PositionTable("embed_positions.weight", field="max_encoder_position_embeddings")
 
     def attention_of(self, layer: nn.Module) -> nn.Module:
+        """Return the module of a layer whose forward pass is the attention."""
         return cast(nn.Module, cast(Any, layer).self_attn.longformer_self_attn)
 
 
 def windows(config: Any) -> tuple[int, ...]:
-    """Positions seen on each side, per layer; the configuration counts both sides."""
-    both = config.attention_window
-    each = [both] * config.num_hidden_layers if isinstance(both, int) else both
-    return tuple(window // 2 for window in each)
+    """Return the window on each side per layer, in positions; the configuration counts both sides."""
+    total = config.attention_window
+    by_layer = [total] * config.num_hidden_layers if isinstance(total, int) else total
+    return tuple(window // 2 for window in by_layer)

@@ -1,4 +1,4 @@
-"""The encoder of T5."""
+"""Adapt the encoder of T5."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from retention.engine.state import ForwardState
 
 
 class T5Adapter(Adapter):
-    """T5's encoder: the position bias that block 0 makes, [1, H, T, T], is gathered on both axes."""
+    """Adapter of T5's encoder: the position bias [1, H, T, T] from block 0 is gathered on both axes."""
 
     model_types: ClassVar[tuple[str, ...]] = ("t5",)
     prune_points: ClassVar[tuple[str, ...]] = ("after_layer", "after_attention")
 
     def layers(self, encoder: nn.Module) -> Sequence[nn.Module]:
-        stack: Any = getattr(encoder, "encoder", encoder)  # T5EncoderModel holds it, other models hand it out
+        """Return the Transformer layers in the order in which they run."""
+        stack: Any = getattr(encoder, "encoder", encoder)  # T5EncoderModel contains the stack, other models return it
         return cast(Sequence[nn.Module], stack.block)
 
     def attention_output(self, layer: nn.Module) -> nn.Module:
+        """Return the module that outputs the states between attention and feed-forward."""
         return cast(nn.Module, cast(Any, layer).layer[0])
 
     def shape(self, config: Any) -> EncoderShape:
+        """Return the dimensions that FLOPs depend on."""
         return EncoderShape(
             num_layers=config.num_layers,
             hidden_size=config.d_model,
@@ -36,17 +39,18 @@ class T5Adapter(Adapter):
         )
 
     def rewrite(self, layer: nn.Module, arguments: Arguments, state: ForwardState) -> Arguments:
-        given: Tensor = argument(layer, arguments, "position_bias")
-        # every block hands its bias to the next; the first one seen here is still that of the whole text
-        bias = state.once("position_bias", lambda: given)
+        """Rewrite the arguments of a layer call for the current tokens."""
+        passed: Tensor = argument(layer, arguments, "position_bias")
+        # Every block passes its bias to the next; the first one seen here belongs to the full sequence.
+        bias = state.cached_for_pass("position_bias", lambda: passed)
 
-        def gathered() -> Tensor:
-            whole = bias.expand(len(state.positions), -1, -1, -1)
-            return gather_pairs(whole, state.positions) if state.shortened else bias
+        def gather() -> Tensor:
+            full = bias.expand(len(state.positions), -1, -1, -1)
+            return gather_pairs(full, state.positions) if state.shortened else bias
 
         return replace(
             layer,
             arguments,
             attention_mask=self.mask(layer, arguments, state),
-            position_bias=state.cached("position_bias", gathered),
+            position_bias=state.cached("position_bias", gather),
         )

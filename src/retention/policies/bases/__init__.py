@@ -1,1 +1,1 @@
-"""Base classes that several retention policies share."""
+"""Provide base classes that several retention policies share."""

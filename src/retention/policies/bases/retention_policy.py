@@ -1,64 +1,71 @@
-"""The base of all retention policies: a policy ranks tokens, the engine removes them."""
+"""Define the base class of retention policies: a policy ranks tokens, the engine removes them."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from retention.core.attention import received_attention
 from retention.core.budget import Budget, check_budget
 from retention.core.flops import EncoderShape
 from retention.core.topk import topk_mask
 from retention.engine.gate import Decision, LayerView
 from retention.engine.report import ForwardReport
 from retention.engine.retainer import check_layers
-from retention.errors import Checks
+from retention.errors import require
 
 PHASES = ("warmup", "soft", "hard")
 
 
 def check_policy(rho: float, schedule: str | Sequence[float], slope: float, layers: Sequence[int] | None) -> None:
-    """Raise ``ConfigError`` with every setting of ``RetentionPolicy`` that is out of range."""
-    checks = Checks()
-    checks.gather(lambda: check_budget(rho, schedule, slope))
+    """Check the settings of ``RetentionPolicy``.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+    check_budget(rho, schedule, slope)
     negative = [layer for layer in layers or () if layer < 0]
-    checks.require(not negative, "layers", f"layer indices start at 0, got {negative}")
-    checks.require(layers is None or len(layers) > 0, "layers", "is empty; use retention=dense for no gate at all")
-    checks.finish()
+    require(not negative, "layers", f"layer indices start at 0, got {negative}")
+    require(layers is None or len(layers) > 0, "layers", "is empty; use retention=dense to keep every token")
 
 
 class RetentionPolicy(nn.Module):
-    """Ranks the tokens of a batch after each gated layer, within a budget.
+    """Base class of policies, which rank the tokens of a batch after each gated layer, within a budget.
 
     A subclass implements ``score``; a trainable one also overrides ``soft_decision``. In evaluation mode every policy
-    removes for real with its full budget; while training, ``phase`` and ``anneal`` say what happens.
+    removes tokens with its full budget; in training mode ``phase`` and ``anneal`` decide what happens.
 
     Args:
-        rho: mean share of a sample's real tokens that is kept, over the gated layers, in (0, 1].
-        schedule: how the budget is spread over depth, see ``Budget``.
+        rho: target keep ratio, in (0, 1]: kept / real tokens of a sample, mean over the gated layers.
+        schedule: how the budget is distributed over depth, see ``Budget``.
         slope: of the linear schedule, in [0, 1].
-        layers: 0-based gated layers; None = all but the last, where a removal would save nothing.
-        name: of the policy in tables, like its yaml; None = that of its file.
+        layers: 0-based gated layers; None = all but the last, after which a removal would save nothing.
+        name: display name in tables; None = name of the policy's module.
 
     Attributes:
-        phase: ``warmup``, ``soft`` or ``hard``; used in training mode only.
+        phase: ``warmup`` (keep all), ``soft`` (soft gating) or ``hard`` (hard pruning); used in training mode only.
         anneal: 0 = keep all, 1 = the full budget; used in training mode only.
-        layers: gated layers of the encoder it was built for.
-        scored: those of them with a learned scorer.
-        name: of the policy in tables.
+        layers: gated layers of the encoder for which the policy was built.
+        scored: gated layers with a learned scorer.
+        name: display name in tables.
+        soft: the policy has soft gates.
+        supports_spans: spans of several tokens can be kept or removed together, by the mean of their scores.
+        observes: what the policy reads of a layer's attention, see ``retention.engine.Gate``.
+        any_budget: the number of kept tokens depends on ``budget`` alone, see ``support_budgets``.
 
     Raises:
         ConfigError: a setting is out of range.
     """
 
     soft: ClassVar[bool] = False
-    groups: ClassVar[bool] = True  # whether it keeps units of several tokens whole, by the mean of their scores
-    observes: ClassVar[tuple[str, ...]] = ()  # what it reads of a layer's attention, see engine.Gate
-    any_budget: ClassVar[bool] = True  # whether ``budget`` alone decides how many tokens go on, see ``serve``
+    supports_spans: ClassVar[bool] = True
+    observes: ClassVar[tuple[str, ...]] = ()
+    any_budget: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -85,36 +92,33 @@ class RetentionPolicy(nn.Module):
         self._report: ForwardReport | None = None
         self._counts: Tensor | None = None
 
-    @classmethod
-    def check(cls, **settings: Any) -> None:
-        """Raise ``ConfigError`` with every setting of this class that is out of range."""
-        cls(**settings)
-
     def resolve_layers(self, shape: EncoderShape, name: str) -> tuple[int, ...]:
-        """The gated layers of this encoder.
+        """Return the gated layers of an encoder.
 
         Raises:
             ConfigError: a layer that the encoder does not have.
         """
-        asked = range(shape.num_layers - 1) if self.requested_layers is None else self.requested_layers
-        return check_layers(asked, shape.num_layers, name)
+        layers = range(shape.num_layers - 1) if self.requested_layers is None else self.requested_layers
+        return check_layers(layers, shape.num_layers, name)
 
     def support_budgets(self, low: float, high: float) -> None:
-        """Prepare one set of weights for every budget in [low, high] beside ``rho``; call before ``build``.
+        """Prepare the weights for every target keep ratio in [low, high] and ``rho``; call before ``build``.
 
         Raises:
-            ConfigError: the number of tokens does not follow a budget that changes from pass to pass.
+            ConfigError: the number of kept tokens cannot follow a budget that changes between passes.
         """
-        checks = Checks()
         message = f"{self.name} learns one number of tokens, which cannot follow a budget that changes; use adaptive"
-        checks.require(self.any_budget, "", f"{message} or switch the sampling off (budgets.sampled=0)")
-        message = f"a list of shares is one budget; with sampled budgets name a schedule, got {self.schedule}"
-        checks.require(isinstance(self.schedule, str), "schedule", message)
-        checks.finish()
+        require(self.any_budget, "", f"{message} or disable the sampling of budgets (budgets.sampled=0)")
+        message = f"a list of keep ratios is one budget; name a schedule to sample budgets, got {self.schedule}"
+        require(isinstance(self.schedule, str), "schedule", message)
         self._supported_budgets = (self.rho, low, high)
 
     def build(self, shape: EncoderShape, name: str = "the encoder") -> None:
-        """Allocate what depends on the encoder; call once, before training or loading weights.
+        """Allocate everything that depends on the encoder; call once, before training or loading weights.
+
+        Args:
+            shape: dimensions of the encoder.
+            name: of the encoder, shown in messages.
 
         Raises:
             ConfigError: layers or schedule do not fit the encoder.
@@ -126,7 +130,7 @@ class RetentionPolicy(nn.Module):
 
     @contextmanager
     def at_budget(self, rho: float) -> Iterator[None]:
-        """Passes inside the block have the budget ``rho`` in (0, 1] instead of ``self.rho``; 1 keeps everything."""
+        """Use the target keep ratio ``rho`` in (0, 1] in passes inside the block; 1 keeps everything."""
         before = self.active
         with self.budget.at(rho):
             self.active = self.budget.active()
@@ -136,100 +140,123 @@ class RetentionPolicy(nn.Module):
                 self.active = before
 
     def gates_in_use(self) -> tuple[bool, ...]:
-        """[G]: whether each gate removes anything at some budget that is served.
+        """Return for each of the G gates True if it removes tokens at some supported budget.
 
-        The ends of the range suffice: shares are cut at 1, at more gates the larger rho is, and idle gates follow.
+        Checking the ends of the range is enough: keep ratios are clipped at 1, at more gates the larger rho is.
         """
-        found = []
+        active = []
         for rho in self._supported_budgets:
             with self.budget.at(rho):
-                found.append(self.budget.active())
-        return tuple(any(gate) for gate in zip(*found, strict=True))
+                active.append(self.budget.active())
+        return tuple(any(gate) for gate in zip(*active, strict=True))
 
     @abstractmethod
     def score(self, view: LayerView) -> Tensor:
-        """Scores [B, N]; the highest are kept. Values on padding and protected tokens do not matter."""
+        """Compute scores [B, N]; the highest are kept. Values on padding and protected tokens have no effect."""
+
+    def reduce_attention(self, probabilities: Tensor, query_weights: Tensor, previous: Tensor | None = None) -> Tensor:
+        """Reduce the attention of one layer to ``LayerView.attention_statistics``; by default ``received_attention``.
+
+        Called in every layer up to the last gate if ``observes`` contains ``attention``. Under gradient checkpointing
+        it runs again in the backward pass, so it must not change the policy. For statistics per head, return
+        ``torch.einsum("bhqk,bq->bhk", probabilities, query_weights)``.
+
+        Args:
+            probabilities: attention probabilities [B, H, N, N]; queries before keys.
+            query_weights: [B, N], product of the gates of each query; 0 on padding; dtype of ``probabilities``.
+            previous: result of the layer before, for the current tokens and detached; None in the first layer.
+
+        Returns:
+            [B, ..., N], any number of values per token; the token dimension is the last one.
+        """
+        return received_attention(probabilities, query_weights)
 
     def select(self, gate: int, scores: Tensor, view: LayerView) -> Tensor:
-        """keep_mask [B, N] bool; by default the strict top-M of eq. 7."""
+        """Select the tokens to keep, [B, N] bool; by default the exact top-k of eq. 7."""
         return topk_mask(scores, self.counts[gate], view.valid, view.protected)
 
     def soft_decision(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
-        """Soft gates for training; only policies with ``soft = True`` are asked."""
+        """Compute soft gates for training; called only for policies with ``soft = True``."""
         raise TypeError(f"{type(self).__name__} has no soft gates")
 
-    def remove(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
-        """Real removal."""
+    def hard_decision(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
+        """Decide which tokens are removed."""
         return Decision(keep_mask=self.select(gate, scores, view))
 
     @property
     def exact(self) -> bool:
-        """Whether every text keeps exactly ``counts`` at test time, or all its protected tokens where they are more."""
+        """Return True if every sample keeps exactly ``counts`` tokens at test time, or its protected ones if more."""
         return True
 
     @property
     def constrained(self) -> bool:
-        """Whether ``budget_loss`` holds anything at the budget."""
+        """Return True if ``budget_loss`` enforces the budget in training."""
         return False
 
     def set_saliency(self, saliency: dict[int, Tensor]) -> None:
-        """Importance that the scorers should rank by in the next passes; layer_idx -> [B, T] float >= 0."""
-        raise TypeError(f"{type(self).__name__} has no scorers to guide")
+        """Set the token importance that scorers imitate in the next passes; layer_idx -> [B, T] float >= 0."""
+        raise TypeError(f"{type(self).__name__} has no scorers for saliency distillation")
 
     def saliency_loss(self) -> Tensor:
-        """Ranking loss of the last pass, scalar; 0 where nothing guides."""
+        """Compute the loss of the saliency distillation in the last pass, scalar; 0 without saliency."""
         return torch.zeros(())
 
     def budget_slack(self) -> Tensor:
-        """(expected kept - budget) of the last pass, [G], mean over the batch; 0 without expectations."""
+        """Compute (expected kept - budget) of the last pass, [G], mean over the batch; 0 without expectations."""
         return torch.zeros(len(self.layers))
 
     def budget_loss(self) -> Tensor:
-        """What holds the expected count at the budget, scalar, from the last pass; 0 where it is met exactly."""
+        """Compute the loss term that enforces the budget, scalar, from the last pass; 0 where it is met exactly."""
         return torch.zeros(())
 
     def step_dual(self, slack: Tensor) -> None:
-        """Dual step on the slack [G], averaged over micro-batches and ranks; once per optimiser step."""
+        """Update dual variables once per optimizer step.
 
-    def price(self) -> dict[int, float]:
-        """layer_idx -> lambda of the budget constraint; empty without one."""
+        Args:
+            slack: ``budget_slack``, averaged over micro-batches and ranks.
+        """
+
+    def multipliers_by_layer(self) -> dict[int, float]:
+        """Return layer_idx -> lambda of the budget constraint; empty without one."""
         return {}
 
     def scorer_macs(self) -> dict[int, int]:
-        """layer_idx -> multiply-accumulates per token of that gate's scorer, for the FLOPs ledger."""
+        """Return layer_idx -> multiply-accumulates per token of that gate's scorer, for counting FLOPs."""
         return {}
 
     @property
     def counts(self) -> Tensor:
-        """[G, B] long, budget in whole tokens of the current forward pass."""
+        """Return the budget of the current forward pass in whole tokens, [G, B] long."""
         if self._counts is None:
-            raise RuntimeError("the policy has not been asked about a batch yet; run the encoder inside a Retainer")
+            raise RuntimeError("the policy has not seen a batch yet; run the encoder inside a Retainer")
         return self._counts
 
     @property
     def report(self) -> ForwardReport:
-        """The account of the current forward pass."""
+        """Return the report of the current forward pass."""
         if self._report is None:
-            raise RuntimeError("the policy has not been asked about a batch yet; run the encoder inside a Retainer")
+            raise RuntimeError("the policy has not seen a batch yet; run the encoder inside a Retainer")
         return self._report
 
     @property
     def current_anneal(self) -> float:
-        """The annealing in force: the full budget outside training."""
+        """Return ``anneal`` in training mode and 1, the full budget, otherwise."""
         return self.anneal if self.training else 1.0
 
     @property
     def current_phase(self) -> str:
-        """The phase in force: real removal outside training and for policies without soft gates."""
+        """Return ``phase`` in training mode; ``hard`` otherwise and instead of ``soft`` without soft gates."""
         if not self.training:
             return "hard"
         return "hard" if self.phase == "soft" and not self.soft else self.phase
 
     def begin(self, report: ForwardReport) -> None:
+        """Start a forward pass: compute the budget of every gate."""
         self._report = report
         self._counts = self.budget.counts(report.lengths, self.current_anneal)
 
     def decide(self, view: LayerView) -> Decision | None:
+        """Decide after a gated layer, according to the current phase; None = every token is kept."""
         if self.current_phase == "warmup":
             return None
         gate = self.layers.index(view.layer_idx)
@@ -241,15 +268,15 @@ class RetentionPolicy(nn.Module):
         scores = view.by_span(self.score(view))
         if self.current_phase == "soft":
             return self.soft_decision(gate, scores, view)
-        return self.remove(gate, scores, view)
+        return self.hard_decision(gate, scores, view)
 
 
 def observed(values: Tensor | None) -> Tensor:
-    """What a policy asked the engine to observe, [B, N].
+    """Return what the engine observed for a policy.
 
     Raises:
-        RuntimeError: the engine was not asked; the class lacks the name in ``observes``.
+        RuntimeError: nothing, because the class lacks the name in ``observes``.
     """
     if values is None:
-        raise RuntimeError("nothing was observed; name it in the policy's `observes`, and run it inside a Retainer")
+        raise RuntimeError("nothing was observed; add its name to the policy's `observes` and use a Retainer")
     return values

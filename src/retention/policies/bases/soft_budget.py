@@ -1,8 +1,8 @@
-"""Methods that have no budget of their own: a dual weighs the price of kept tokens until the mean share is met."""
+"""Provide the base class of policies whose kept count depends on the sample and meets the budget on average."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,74 +11,84 @@ from retention.engine.gate import Decision, LayerView
 from retention.engine.report import ForwardReport
 from retention.policies.bases.lagrangian import LagrangianPolicy
 
-_GAIN = 0.5  # by how many temperatures the level moves in a step, per unit of slack
+_GAIN = 0.5  # change of the threshold offset per optimizer step and unit of slack, in temperatures
 
 
 class SoftBudgetPolicy(LagrangianPolicy):
-    """Base: a subclass tells ``account`` what share each gate keeps; the mean over gates is pressed towards rho.
+    """Base class: a subclass records how many tokens each gate keeps; a dual drives their mean ratio to rho.
 
-    One multiplier for all gates: the method itself finds out where tokens can be spared. What is kept follows the text,
-    so rho is met on average over the training texts, at best. What is asked for on average is what a policy with an
-    exact budget spends on the same texts: protected tokens stay in it too, and of short texts they are a large part.
+    One multiplier serves all gates, so the method itself distributes the budget over depth. The kept count depends on
+    the sample, so rho is met on average over the training data at best. The target counts protected tokens as exact
+    policies do, which matters for short sequences.
 
-    Soft gates and draws with noise keep another share than the decisions that come out of them. So that methods can be
-    compared at equal budgets, the ``level`` that decisions are made at follows the share that is really kept, through
-    the removal phase and for all gates alike; it is saved with the weights.
+    Soft gates and noisy samples keep another ratio than the hard decisions derived from them. For comparisons at equal
+    budgets, threshold calibration therefore moves one offset of all thresholds during hard pruning, until the achieved
+    keep ratio meets the target. The offset is saved with the weights.
 
     Args:
-        calibrate: whether the level moves; without it the methods decide as their papers do, and spend what they spend.
-        strict: whether exactly the budget's count is kept at test time and in the removal phase, by rank, instead of
-            what the method decides.
-        rho: share that is kept on average over gates and texts.
-        schedule, slope: of the strict counts, and of the targets that reports show.
-        eta, augmented: see ``Priced``.
-        layers, name: see ``RetentionPolicy``.
+        exact_topk: keep exactly the budget's count by rank, at test time and during hard pruning, instead of using the
+            method's own thresholds.
+        calibrate_threshold: move the threshold offset; False decides as in the method's paper, whatever is kept.
+        **settings: see ``LagrangianPolicy`` and ``RetentionPolicy``. ``rho`` is the keep ratio on average over gates
+            and samples; ``schedule`` and ``slope`` define the counts of ``exact_topk`` and the targets in reports.
+
+    Attributes:
+        threshold_offset: scalar buffer, in units of the method's temperature.
 
     Raises:
         ConfigError: a setting is out of range.
     """
 
-    level: Tensor
+    threshold_offset: Tensor
+    renamed_state: ClassVar[dict[str, str]] = {**LagrangianPolicy.renamed_state, "level": "threshold_offset"}
 
     def __init__(self, *, exact_topk: bool = False, calibrate_threshold: bool = True, **settings: Any) -> None:
         super().__init__(**settings)
         self.exact_topk = exact_topk
         self.calibrate_threshold = calibrate_threshold
-        self.register_buffer("level", torch.zeros(()))  # in units of the method's temperature
-        self._excess: dict[int, Tensor] = {}
+        self.register_buffer("threshold_offset", torch.zeros(()))
+        self._slacks: dict[int, Tensor] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies leave out the last forward pass: tensors of a graph cannot be copied."""
-        return {**self.__dict__, "_excess": {}}
+        """Leave the last forward pass out of copies: tensors of a graph cannot be copied."""
+        return {**self.__dict__, "_slacks": {}}
 
     def begin(self, report: ForwardReport) -> None:
+        """Start a forward pass."""
         super().begin(report)
-        self._excess = {}
+        self._slacks = {}
 
-    def account(self, view: LayerView, kept: Tensor) -> None:
-        """Note how many tokens a gate keeps, [B] float, differentiable in what the policy learns."""
+    def record_kept_count(self, view: LayerView, kept: Tensor) -> None:
+        """Record how many tokens a gate keeps.
+
+        Args:
+            view: input of the gate.
+            kept: [B] float, differentiable in what the policy learns.
+        """
         target = self.budget.targets(view.lengths, self.current_anneal)[self.layers.index(view.layer_idx)]
-        asked = torch.maximum(target, view.protected.sum(1))
-        self._excess[view.layer_idx] = ((kept - asked) / view.lengths).mean()
+        reachable = torch.maximum(target, view.protected.sum(1))
+        self._slacks[view.layer_idx] = ((kept - reachable) / view.lengths).mean()
 
-    def remove(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
+    def hard_decision(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
+        """Decide which tokens are removed, and record the kept count in training."""
         keep_mask = self.select(gate, scores, view)
         if self.training:
-            self.account(view, keep_mask.sum(1).float())
+            self.record_kept_count(view, keep_mask.sum(1).float())
         return Decision(keep_mask=keep_mask)
 
     def step_dual(self, slack: Tensor) -> None:
-        """Moves the price, and in the removal phase the level too."""
+        """Update the multiplier, and during hard pruning the threshold offset."""
         super().step_dual(slack)
         if self.calibrate_threshold and not self.exact_topk and self.phase == "hard":
-            self.level += _GAIN * slack[0].to(self.level)
+            self.threshold_offset += _GAIN * slack[0].to(self.threshold_offset)
 
     @property
     def exact(self) -> bool:
+        """Return True if every sample keeps exactly the budget's count at test time."""
         return self.exact_topk
 
     def budget_slack(self) -> Tensor:
-        """(mean kept share - share asked for now) of the last pass, [1]; 0 where nothing was accounted for."""
-        if not self._excess:
-            return self.pressure.multipliers.new_zeros(1)
-        return torch.stack(list(self._excess.values())).mean().unsqueeze(0)
+        """Compute (mean keep ratio - current target) of the last pass, [1]; 0 if no gate recorded its count."""
+        if not self._slacks:
+            return self.dual.multipliers.new_zeros(1)
+        return torch.stack(list(self._slacks.values())).mean().unsqueeze(0)

@@ -1,4 +1,4 @@
-"""CUAD as clause classification: which of 41 categories does a clause of a contract belong to?"""
+"""Load CUAD as clause classification: assign each clause of a contract to some of 41 categories."""
 
 from __future__ import annotations
 
@@ -9,39 +9,45 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from retention.data.batching import Batch, Row, pad_inputs, whole_numbers
+from retention.data.batching import Batch, EncodedRow, integer_column, pad_inputs
 from retention.data.benchmark import BenchmarkData
 from retention.data.encoding import encode_texts
 from retention.data.loading import Collate
-from retention.data.splits import Split, require_count
-from retention.errors import Checks, DataError
+from retention.data.settings import require_count
+from retention.data.splits import SPLITS, Split
+from retention.errors import DataError
 from retention.tasks.classification.labelled_text import LabelledTextData
-from retention.tasks.question_answering.squad_json import Paragraph, SquadDocument, categories_of, read_squad
+from retention.tasks.question_answering.squad_json import (
+    SquadDocument,
+    SquadParagraph,
+    categories_of,
+    read_squad,
+)
 
 
 @dataclass(frozen=True)
 class MultiLabelCollate:
-    """Pads rows with a list of classes each; adds ``labels`` [B, C] float (1 = member) and ``index`` [B] long."""
+    """Pad rows with a list of classes each; adds ``labels`` [B, C] float (1 = member) and ``index`` [B] long."""
 
     pad_token_id: int
     num_labels: int
 
-    def __call__(self, rows: Sequence[Row]) -> Batch:
-        """Make one batch."""
+    def __call__(self, rows: Sequence[EncodedRow]) -> Batch:
+        """Build one batch."""
         batch = pad_inputs(rows, self.pad_token_id)
         batch["labels"] = torch.zeros(len(rows), self.num_labels)
         for labels, row in zip(batch["labels"], rows, strict=True):
             labels[row["labels"]] = 1.0
-        batch["index"] = whole_numbers(rows, "index")
+        batch["index"] = integer_column(rows, "index")
         return batch
 
 
 class CuadClauseData(LabelledTextData, BenchmarkData):
-    """One row per clause, with all of its categories.
+    """Clauses of contracts, one row per clause, with all of its categories.
 
     A clause is a distinct span of a contract; about one in ten answers questions of several categories, so the labels
-    are sets. Splits are made of whole contracts: validation contracts are held out of train, and all sizes count
-    contracts. Questions without an answer give no row. Labels are found by the ends of the questions' ids
+    are sets. Splits consist of whole contracts: validation contracts are held out of train, and all sizes count
+    contracts. Questions without an answer give no row. Labels are read from the ends of the question ids
     (``<title>__<category>``). A local folder holds ``<split>.json`` or ``.json.gz`` in SQuAD's layout.
     """
 
@@ -49,59 +55,58 @@ class CuadClauseData(LabelledTextData, BenchmarkData):
         """Check the configuration; nothing is read before ``setup``.
 
         Args:
-            surrounding_words: 0 = the clause alone; n = the encoder reads the clause, then, as a second text, the
+            surrounding_words: 0 = the clause alone; n = the encoder reads the clause and, as a second text, the
                 passage that reaches n words to each side of it.
             settings: see ``LabelledTextData`` and ``BenchmarkData``.
 
         Raises:
-            ConfigError: everything wrong with the arguments.
+            ConfigError: an argument is out of range.
         """
+        super().__init__(**settings)
+        require_count("surrounding_words", surrounding_words, low=0)
         self._surrounding_words = surrounding_words
         self._contracts: dict[Split, int] = {}
-        super().__init__(**settings)
 
-    def check(self, checks: Checks) -> None:
-        super().check(checks)
-        require_count(checks, "surrounding_words", self._surrounding_words, low=0)
-
-    def read(self, wanted: Sequence[Split]) -> dict[Split, Dataset]:
-        """Read the contracts that ``wanted`` needs and list their clauses."""
-        contracts = super().read(wanted)
+    def read(self, splits: Sequence[Split]) -> dict[Split, Dataset]:
+        """Read the contracts of the requested splits and list their clauses."""
+        contracts = super().read(splits)
         self._contracts |= {split: len(rows) for split, rows in contracts.items()}
         return {split: self._clauses(split, rows) for split, rows in contracts.items()}
 
     def encode(self, documents: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        """Token rows of the clauses, with ``labels`` (a list of classes) and ``index``."""
+        """Return token rows of the clauses, with ``labels`` (a list of classes) and ``index``."""
         passages = documents["passage"] if self._surrounding_words else None
         encoded = encode_texts(self.tokenizer, documents["text"], self.settings.max_length, passages)
         return {**encoded, "labels": documents["labels"], "index": indices}
 
     def encoding_settings(self) -> tuple[object, ...]:
+        """Return True if the encoder also reads the surrounding passage."""
         return (self._surrounding_words > 0,)
 
     def collator(self) -> Collate:
-        """Pad with the tokenizer's padding token; labels as indicators."""
+        """Return a collator that pads with the tokenizer's padding token and makes labels indicators."""
         return MultiLabelCollate(int(self.tokenizer.pad_token_id), self.num_labels)
 
     def describe(self) -> dict[str, Any]:
-        """As for every data set, and the number of contracts per split."""
-        contracts = {role: self._contracts.get(role) for role in ("train", "val", "test")}
+        """Describe the rows, with the number of contracts per split."""
+        contracts = {role: self._contracts.get(role) for role in SPLITS}
         return {**super().describe(), "contracts": contracts, "surrounding_words": self._surrounding_words}
 
     def load(self, split: str) -> Dataset:
+        """Load the contracts of one split of the source, one row per contract."""
         documents = read_squad(self.source, split)
         return Dataset.from_list([self._contract(document) for document in documents])
 
     def _contract(self, document: SquadDocument) -> dict[str, list[Any]]:
-        found = [clause for paragraph in document.paragraphs for clause in self._spans(document.title, paragraph)]
+        clauses = [clause for paragraph in document.paragraphs for clause in self._spans(document.title, paragraph)]
         return {
-            "texts": [text for text, _, _ in found],
-            "passages": [passage for _, passage, _ in found],
-            "labels": [labels for _, _, labels in found],
+            "texts": [text for text, _, _ in clauses],
+            "passages": [passage for _, passage, _ in clauses],
+            "labels": [labels for _, _, labels in clauses],
         }
 
-    def _spans(self, title: str, paragraph: Paragraph) -> Iterator[tuple[str, str, list[int]]]:
-        """The clauses of a context in order: text, passage around it, categories."""
+    def _spans(self, title: str, paragraph: SquadParagraph) -> Iterator[tuple[str, str, list[int]]]:
+        """Yield the clauses of a context in order: text, passage around it, categories."""
         categories: dict[tuple[int, str], set[int]] = {}
         for question in paragraph.questions:
             label = self._category(question.id, title)
@@ -117,7 +122,7 @@ class CuadClauseData(LabelledTextData, BenchmarkData):
                 return self.label_names.index(category)
         raise DataError(
             f"{self.name}: contract {title!r}: the question id {question_id!r} does not end with '__' and one of the "
-            f"{self.num_labels} categories; correct it, or give its category in task.data.label_names"
+            f"{self.num_labels} categories; correct it, or add its category to task.data.label_names"
         )
 
     def _clauses(self, split: Split, contracts: Dataset) -> Dataset:
@@ -132,7 +137,7 @@ class CuadClauseData(LabelledTextData, BenchmarkData):
 
 
 def surroundings(context: str, start: int, end: int, words: int) -> str:
-    """The passage of ``context`` that reaches ``words`` words to each side of characters [start, end)."""
+    """Return the passage of ``context`` that reaches ``words`` words to each side of characters [start, end)."""
     if words == 0:
         return context[start:end]
     before = context[:start].rsplit(None, words)

@@ -1,4 +1,4 @@
-"""Text classification from a local folder or the hub: SST-2, IMDb, arXiv and every set of (text, class) rows."""
+"""Load text classification data from a local folder or the hub: SST-2, IMDb, arXiv and other (text, class) rows."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ from typing import Any
 from datasets import Dataset
 
 from retention.data.benchmark import BenchmarkData
-from retention.data.table import check_columns
-from retention.errors import Checks
-from retention.tasks.classification.label_names import local_label_names
-from retention.tasks.classification.labelled_text import LabelledTextData
+from retention.data.table import require_column_names
+from retention.tasks.classification.labelled_text import LabelledTextData, read_label_names
 
 
 class TextClassificationData(LabelledTextData, BenchmarkData):
-    """Documents with one class each. A new data set of this kind is a yaml file, no code.
+    """Documents with one class each. A new data set of this kind needs a yaml file and no code.
 
     A local folder holds ``<split>.parquet``, ``.csv`` or ``.jsonl``; a file ``labels.json`` (a list of class names)
-    there goes before ``label_names``.
+    there takes precedence over ``label_names``.
     """
 
     def __init__(self, *, text_column: str, label_column: str, **settings: Any) -> None:
-        """Check the configuration; before ``setup`` nothing but ``labels.json`` is read.
+        """Check the configuration; nothing but ``labels.json`` is read before ``setup``.
 
         Args:
             text_column: column with the document.
@@ -29,18 +27,16 @@ class TextClassificationData(LabelledTextData, BenchmarkData):
             settings: see ``LabelledTextData`` and ``BenchmarkData``.
 
         Raises:
-            ConfigError: everything wrong with the arguments.
+            ConfigError: an argument is out of range.
+            DataError: ``labels.json`` is no list of class names.
         """
-        self._columns = {"text_column": text_column, "label_column": label_column}
         super().__init__(**settings)
-
-    def check(self, checks: Checks) -> None:
-        check_columns(checks, self._columns)
-        found = local_label_names(self.source.dir, checks)
-        self.label_names = self.label_names if found is None else found
-        super().check(checks)
+        self._columns = {"text_column": text_column, "label_column": label_column}
+        require_column_names(self._columns)
+        self.label_names = read_label_names(self.source.dir) or self.label_names
 
     def load(self, split: str) -> Dataset:
+        """Load the documents of one split of the source: ``text`` and ``label``."""
         table = self.source.read(split, self._columns)
         texts = table.texts(self._columns["text_column"])
         labels = table.labels(self._columns["label_column"], self.label_names)

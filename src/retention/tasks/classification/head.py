@@ -1,4 +1,4 @@
-"""Sequence classification."""
+"""Provide the head for sequence classification."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retention.errors import Checks
+from retention.errors import require
 from retention.models.encoded import Batch, Encoded
+from retention.models.head import Columns, Head, encoder_shape
+from retention.models.soft_targets import soft_target_loss
 from retention.tasks.classification.metrics import Accuracy, MacroF1
-from retention.training.distillation import soft_target_loss
-from retention.training.module import RetentionModule
 
 POOLINGS = ("cls", "mean", "attention", "depth")
 PROTECT = ("special", "nothing")
 
 
-class ClassificationModule(RetentionModule):
-    """One label per text: pooled state, dropout, linear layer, cross-entropy.
+class ClassificationHead(Head):
+    """One label per sequence: pooled state, dropout, linear layer, cross-entropy.
 
     Args:
+        encoder: Hugging Face encoder, for its hidden size.
         num_labels: C.
-        pooling: ``cls`` = state of the first token; ``mean`` = mean of the tokens left, weighed by their gates;
-            ``attention`` = the same mean, weighed by a learned score of each state as well (it starts as ``mean``);
-            ``depth`` = the same mean, weighed by how much of the encoder each token went through, so that the many
-            states that left early do not drown the few that were worked on. Of a dense model it is ``mean``.
+        pooling: ``cls`` = state of the first token; ``mean`` = mean of the kept tokens, weighted by their gates;
+            ``attention`` = the same mean, also weighted by a learned score of each state (starts as ``mean``);
+            ``depth`` = the same mean, also weighted by the depth ratio of each token, see ``Encoded.depth_ratio``, so
+            that the many states that left early do not dominate. ``depth`` of a dense model is ``mean``.
         dropout: before the linear layer, in [0, 1).
-        protect: ``special`` = special tokens are never removed, and the budget pays for them; ``nothing`` = they
-            compete like all others, which a head that reads a mean can afford. In a sentence of 25 tokens, at 10 %, two
-            special tokens are most of the budget.
-        others: see ``RetentionModule``.
+        protect: ``special`` = special tokens are never removed and count in the budget; ``nothing`` = they compete with
+            all other tokens, which a head that reads a mean permits. In a sentence of 25 tokens at a keep ratio of
+            10 %, two special tokens are most of the budget.
 
     Raises:
         ConfigError: a setting is out of range, or the token that the head reads would not be protected.
@@ -39,96 +39,106 @@ class ClassificationModule(RetentionModule):
 
     @staticmethod
     def check_settings(*, pooling: str = "cls", dropout: float = 0.1, protect: str = "special") -> None:
-        """Raise ``ConfigError`` with every setting of the head that is out of range."""
-        checks = Checks()
-        known = checks.require(protect in PROTECT, "protect", f"must be one of {', '.join(PROTECT)}, got {protect!r}")
+        """Raise ``ConfigError`` if a setting is out of range or ``protect`` does not fit ``pooling``."""
+        require(protect in PROTECT, "protect", f"must be one of {', '.join(PROTECT)}, got {protect!r}")
         message = "must be special with pooling=cls: the head reads a special token; choose another pooling"
-        checks.require(not known or protect == "special" or pooling != "cls", "protect", message)
-        checks.require(pooling in POOLINGS, "pooling", f"must be one of {', '.join(POOLINGS)}, got {pooling!r}")
-        checks.require(0.0 <= dropout < 1.0, "dropout", f"must be in [0, 1), got {dropout}")
-        checks.finish()
+        require(protect == "special" or pooling != "cls", "protect", message)
+        require(pooling in POOLINGS, "pooling", f"must be one of {', '.join(POOLINGS)}, got {pooling!r}")
+        require(0.0 <= dropout < 1.0, "dropout", f"must be in [0, 1), got {dropout}")
 
     def __init__(
         self,
         *,
+        encoder: nn.Module,
         num_labels: int,
         pooling: str = "cls",
         dropout: float = 0.1,
         protect: str = "special",
-        **shared: Any,
     ) -> None:
         self.check_settings(pooling=pooling, dropout=dropout, protect=protect)
-        super().__init__(**shared)
+        super().__init__()
         self.pooling = pooling
         self.protect = protect
-        self.focus = nn.Linear(self.shape.hidden_size, 1, bias=False) if pooling == "attention" else None
-        if self.focus is not None:
-            nn.init.zeros_(self.focus.weight)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.shape.hidden_size, num_labels))
+        hidden_size = encoder_shape(encoder).hidden_size
+        self.token_scorer = nn.Linear(hidden_size, 1, bias=False) if pooling == "attention" else None
+        if self.token_scorer is not None:
+            nn.init.zeros_(self.token_scorer.weight)
+        self.output = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden_size, num_labels))
         self.metrics: tuple[Any, ...] = (Accuracy(), MacroF1())
 
+    def pooled(self, encoded: Encoded) -> Tensor:
+        """Compute the pooled state, [B, D]."""
+        states = encoded.hidden_states
+        if self.pooling == "cls":
+            return states[:, 0]
+        weights = (encoded.depth_weighted() if self.pooling == "depth" else encoded).weights.unsqueeze(-1)
+        if self.token_scorer is not None:
+            scores = self.token_scorer(states).float().masked_fill(weights == 0, -torch.inf)
+            weights = weights * (scores - scores.amax(1, keepdim=True)).exp()
+        return (weights.to(states.dtype) * states).sum(1) / weights.sum(1).clamp_min(1e-6)
+
     def logits(self, encoded: Encoded, batch: Batch) -> Tensor:
-        """[B, C]."""
-        logits: Tensor = self.head(self.pooled(encoded))
+        """Compute class logits, [B, C]."""
+        logits: Tensor = self.output(self.pooled(encoded))
         return logits
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Probability of each class, [B, C] float32; of a multi-label task, each on its own."""
+        """Compute the probability of each class, [B, C] float32; independent of each other in a multi-label task."""
         return logits.float().softmax(-1)
 
-    def chosen(self, logits: Tensor) -> Tensor:
-        """The classes that are answered, [B, C] bool."""
+    def predicted_classes(self, logits: Tensor) -> Tensor:
+        """Return True for the predicted classes, [B, C] bool."""
         best = logits.argmax(-1, keepdim=True)
         return torch.zeros_like(logits, dtype=torch.bool).scatter(-1, best, value=True)
 
     def protected(self, batch: Batch) -> Tensor:
-        marked = super().protected(batch)
-        return marked if self.protect == "special" else torch.zeros_like(marked)
+        """Return the tokens that are never removed, [B, T] bool: special tokens, or none."""
+        protected_mask = super().protected(batch)
+        return protected_mask if self.protect == "special" else torch.zeros_like(protected_mask)
 
     def task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Compute the cross-entropy, a scalar."""
         return F.cross_entropy(logits.float(), batch["labels"])
 
-    def distillation_loss(self, logits: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return soft_target_loss(logits, teacher, self.settings.distill.temperature)
+    def distillation_loss(self, logits: Tensor, teacher_logits: Tensor, batch: Batch, temperature: float) -> Tensor:
+        """Compute the soft-target loss of the class logits, a scalar."""
+        return soft_target_loss(logits, teacher_logits, temperature)
 
     def confidence(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Compute the log-probability of the predicted class, summed over the batch."""
         return F.log_softmax(logits.float(), -1).amax(-1).sum()
 
-    def collect(self, logits: Tensor, batch: Batch) -> dict[str, list[Any]]:
-        self.last_predictions = logits.argmax(-1)
-        rows = {"index": batch["index"], "prediction": self.last_predictions, "label": batch["labels"]}
-        told = {name: values.tolist() for name, values in rows.items()}
-        return {**told, "probabilities": rounded(self.probabilities(logits))}
+    def predictions(self, logits: Tensor) -> Tensor:
+        """Return the predicted class, [B] long."""
+        return logits.argmax(-1)
 
-    def answers(self, rows: dict[str, list[Any]]) -> list[dict[str, Any]]:
-        """``index``, ``prediction``, ``label``, ``probabilities`` and ``score`` (see ``row_score``) of each text."""
+    def eval_rows(self, logits: Tensor, encoded: Encoded, batch: Batch) -> Columns:
+        """Return ``index``, ``prediction``, ``label`` and ``probabilities`` of each sequence."""
+        return {
+            "index": batch["index"].tolist(),
+            "prediction": self.predictions(logits).tolist(),
+            "label": batch["labels"].tolist(),
+            "probabilities": rounded(self.probabilities(logits)),
+        }
+
+    def compute_metrics(self, rows: Columns, stage: str = "test") -> dict[str, float]:
+        """Compute accuracy and macro F1."""
+        predictions, labels = rows["prediction"], rows["label"]
+        parts = [metric.compute(predictions=predictions, references=labels) for metric in self.metrics]
+        return {name: value for part in parts for name, value in part.items()}
+
+    def prediction_rows(self, rows: Columns) -> list[dict[str, Any]]:
+        """Return ``index``, ``prediction``, ``label``, ``probabilities`` and ``score`` of each sequence."""
         return [
-            {**answer, "score": self.row_score(answer["prediction"], answer["label"])}
-            for answer in super().answers(rows)
+            {**row, "score": self.row_score(row["prediction"], row["label"])} for row in super().prediction_rows(rows)
         ]
 
     def row_score(self, prediction: Any, label: Any) -> float:
-        """1 where the class is right, 0 where it is not."""
+        """Return 1 if the class is right, else 0."""
         return float(prediction == label)
-
-    def score(self, rows: dict[str, list[Any]]) -> dict[str, float]:
-        guesses, labels = rows["prediction"], rows["label"]
-        parts = [metric.compute(predictions=guesses, references=labels) for metric in self.metrics]
-        return {name: value for part in parts for name, value in part.items()}
-
-    def pooled(self, encoded: Encoded) -> Tensor:
-        """[B, D]."""
-        states = encoded.hidden_states
-        if self.pooling == "cls":
-            return states[:, 0]
-        weights = (self.depth_weighted(encoded) if self.pooling == "depth" else encoded).weights.unsqueeze(-1)
-        if self.focus is not None:
-            scores = self.focus(states).float().masked_fill(weights == 0, -torch.inf)
-            weights = weights * (scores - scores.amax(1, keepdim=True)).exp()
-        return (weights.to(states.dtype) * states).sum(1) / weights.sum(1).clamp_min(1e-6)
 
 
 def rounded(values: Tensor) -> list[Any]:
-    """Values as nested lists, to six decimals: what files of predictions hold."""
-    found: list[Any] = values.cpu().double().round(decimals=6).tolist()
-    return found
+    """Return the values as nested lists, rounded to six decimals as in prediction files."""
+    nested: list[Any] = values.cpu().double().round(decimals=6).tolist()
+    return nested

@@ -1,4 +1,4 @@
-"""The words of the generated keyword documents: plain English, so that a reader sees what a gate kept."""
+"""Vocabulary of the generated keyword documents: plain English, so that a reader sees which words a gate kept."""
 
 from __future__ import annotations
 

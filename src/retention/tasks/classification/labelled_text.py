@@ -1,34 +1,38 @@
-"""Data sets of (text, class) pairs."""
+"""Base class of data sets of (text, class) rows, their batches, and class names stored beside local files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from retention.data.base import RetentionData
-from retention.data.batching import Batch, Row, pad_inputs, whole_numbers
+from retention.data.batching import Batch, EncodedRow, integer_column, pad_inputs
 from retention.data.encoding import encode_texts
+from retention.data.json_files import read_json, require_valid_unicode
 from retention.data.loading import Collate
-from retention.errors import Checks
+from retention.errors import DataError, require
+
+LABELS_FILE = "labels.json"
 
 
 @dataclass(frozen=True)
 class LabelledCollate:
-    """Pads labelled rows; adds ``labels`` [B] and ``index`` [B], both long."""
+    """Pad labelled rows; adds ``labels`` [B] and ``index`` [B], both long."""
 
     pad_token_id: int
 
-    def __call__(self, rows: Sequence[Row]) -> Batch:
-        """Make one batch."""
+    def __call__(self, rows: Sequence[EncodedRow]) -> Batch:
+        """Build one batch."""
         batch = pad_inputs(rows, self.pad_token_id)
-        batch["labels"] = whole_numbers(rows, "label")
-        batch["index"] = whole_numbers(rows, "index")
+        batch["labels"] = integer_column(rows, "label")
+        batch["index"] = integer_column(rows, "index")
         return batch
 
 
 class LabelledTextData(RetentionData):
-    """Base of the data modules whose ``read`` gives the columns ``text`` and ``label`` (0-based class)."""
+    """Base class of data modules whose ``read`` gives the columns ``text`` and ``label`` (0-based class)."""
 
     def __init__(self, *, label_names: Sequence[str], **settings: Any) -> None:
         """Keep the class names, in label order.
@@ -38,38 +42,52 @@ class LabelledTextData(RetentionData):
             settings: see the base class.
 
         Raises:
-            ConfigError: everything wrong with the arguments.
+            ConfigError: an argument is out of range.
         """
-        self.label_names: Sequence[str] = label_names
         super().__init__(**settings)
-        self.label_names = tuple(self.label_names)
-
-    def check(self, checks: Checks) -> None:
-        super().check(checks)
-        _require_label_names(checks, self.label_names)
+        message = f"must be a list of at least 2 different names, in label order, got {label_names!r}"
+        require(_are_label_names(label_names), "label_names", message)
+        self.label_names: tuple[str, ...] = tuple(label_names)
 
     @property
     def num_labels(self) -> int:
-        """How many classes there are."""
+        """Return the number of classes."""
         return len(self.label_names)
 
     def head(self) -> dict[str, Any]:
+        """Return the number of classes, as an argument of the head."""
         return {"num_labels": self.num_labels}
 
     def encode(self, documents: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        """Token rows of the texts, with ``label`` and ``index``."""
+        """Return token rows of the texts, with ``label`` and ``index``."""
         encoded = encode_texts(self.tokenizer, documents["text"], self.settings.max_length)
         return {**encoded, "label": documents["label"], "index": indices}
 
     def collator(self) -> Collate:
-        """Pad with the tokenizer's padding token."""
+        """Return a collator that pads with the tokenizer's padding token."""
         return LabelledCollate(int(self.tokenizer.pad_token_id))
 
 
-def _require_label_names(checks: Checks, names: Any) -> None:
-    listed = isinstance(names, Sequence) and not isinstance(names, str)
-    checks.require(
-        listed and len(names) >= 2 and all(isinstance(n, str) and n for n in names) and len(set(names)) == len(names),
-        "label_names",
-        f"must be a list of at least 2 different names, in label order, got {names!r}",
+def read_label_names(directory: str | None) -> tuple[str, ...] | None:
+    """Return the class names in ``labels.json`` of a folder, in label order; None if there is no such file.
+
+    A missing folder is reported later, when its rows are read.
+
+    Raises:
+        DataError: the file is no list of at least 2 different names.
+    """
+    path = Path(directory).expanduser() / LABELS_FILE if directory is not None else None
+    if path is None or not path.is_file():
+        return None
+    names = read_json(path)
+    if not _are_label_names(names):
+        raise DataError(f"{path}: must be a list of at least 2 different class names, in label order, got {names!r}")
+    require_valid_unicode(names, str(path))
+    return tuple(names)
+
+
+def _are_label_names(names: Any) -> bool:
+    is_list = isinstance(names, Sequence) and not isinstance(names, str)
+    return (
+        is_list and len(names) >= 2 and all(isinstance(n, str) and n for n in names) and len(set(names)) == len(names)
     )

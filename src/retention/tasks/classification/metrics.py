@@ -1,13 +1,17 @@
-"""Metrics of classification: one class per row, or a set of them."""
+"""Metrics of classification, with one class per row or a set of classes; computed by scikit-learn."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import datasets
 import evaluate
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, f1_score
+from sklearn.preprocessing import MultiLabelBinarizer
 
 _CLASS = datasets.Value("int64")
 
@@ -24,12 +28,11 @@ class Accuracy(evaluate.Metric):
         )
 
     def _compute(self, predictions: Sequence[int], references: Sequence[int], **_: Any) -> dict[str, float]:
-        hits = sum(int(guess == truth) for guess, truth in zip(predictions, references, strict=True))
-        return {"accuracy": hits / len(references)}
+        return {"accuracy": float(accuracy_score(references, predictions))}
 
 
 class MacroF1(evaluate.Metric):
-    """Mean F1 of the classes that occur as a label or a prediction, each counting the same, in [0, 1]."""
+    """Unweighted mean of the F1 of the classes that occur as a label or a prediction, in [0, 1]."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
@@ -40,19 +43,18 @@ class MacroF1(evaluate.Metric):
         )
 
     def _compute(self, predictions: Sequence[int], references: Sequence[int], **_: Any) -> dict[str, float]:
-        counts = Counts(([guess] for guess in predictions), ([truth] for truth in references))
-        return {"macro_f1": counts.macro_f1()}
+        return {"macro_f1": float(f1_score(references, predictions, average="macro", zero_division=0.0))}
 
 
 class LabelSetF1(evaluate.Metric):
     """Micro- and macro-F1 of sets of classes, in [0, 1].
 
     ``micro_f1`` pools all (row, class) pairs; ``macro_f1`` is the mean F1 of the classes that occur as a label or a
-    prediction.
+    prediction. Both are 0 where no class occurs.
     """
 
     def _info(self) -> evaluate.MetricInfo:
-        classes = datasets.Sequence(_CLASS)
+        classes = datasets.List(_CLASS)
         return evaluate.MetricInfo(
             description="Micro- and macro-F1 of sets of classes, in [0, 1].",
             citation="",
@@ -63,32 +65,14 @@ class LabelSetF1(evaluate.Metric):
     def _compute(
         self, predictions: Sequence[Sequence[int]], references: Sequence[Sequence[int]], **_: Any
     ) -> dict[str, float]:
-        counts = Counts(predictions, references)
-        return {"micro_f1": counts.micro_f1(), "macro_f1": counts.macro_f1()}
+        indicators = MultiLabelBinarizer().fit_transform([*predictions, *references])  # [2 * rows, classes]
+        predicted, expected = indicators[: len(predictions)], indicators[len(predictions) :]
+        by_class = [_binary_f1(*columns) for columns in zip(expected.T, predicted.T, strict=True)]
+        return {
+            "micro_f1": _binary_f1(expected.ravel(), predicted.ravel()) if by_class else 0.0,
+            "macro_f1": fmean(by_class) if by_class else 0.0,
+        }
 
 
-class Counts:
-    """How often each class was right, predicted and meant.
-
-    Args:
-        predictions: classes per row; a class named twice in a row counts once.
-        references: the same, equally many rows.
-    """
-
-    def __init__(self, predictions: Iterable[Iterable[int]], references: Iterable[Iterable[int]]) -> None:
-        self.right: Counter[int] = Counter()
-        self.named: Counter[int] = Counter()  # predictions + labels, the denominator of F1
-        for guessed, meant in zip(predictions, references, strict=True):
-            guesses, labels = set(guessed), set(meant)
-            self.right.update(guesses & labels)
-            self.named.update(guesses)
-            self.named.update(labels)
-
-    def micro_f1(self) -> float:
-        """F1 of all (row, class) pairs; 0 where nothing was predicted or meant."""
-        return 2 * self.right.total() / max(self.named.total(), 1)
-
-    def macro_f1(self) -> float:
-        """Mean F1 over the classes that occur; 0 without any."""
-        values = [2 * self.right[label] / count for label, count in self.named.items()]
-        return sum(values) / max(len(values), 1)
+def _binary_f1(expected: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+    return float(f1_score(expected, predicted, zero_division=0.0))

@@ -1,4 +1,4 @@
-"""The scores of CUAD's span track: clauses to find in contracts (Hendrycks et al. 2021)."""
+"""Metrics of CUAD's span track, finding clauses in contracts (Hendrycks et al. 2021)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import evaluate
 import numpy as np
 from numpy.typing import NDArray
 
-_OVERLAP = 0.5  # share of common words from which on a prediction is the clause
+_OVERLAP = 0.5  # lowest share of common words at which a span counts as the clause
 _THRESHOLDS = np.concatenate([np.arange(0.99, 0.0, -0.01), [0.001, 0.0]])
 
 Floats = NDArray[np.float64]
@@ -20,12 +20,12 @@ class CuadScore(evaluate.Metric):
     """Area under the precision-recall curve over all questions, and precision at 80 % and 90 % recall, in [0, 1].
 
     A prediction is ``{"texts": [...], "scores": [...]}``, the spans proposed for one question, scores in [0, 1]; a
-    reference is ``{"texts": [...], "substring": bool}``, the clauses to be found (none = the contract has no such
-    clause). A span is a clause if they share at least half of their words, or contains it where ``substring`` is set
-    (party names). At a threshold, spans with a higher score are predicted: a clause found is a true positive, a clause
-    not found a false negative, a span that is no clause a false positive. Empty spans do not count. The curve has one
-    point per threshold (0.99, 0.98, ..., 0.01, 0.001, 0) and starts at precision 1; precision is made to fall with
-    recall.
+    reference is ``{"texts": [...], "substring": bool}``, the true clauses (none = the contract has no such clause). A
+    span matches a clause if they share at least half of their words, or if it contains the clause where ``substring``
+    is set (party names). At a threshold, spans with a higher score are predicted: a matched clause is a true positive,
+    an unmatched clause a false negative, a span that matches no clause a false positive. Empty spans do not count. The
+    curve has one point per threshold (0.99, 0.98, ..., 0.01, 0.001, 0) and starts at precision 1; precision is made
+    monotonically decreasing in recall.
     """
 
     def _info(self) -> evaluate.MetricInfo:
@@ -45,11 +45,13 @@ class CuadScore(evaluate.Metric):
     def _compute(
         self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]], **_: Any
     ) -> dict[str, float]:
-        found: list[float] = []  # per clause, the highest score of a span that is this clause; -1 = never found
-        wrong: list[float] = []  # scores of spans that are no clause
-        for guess, truth in zip(predictions, references, strict=True):
-            _match(guess, truth, found, wrong)
-        recall, precision = _curve(np.array(found), np.array(wrong))
+        clause_scores: list[float] = []  # per clause, the highest score of a span that matches it; -1 = none does
+        false_scores: list[float] = []  # scores of spans that match no clause
+        for prediction, reference in zip(predictions, references, strict=True):
+            matched, unmatched = _match(prediction, reference)
+            clause_scores += matched
+            false_scores += unmatched
+        recall, precision = _curve(np.array(clause_scores), np.array(false_scores))
         return {
             "aupr": float(np.trapezoid(precision, recall)),
             "precision_at_80_recall": _precision_at(0.8, precision, recall),
@@ -58,9 +60,12 @@ class CuadScore(evaluate.Metric):
 
 
 def word_overlap(first: str, second: str) -> float:
-    """Jaccard index of the words of two texts, in [0, 1]; without ``. , ; :`` and case, ``/`` separates words."""
-    one, other = _words(first), _words(second)
-    return len(one & other) / len(one | other) if one | other else 0.0
+    """Compute the Jaccard index of the words of two texts, in [0, 1].
+
+    Case and the marks ``. , ; :`` are ignored, ``/`` separates words.
+    """
+    a, b = _words(first), _words(second)
+    return len(a & b) / len(a | b) if a | b else 0.0
 
 
 def _words(text: str) -> set[str]:
@@ -69,36 +74,37 @@ def _words(text: str) -> set[str]:
     return set(text.lower().replace("/", " ").split())
 
 
-def _match(guess: Mapping[str, Any], truth: Mapping[str, Any], found: list[float], wrong: list[float]) -> None:
-    best = [-1.0] * len(truth["texts"])
+def _match(prediction: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """Return the best score of a span per clause (-1 = no span), and the scores of spans that match no clause."""
+    best, unmatched = [-1.0] * len(reference["texts"]), []
     proposed: dict[str, float] = {}
-    for text, score in zip(guess["texts"], guess["scores"], strict=True):
+    for text, score in zip(prediction["texts"], prediction["scores"], strict=True):
         if text:
             proposed[text] = max(score, proposed.get(text, 0.0))
     for text, score in proposed.items():
         hits = [
-            place
-            for place, clause in enumerate(truth["texts"])
-            if word_overlap(clause, text) >= _OVERLAP or (truth["substring"] and clause in text)
+            index
+            for index, clause in enumerate(reference["texts"])
+            if word_overlap(clause, text) >= _OVERLAP or (reference["substring"] and clause in text)
         ]
-        for place in hits:
-            best[place] = max(best[place], score)
+        for index in hits:
+            best[index] = max(best[index], score)
         if not hits:
-            wrong.append(score)
-    found.extend(best)
+            unmatched.append(score)
+    return best, unmatched
 
 
-def _curve(found: Floats, wrong: Floats) -> tuple[Floats, Floats]:
-    """Recall and precision from the highest threshold to the lowest, with (0, 1) in front."""
-    hits = (found[None, :] > _THRESHOLDS[:, None]).sum(1)
-    misses = (wrong[None, :] > _THRESHOLDS[:, None]).sum(1)
-    recall = np.concatenate([[0.0], hits / max(len(found), 1)])
-    precision = np.concatenate([[1.0], hits / np.maximum(hits + misses, 1)])
-    falling: Floats = np.maximum.accumulate(precision[::-1])[::-1]
-    return recall, falling
+def _curve(clause_scores: Floats, false_scores: Floats) -> tuple[Floats, Floats]:
+    """Return recall and precision from the highest threshold to the lowest, with (0, 1) in front."""
+    true_positives = (clause_scores[None, :] > _THRESHOLDS[:, None]).sum(1)
+    false_positives = (false_scores[None, :] > _THRESHOLDS[:, None]).sum(1)
+    recall = np.concatenate([[0.0], true_positives / max(len(clause_scores), 1)])
+    precision = np.concatenate([[1.0], true_positives / np.maximum(true_positives + false_positives, 1)])
+    decreasing: Floats = np.maximum.accumulate(precision[::-1])[::-1]
+    return recall, decreasing
 
 
-def _precision_at(wanted: float, precision: Floats, recall: Floats) -> float:
-    """Precision where recall first reaches ``wanted``; 0 where it never does."""
-    reached = np.flatnonzero(recall >= wanted)
+def _precision_at(target: float, precision: Floats, recall: Floats) -> float:
+    """Return the precision where recall first reaches ``target``; 0 where it never does."""
+    reached = np.flatnonzero(recall >= target)
     return float(precision[reached[0]]) if len(reached) else 0.0

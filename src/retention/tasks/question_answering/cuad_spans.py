@@ -1,4 +1,4 @@
-"""CUAD's official span track: find the clauses of 41 kinds in contracts (Hendrycks et al. 2021)."""
+"""Load the official span track of CUAD: find the clauses of 41 categories in contracts (Hendrycks et al. 2021)."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 
 from datasets import Dataset
 
-from retention.errors import Checks, DataError
+from retention.errors import DataError, require
 from retention.tasks.question_answering.answer_candidates import AnswerCandidates
 from retention.tasks.question_answering.cuad_metrics import CuadScore
 from retention.tasks.question_answering.data import QuestionAnsweringData
-from retention.tasks.question_answering.passages import NONE, SPAN, Passage, Question, Range, passage_rows
-from retention.tasks.question_answering.squad_json import Paragraph, categories_of, read_squad
-from retention.tasks.question_answering.windows import TokenizedText, question_frame
+from retention.tasks.question_answering.passages import NONE, SPAN, Passage, PassageQuestion, Range, passage_rows
+from retention.tasks.question_answering.squad_json import SquadParagraph, categories_of, read_squad
+from retention.tasks.question_answering.windows import TokenizedText, question_template
 
 _PREDICTIONS = 20  # spans per question, as in the official predictions
-_CONTAINING = "Parties"  # questions of which a span may be longer than the clause, officially known by their ids
+_SUBSTRING_CATEGORY = "Parties"  # a span of this category may be longer than the clause, as in the official evaluation
 
 
 class CuadSpanData(QuestionAnsweringData):
-    """Contracts, each with one question per kind of clause. Sizes and splits count contracts.
+    """Contracts, each with one question per clause category. Sizes and splits count contracts.
 
-    A contract is cut into overlapping windows. Training sees those without the clause in question only
-    ``negatives`` times as often as those with it; validation and test see all of them. A local folder holds
-    ``<split>.json`` or ``.json.gz`` in SQuAD's layout.
+    A contract is cut into overlapping windows. In training, windows without the requested clause are only ``negatives``
+    times as many as windows with it; validation and test use all windows. A local folder holds ``<split>.json`` or
+    ``.json.gz`` in SQuAD's layout.
     """
 
     def __init__(
@@ -34,41 +34,40 @@ class CuadSpanData(QuestionAnsweringData):
         """Check the configuration; nothing is read before ``setup``.
 
         Args:
-            stride: tokens between the starts of neighbouring windows.
+            stride: tokens between the starts of neighboring windows.
             negatives: training windows without the clause per window with it, drawn per contract; None = all.
-            categories: kinds of clauses to ask for, as the ends of the questions' ids; None = all.
+            categories: clause categories to ask about, as at the ends of the question ids; None = all.
             settings: see ``QuestionAnsweringData``.
 
         Raises:
-            ConfigError: everything wrong with the arguments.
+            ConfigError: an argument is out of range.
         """
-        self._categories = categories
         super().__init__(stride=stride, negatives=negatives, **settings)
+        is_list = isinstance(categories, Sequence) and not isinstance(categories, str) and len(categories) > 0
+        message = f"must be a list of clause categories or null, got {categories!r}"
+        require(categories is None or is_list, "categories", message)
+        self._categories = categories
         self._metric = CuadScore()
 
-    def check(self, checks: Checks) -> None:
-        names = self._categories
-        listed = isinstance(names, Sequence) and not isinstance(names, str) and len(names) > 0
-        message = f"must be a list of kinds of clauses or null, got {names!r}"
-        checks.require(names is None or listed, "categories", message)
-        super().check(checks)
-
     def remarks(self) -> list[str]:
+        """Return the changes made to the contracts, for records."""
         chosen = [] if self._categories is None else [f"{len(self._categories)} of the kinds of clauses"]
         return [*super().remarks(), *chosen]
 
-    def grade(self, passages: Sequence[Passage], found: Mapping[tuple[int, int], AnswerCandidates]) -> dict[str, float]:
-        """The scores of ``CuadScore``.
+    def score(
+        self, passages: Sequence[Passage], candidates: Mapping[tuple[int, int], AnswerCandidates]
+    ) -> dict[str, float]:
+        """Compute the scores of ``CuadScore``, and counts of the questions.
 
-        And ``recall_ceiling``, the share of clauses that some window holds whole; ``count_clauses``,
-        ``count_answerable`` and ``count_unanswerable``, what was to be found.
+        Adds ``recall_ceiling``, the share of clauses that some window contains completely, and ``count_clauses``,
+        ``count_answerable`` and ``count_unanswerable``.
         """
         predictions, references, reachable = [], [], []
         for number, passage in enumerate(passages):
             tokens = self.tokens_of(passage)
-            for place, question in enumerate(passage.questions):
-                predictions.append(_prediction(passage, tokens, found.get((number, place))))
-                references.append({"texts": question.references, "substring": _CONTAINING in question.id})
+            for index, question in enumerate(passage.questions):
+                predictions.append(_prediction(passage, tokens, candidates.get((number, index))))
+                references.append({"texts": question.references, "substring": _SUBSTRING_CATEGORY in question.id})
                 reachable += self._reachable(question, tokens)
         scores: dict[str, float] = self._metric.compute(predictions=predictions, references=references)
         answerable = sum(bool(reference["texts"]) for reference in references)
@@ -80,17 +79,18 @@ class CuadSpanData(QuestionAnsweringData):
             "count_unanswerable": float(len(references) - answerable),
         }
 
-    def _reachable(self, question: Question, tokens: TokenizedText) -> list[bool]:
-        """For each clause, whether some window holds it whole."""
-        frame = question_frame(self.tokenizer, question.text, self.windowing.max_question_length)
-        windows = self.windowing.cut(len(tokens.ids), frame).ranges
+    def _reachable(self, question: PassageQuestion, tokens: TokenizedText) -> list[bool]:
+        """Return for each clause whether some window contains it completely."""
+        template = question_template(self.tokenizer, question.text, self.windowing.max_question_length)
+        windows = self.windowing.cut(len(tokens.ids), template).ranges
         clauses = [tokens.tokens(span) for span in question.spans]
         return [
-            clause is not None and any(first <= clause[0] and clause[1] <= behind for first, behind in windows)
+            clause is not None and any(start <= clause[0] and clause[1] <= end for start, end in windows)
             for clause in clauses
         ]
 
     def load(self, split: str) -> Dataset:
+        """Load the contracts of one split of the source as passages."""
         passages = [
             Passage(id=document.title, text=part.context, paragraphs=[], questions=questions)
             for document in read_squad(self.source, split)
@@ -98,42 +98,42 @@ class CuadSpanData(QuestionAnsweringData):
             if (questions := self._questions(part))
         ]
         if not passages:
-            wanted = "" if self._categories is None else f" of the categories {', '.join(self._categories)}"
-            raise DataError(f"{self.name}: {split} has no question{wanted}; check data.dir and task.data.categories")
+            chosen = "" if self._categories is None else f" of the categories {', '.join(self._categories)}"
+            raise DataError(f"{self.name}: {split} has no question{chosen}; check data.dir and task.data.categories")
         return passage_rows(passages)
 
-    def answer(
-        self, passage: Passage, tokens: TokenizedText, question: Question, found: AnswerCandidates | None
+    def format_answer(
+        self, passage: Passage, tokens: TokenizedText, question: PassageQuestion, candidates: AnswerCandidates | None
     ) -> dict[str, Any]:
-        """``id`` of the question, ``texts`` of the spans from the likeliest on, and their ``scores``."""
-        return {"id": question.id, **_prediction(passage, tokens, found)}
+        """Return the ``id`` of the question, the ``texts`` of the most likely spans, and their ``scores``."""
+        return {"id": question.id, **_prediction(passage, tokens, candidates)}
 
-    def _questions(self, part: Paragraph) -> list[Question]:
-        """The questions of the categories asked for; one that the file asks once per answer is one question."""
+    def _questions(self, part: SquadParagraph) -> list[PassageQuestion]:
+        """Return the questions of the chosen categories; questions with the same text are merged into one."""
         spans: dict[str, list[Range]] = {}
         ids: dict[str, str] = {}
         for question in part.questions:
             if self._categories is None or set(categories_of(question.id)) & set(self._categories):
                 ids.setdefault(question.text, question.id)
-                found = [(answer.start, answer.start + len(answer.text)) for answer in question.answers]
-                spans.setdefault(question.text, []).extend(found)
+                answers = [(answer.start, answer.start + len(answer.text)) for answer in question.answers]
+                spans.setdefault(question.text, []).extend(answers)
         return [
-            Question(
+            PassageQuestion(
                 id=ids[text],
                 text=text,
-                answer_type=SPAN if places else NONE,
-                spans=(distinct := sorted(set(places))),
-                places=[],
-                references=[part.context[first:behind] for first, behind in distinct],
+                answer_type=SPAN if answers else NONE,
+                spans=(distinct := sorted(set(answers))),
+                evidence_spans=[],
+                references=[part.context[start:end] for start, end in distinct],
             )
-            for text, places in spans.items()
+            for text, answers in spans.items()
         ]
 
 
-def _prediction(passage: Passage, tokens: TokenizedText, found: AnswerCandidates | None) -> dict[str, Any]:
-    best = [] if found is None else found.best_spans(_PREDICTIONS)
+def _prediction(passage: Passage, tokens: TokenizedText, candidates: AnswerCandidates | None) -> dict[str, Any]:
+    best = [] if candidates is None else candidates.best_spans(_PREDICTIONS)
     ranges = [tokens.characters((first, last + 1)) for (first, last), _ in best]
     return {
-        "texts": [passage.text[first:behind] for first, behind in ranges],
+        "texts": [passage.text[start:end] for start, end in ranges],
         "scores": [math.exp(min(0.0, score)) for _, score in best],
     }

@@ -1,4 +1,4 @@
-"""What the data modules of question answering share: rows, batches, and grading what the head found."""
+"""Base class of question answering data: rows, batches, and metrics from the outputs of the head."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from retention.data.base import ROLES
-from retention.data.batching import Batch, Row, pad_inputs, whole_numbers
+from retention.data.batching import Batch, EncodedRow, integer_column, pad_inputs
 from retention.data.benchmark import BenchmarkData
 from retention.data.encoded_split import EncodedSplit
 from retention.data.loading import Collate
-from retention.data.splits import Split
-from retention.errors import Checks, DataError
+from retention.data.splits import SPLITS, Split
+from retention.errors import DataError, require
 from retention.records.columns import as_columns
 from retention.tasks.question_answering.answer_candidates import AnswerCandidates, merge_windows
 from retention.tasks.question_answering.passages import (
@@ -27,56 +26,56 @@ from retention.tasks.question_answering.passages import (
     NONE,
     SPAN,
     Passage,
-    Question,
+    PassageQuestion,
     passage_rows,
     passages_of,
 )
 from retention.tasks.question_answering.windows import (
     TokenizedText,
     Windowing,
-    frame_row,
-    question_frame,
+    question_template,
     tokenize_text,
+    window_row,
 )
 
 _log = logging.getLogger(__name__)
 
-UNKNOWN_TYPE = -100  # what the cross-entropy leaves out
+UNKNOWN_TYPE = -100  # ignored by the cross-entropy
 
 
 @dataclass(frozen=True)
 class QuestionCollate:
-    """Pads rows of questions.
+    """Pad rows of questions.
 
-    Adds, all long but the mask: ``labels`` [B] answer type, -100 = unknown; ``spans`` [B, K, 2] places of the answers
-    in the row (first, last), -1 = none; ``context`` [B, 2] places of the text (first, behind the last); ``shift`` [B]
-    place + shift = token of the text; ``question`` [B, 2] numbers of the passage in its split and of the question in
+    Adds, all long but the mask: ``labels`` [B] answer type, -100 = unknown; ``spans`` [B, K, 2] positions of the
+    answers in the row (first, last), -1 = none; ``context`` [B, 2] positions [start, end) of the text; ``shift`` [B]
+    position + shift = token of the text; ``question`` [B, 2] index of the passage in its split and of the question in
     the passage; ``index`` [B]; ``global_mask`` [B, T] bool, True on the first token and the question, for encoders
     with global attention.
     """
 
     pad_token_id: int
 
-    def __call__(self, rows: Sequence[Row]) -> Batch:
-        """Make one batch."""
+    def __call__(self, rows: Sequence[EncodedRow]) -> Batch:
+        """Build one batch."""
         batch = pad_inputs(rows, self.pad_token_id)
         for name, column in (("labels", "answer_type"), ("shift", "shift"), ("index", "index")):
-            batch[name] = whole_numbers(rows, column)
+            batch[name] = integer_column(rows, column)
         for name in ("context", "question"):
             batch[name] = torch.tensor([row[name] for row in rows], dtype=torch.long)
         most = max(len(row["spans"]) for row in rows)
         spans = [[*row["spans"], *[[-1, -1]] * (most - len(row["spans"]))] for row in rows]
         batch["spans"] = torch.tensor(spans, dtype=torch.long)
-        places = torch.arange(batch["input_ids"].shape[1])
-        batch["global_mask"] = places < batch["context"][:, :1]
+        positions = torch.arange(batch["input_ids"].shape[1])
+        batch["global_mask"] = positions < batch["context"][:, :1]
         return batch
 
 
 class QuestionAnsweringData(BenchmarkData):
-    """Base: a benchmark says how passages are read (``load``) and graded (``grade``).
+    """Base class: a subclass loads passages (``load``) and scores answers (``score``).
 
-    ``load`` gives rows made by ``passage_rows``. A passage gives one row per question and window. The question comes
-    first and is protected, as are all special tokens. A window that does not hold the answer has the type ``none``.
+    ``load`` returns rows made by ``passage_rows``. A passage gives one row per question and window. The question comes
+    first and is protected, as are all special tokens. A window that does not contain the answer has the type ``none``.
     """
 
     encoding_batch: ClassVar[int] = 4
@@ -94,159 +93,167 @@ class QuestionAnsweringData(BenchmarkData):
         """Check the configuration; nothing is read before ``setup``.
 
         Args:
-            max_length: tokens per row, question and special ones included.
-            max_question_length: tokens of a question; longer ones are cut and counted.
-            stride: tokens between the starts of neighbouring windows; None = documents whole, cut at ``max_length``.
-            max_document_length: tokens of a document that windows cover; the rest is cut and counted, and what was to
-                be found there counts as not found. None = whole documents. Only with a stride.
+            max_length: tokens per row, question and special tokens included.
+            max_question_length: tokens of a question; longer ones are truncated and counted.
+            stride: tokens between the starts of neighboring windows; None = whole documents, truncated at
+                ``max_length``.
+            max_document_length: tokens of a document that windows cover; the rest is cut off and counted, and answers
+                in it count as not found. None = whole documents. Only with a stride.
             negatives: training windows without an answer per window with one, drawn per document; None = all. Only
                 with a stride.
             settings: see ``BenchmarkData``.
 
         Raises:
-            ConfigError: everything wrong with the arguments.
+            ConfigError: an argument is out of range.
         """
+        super().__init__(max_length=max_length, **settings)
         self.windowing = Windowing(
             max_length=max_length,
             max_question_length=max_question_length,
             stride=stride,
             max_document_length=max_document_length,
         )
+        require(negatives is None or negatives >= 0, "negatives", f"must be >= 0 or null, got {negatives}")
+        message = f"needs windows, got {negatives} without a stride; set stride or leave it null"
+        require(negatives is None or stride is not None, "negatives", message)
         self._negatives = negatives
-        super().__init__(max_length=max_length, **settings)
         self.label_names = ANSWER_TYPES
         self._passages: dict[Split, list[Passage]] = {}
-        self._tokens: dict[str, TokenizedText] = {}  # of the texts that were judged, which each evaluation asks for
-
-    def check(self, checks: Checks) -> None:
-        super().check(checks)
-        negatives = self._negatives
-        if checks.require(negatives is None or negatives >= 0, "negatives", f"must be >= 0 or null, got {negatives}"):
-            message = f"goes with windows, got {negatives} without a stride; set stride or leave it null"
-            checks.require(negatives is None or self.windowing.stride is not None, "negatives", message)
-        self.windowing.check(checks)
+        self._tokens: dict[str, TokenizedText] = {}  # of evaluated texts, which every evaluation needs again
 
     def remarks(self) -> list[str]:
+        """Return the changes made to the documents, for records."""
         most = self.windowing.max_document_length
         return [] if most is None else [f"the first {most} tokens of each"]
 
-    def read(self, wanted: Sequence[Split]) -> dict[Split, Dataset]:
-        """Read the files or hub splits that ``wanted`` needs and check every question of them."""
-        found = super().read(wanted)
-        if "train" in found:
-            found["train"] = passage_rows([replace(p, negatives=self._negatives) for p in passages_of(found["train"])])
-        return found
+    def read(self, splits: Sequence[Split]) -> dict[Split, Dataset]:
+        """Read the files or hub splits that the requested splits need, and check every question."""
+        rows = super().read(splits)
+        if "train" in rows:
+            rows["train"] = passage_rows([replace(p, negatives=self._negatives) for p in passages_of(rows["train"])])
+        return rows
 
     @abstractmethod
-    def answer(
-        self, passage: Passage, tokens: TokenizedText, question: Question, found: AnswerCandidates | None
+    def format_answer(
+        self, passage: Passage, tokens: TokenizedText, question: PassageQuestion, candidates: AnswerCandidates | None
     ) -> dict[str, Any]:
-        """What the head says to a question, in words, as the benchmark's evaluator reads it (values that JSON knows).
+        """Convert the answer to a question into the format of the benchmark's evaluator (JSON values).
 
         Args:
-            passage: what the question is about.
-            tokens: of the passage.
+            passage: passage of the question.
+            tokens: tokens of the passage.
             question: the question.
-            found: what the head says; None = nothing, no row asked this question.
+            candidates: outputs of the head; None = there are none, no row has this question.
         """
 
     @abstractmethod
-    def grade(self, passages: Sequence[Passage], found: Mapping[tuple[int, int], AnswerCandidates]) -> dict[str, float]:
-        """The benchmark's metrics.
+    def score(
+        self, passages: Sequence[Passage], candidates: Mapping[tuple[int, int], AnswerCandidates]
+    ) -> dict[str, float]:
+        """Compute the benchmark's metrics.
 
         Args:
-            passages: of the split.
-            found: (number of the passage, number of its question) -> what the head says; a question may be missing.
+            passages: passages of the split.
+            candidates: (index of the passage, index of its question) -> outputs of the head; a question may be missing.
         """
 
     def head(self) -> dict[str, Any]:
-        return {"num_types": len(ANSWER_TYPES), "judge": self.judge, "speller": self.spell}
+        """Return the arguments of the head: number of answer types, metrics and output format."""
+        return {
+            "num_types": len(ANSWER_TYPES),
+            "metrics_fn": self.compute_metrics,
+            "format_fn": self.format_predictions,
+        }
 
-    def count_cut(self, encoded: EncodedSplit) -> tuple[int, int]:
-        cut: dict[int, bool] = {}
+    def count_truncated(self, encoded: EncodedSplit) -> tuple[int, int]:
+        """Count the truncated passages of a split, and all of its passages."""
+        by_passage: dict[int, bool] = {}
         for (passage, _), truncated in zip(encoded.rows["question"], encoded.rows["truncated"], strict=True):
-            cut[passage] = cut.get(passage, False) or truncated
-        return sum(cut.values()), len(cut)
+            by_passage[passage] = by_passage.get(passage, False) or truncated
+        return sum(by_passage.values()), len(by_passage)
 
     def length_limit(self) -> str:
-        whole = self.windowing.stride is None
-        return super().length_limit() if whole else f"max_document_length={self.windowing.max_document_length}"
+        """Return the setting that limits the length of documents, for warnings."""
+        is_whole = self.windowing.stride is None
+        return super().length_limit() if is_whole else f"max_document_length={self.windowing.max_document_length}"
 
     def encoding_settings(self) -> tuple[object, ...]:
+        """Return the windowing settings."""
         return (self.windowing,)
 
     def collator(self) -> Collate:
-        """Pad with the tokenizer's padding token."""
+        """Return a collator that pads with the tokenizer's padding token."""
         return QuestionCollate(int(self.tokenizer.pad_token_id))
 
     def attach(self, tokenizer: Any) -> None:
+        """Set the tokenizer; splits encoded with another one are discarded."""
         super().attach(tokenizer)
         self._passages, self._tokens = {}, {}
 
     def setup(self, stage: str) -> None:
-        """See ``RetentionData.setup``; warns where questions were cut."""
+        """Read and encode the splits of ``stage``, see ``RetentionData.setup``; warn where questions were truncated."""
         before = set(self._splits)
         super().setup(stage)
         for split in self._splits.keys() - before:
-            cut = self._counts(split)["questions_cut"]
-            if cut and self._place()[0] == 0:
+            count = self._counts(split)["questions_cut"]
+            if count and self._rank_and_world_size()[0] == 0:
                 limit = self.windowing.max_question_length
-                message = "%s %s: %d questions are longer than max_question_length=%d tokens and were cut"
-                _log.warning(message, self.name, split, cut, limit)
+                message = "%s %s: %d questions are longer than max_question_length=%d tokens and were truncated"
+                _log.warning(message, self.name, split, count, limit)
 
     def encode(self, documents: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        """Rows of all questions about some passages."""
+        """Return rows of all questions about some passages."""
         rows: list[dict[str, Any]] = []
         for text, fields, number in zip(documents["text"], documents["passage"], indices, strict=True):
             passage = Passage.from_row(text, fields)
             tokens = tokenize_text(self.tokenizer, text)
-            own = [row for place in range(len(passage.questions)) for row in self._rows(passage, tokens, number, place)]
-            rows += own if passage.negatives is None else _balanced(own, passage)
+            new = [row for index in range(len(passage.questions)) for row in self._rows(passage, tokens, number, index)]
+            rows += new if passage.negatives is None else _balanced(new, passage)
         return as_columns(rows)
 
-    def judge(self, stage: Split, rows: Mapping[str, Sequence[Any]]) -> dict[str, float]:
-        """Metrics of the evaluated rows of a split.
+    def compute_metrics(self, stage: Split, rows: Mapping[str, Sequence[Any]]) -> dict[str, float]:
+        """Compute the metrics of the evaluated rows of a split.
 
         Args:
             stage: ``val`` or ``test``.
-            rows: ``question`` (two numbers, see the batch), ``types`` (log-probabilities of the answer types) and
-                ``spans`` (lists of first token, last token, log-probability given the type) of each row.
+            rows: for each row ``question`` (two indices, see the batch), ``types`` (log-probabilities of the answer
+                types) and ``spans`` (lists of first token, last token, log-probability given the type).
         """
-        return self.grade(self._passages_of(stage), merge_windows(rows))
+        return self.score(self._passages_of(stage), merge_windows(rows))
 
-    def spell(self, stage: Split, rows: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-        """What is said to each question of a split, see ``answer``; arguments as for ``judge``."""
-        found, said = merge_windows(rows), []
+    def format_predictions(self, stage: Split, rows: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+        """Convert the answer to each question of a split, see ``format_answer``; arguments as ``compute_metrics``."""
+        candidates, answers = merge_windows(rows), []
         for number, passage in enumerate(self._passages_of(stage)):
             tokens = self.tokens_of(passage)
-            for place, question in enumerate(passage.questions):
-                said.append(self.answer(passage, tokens, question, found.get((number, place))))
-        return said
+            for index, question in enumerate(passage.questions):
+                answers.append(self.format_answer(passage, tokens, question, candidates.get((number, index))))
+        return answers
 
     def example(self, index: int) -> str:
-        """Question and text of the test row with this number."""
+        """Return question and text of the test row with this number."""
         rows = self._split("test").rows
         if not 0 <= index < len(rows):
             raise DataError(f"{self.name}: test row {index} does not exist, there are {len(rows)} (0..{len(rows) - 1})")
-        passage, place = rows[index]["question"]
-        document = self._documents["test"][passage]
-        found = Passage.from_row(document["text"], document["passage"])
-        return f"{found.questions[place].text}\n\n{found.text}"
+        number, question = rows[index]["question"]
+        document = self._documents["test"][number]
+        passage = Passage.from_row(document["text"], document["passage"])
+        return f"{passage.questions[question].text}\n\n{passage.text}"
 
     def describe(self) -> dict[str, Any]:
-        """See ``RetentionData.describe``; ``train``, ``val`` and ``test`` count passages.
+        """Describe the rows, see ``RetentionData.describe``; ``train``, ``val`` and ``test`` count passages.
 
-        ``questions``, ``questions_cut`` and ``windows`` count apart.
+        ``questions``, ``questions_cut`` and ``windows`` are counted separately.
         """
         described = super().describe()
-        counts = {role: self._counts(role) if role in self._splits else None for role in ROLES}
+        counts = {role: self._counts(role) if role in self._splits else None for role in SPLITS}
         described |= {role: count and count["passages"] for role, count in counts.items()}
         for name in ("questions", "questions_cut", "windows"):
             described[name] = {role: count and count[name] for role, count in counts.items()}
         return described
 
     def tokens_of(self, passage: Passage) -> TokenizedText:
-        """The tokens that the places of found spans count."""
+        """Return the tokens of a passage; spans of the head are indices into them."""
         if passage.text not in self._tokens:
             self._tokens[passage.text] = tokenize_text(self.tokenizer, passage.text)
         return self._tokens[passage.text]
@@ -256,55 +263,55 @@ class QuestionAnsweringData(BenchmarkData):
             self._passages[split] = passages_of(self._documents[split])
         return self._passages[split]
 
-    def _rows(self, passage: Passage, tokens: TokenizedText, number: int, place: int) -> list[dict[str, Any]]:
-        question = passage.questions[place]
-        frame = question_frame(self.tokenizer, question.text, self.windowing.max_question_length)
-        windows = self.windowing.cut(len(tokens.ids), frame)
-        spans = [found for characters in question.spans if (found := tokens.tokens(characters)) is not None]
-        places = [found for characters in question.places if (found := tokens.tokens(characters)) is not None]
+    def _rows(self, passage: Passage, tokens: TokenizedText, number: int, index: int) -> list[dict[str, Any]]:
+        question = passage.questions[index]
+        template = question_template(self.tokenizer, question.text, self.windowing.max_question_length)
+        windows = self.windowing.cut(len(tokens.ids), template)
+        spans = [span for characters in question.spans if (span := tokens.tokens(characters)) is not None]
+        evidence = [span for characters in question.evidence_spans if (span := tokens.tokens(characters)) is not None]
         rows = []
-        for first, behind in windows.ranges:
-            row = frame_row(frame, tokens, (first, behind))
-            inside = [[a - row["shift"], b - 1 - row["shift"]] for a, b in spans if first <= a and b <= behind]
-            near = any(a < behind and first < b for a, b in places)
-            row["answer_type"] = self._type(question, bool(spans), bool(inside), near or not places)
+        for start, end in windows.ranges:
+            row = window_row(template, tokens, (start, end))
+            inside = [[a - row["shift"], b - 1 - row["shift"]] for a, b in spans if start <= a and b <= end]
+            has_evidence = any(a < end and start < b for a, b in evidence)
+            row["answer_type"] = self._type(question, bool(spans), bool(inside), has_evidence or not evidence)
             row["spans"] = inside if inside and row["answer_type"] == SPAN else [[-1, -1]]
-            row["question"] = [number, place]
+            row["question"] = [number, index]
             row["truncated"] = windows.truncated
             rows.append(row)
         return rows
 
-    def _type(self, question: Question, located: bool, inside: bool, near: bool) -> int:
-        """The answer type of one row: that of the question, but ``none`` where a window does not hold the answer.
+    def _type(self, question: PassageQuestion, located: bool, inside: bool, has_evidence: bool) -> int:
+        """Return the answer type of one row: that of the question, but ``none`` where the answer is not in the window.
 
         Args:
             question: the question.
-            located: whether any place of its answer in the text is known.
-            inside: whether one of them is in the row.
-            near: whether the row has a part of the evidence, or nobody knows the evidence.
+            located: True if a span of its answer was located in the text.
+            inside: True if one of them is in the row.
+            has_evidence: True if the row contains a part of the evidence, or the evidence is unknown.
         """
         if self.windowing.stride is None or question.answer_type == NONE:
             return question.answer_type
         if question.answer_type == SPAN and located:
             return SPAN if inside else NONE
-        if question.answer_type == SPAN and not question.places:
+        if question.answer_type == SPAN and not question.evidence_spans:
             return UNKNOWN_TYPE
-        return question.answer_type if near else NONE
+        return question.answer_type if has_evidence else NONE
 
     def _counts(self, role: Split) -> dict[str, int]:
         rows = self._split(role).rows
-        cut: dict[tuple[int, int], bool] = {}
-        for (passage, place), longer in zip(rows["question"], rows["question_cut"], strict=True):
-            cut[passage, place] = longer
-        passages = len({passage for passage, _ in cut})
-        counts = {"questions": len(cut), "questions_cut": sum(cut.values()), "windows": len(rows)}
+        truncated: dict[tuple[int, int], bool] = {}
+        for (passage, index), is_truncated in zip(rows["question"], rows["question_cut"], strict=True):
+            truncated[passage, index] = is_truncated
+        passages = len({passage for passage, _ in truncated})
+        counts = {"questions": len(truncated), "questions_cut": sum(truncated.values()), "windows": len(rows)}
         return {"passages": passages, **counts}
 
 
 def _balanced(rows: list[dict[str, Any]], passage: Passage) -> list[dict[str, Any]]:
-    """All rows with an answer and, drawn by the passage's id, ``negatives`` times as many without; at least one."""
-    empty = [place for place, row in enumerate(rows) if row["answer_type"] == NONE]
-    wanted = round((passage.negatives or 0.0) * (len(rows) - len(empty)))
-    wanted = min(len(empty), max(wanted, 0 if len(empty) < len(rows) else 1))
-    drawn = np.random.default_rng(zlib.crc32(passage.id.encode())).permutation(empty)[:wanted]
-    return [row for place, row in enumerate(rows) if row["answer_type"] != NONE or place in set(drawn.tolist())]
+    """Keep all rows with an answer and ``negatives`` times as many without, drawn by the passage's id; at least one."""
+    empty = [index for index, row in enumerate(rows) if row["answer_type"] == NONE]
+    count = round((passage.negatives or 0.0) * (len(rows) - len(empty)))
+    count = min(len(empty), max(count, 0 if len(empty) < len(rows) else 1))
+    drawn = set(np.random.default_rng(zlib.crc32(passage.id.encode())).permutation(empty)[:count].tolist())
+    return [row for index, row in enumerate(rows) if row["answer_type"] != NONE or index in drawn]

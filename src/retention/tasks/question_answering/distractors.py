@@ -1,4 +1,4 @@
-"""Making short papers long: paragraphs of other papers around their own."""
+"""Lengthen short papers with paragraphs of other papers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _FIXED_SEED = 20250
 def lengthen(papers: Sequence[Paper], tokens: int, count: Callable[[Sequence[str]], Sequence[int]]) -> list[Paper]:
     """Add paragraphs of the other papers until each paper has about ``tokens`` tokens, but not more.
 
-    The paper's own blocks keep their order; the paragraphs added are shuffled in among them. Which ones they are and
+    The blocks of a paper keep their order; the added paragraphs are shuffled in among them. Which ones they are and
     where they go depends on the paper's id alone. A paper that is long enough stays as it is.
 
     Args:
-        papers: all of one file.
-        tokens: length aimed at.
-        count: texts -> tokens of each.
+        papers: all papers of one file.
+        tokens: target length.
+        count: texts -> number of tokens of each.
     """
     sizes = [list(count(paper.blocks)) for paper in papers]
     paragraphs = [
@@ -34,13 +34,13 @@ def lengthen(papers: Sequence[Paper], tokens: int, count: Callable[[Sequence[str
     longer = []
     for number, paper in enumerate(papers):
         rng = np.random.default_rng([_FIXED_SEED, zlib.crc32(paper.id.encode())])
-        room, own = tokens - sum(sizes[number]), set(paper.blocks)
+        room, present = tokens - sum(sizes[number]), set(paper.blocks)
         added: list[str] = []
-        for place in rng.permutation(len(paragraphs)):
-            owner, block, size = paragraphs[place]
-            if owner != number and size <= room and block not in own:
+        for index in rng.permutation(len(paragraphs)):
+            owner, block, size = paragraphs[index]
+            if owner != number and size <= room and block not in present:
                 added.append(block)
-                own.add(block)
+                present.add(block)
                 room -= size
             if room <= 0:
                 break
@@ -49,9 +49,9 @@ def lengthen(papers: Sequence[Paper], tokens: int, count: Callable[[Sequence[str
 
 
 def _mixed(paper: Paper, added: Sequence[str], rng: np.random.Generator) -> Paper:
-    """The paper with the paragraphs between its own blocks, in an order drawn by ``rng``."""
-    slots = np.zeros(len(paper.blocks) + len(added), dtype=np.bool_)
-    slots[rng.permutation(len(slots))[: len(paper.blocks)]] = True  # True = one of the paper's own
-    own, others = iter(zip(paper.blocks, paper.is_paragraph, strict=True)), iter(added)
-    mixed = [next(own) if mine else (next(others), True) for mine in slots]
+    """Insert the added paragraphs between the blocks of the paper, in an order drawn by ``rng``."""
+    is_original = np.zeros(len(paper.blocks) + len(added), dtype=np.bool_)
+    is_original[rng.permutation(len(is_original))[: len(paper.blocks)]] = True
+    originals, others = iter(zip(paper.blocks, paper.is_paragraph, strict=True)), iter(added)
+    mixed = [next(originals) if original else (next(others), True) for original in is_original]
     return Paper(paper.id, [block for block, _ in mixed], [kind for _, kind in mixed], paper.questions)

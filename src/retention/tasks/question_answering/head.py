@@ -1,4 +1,4 @@
-"""Answers that are a span of the text, yes, no, or none."""
+"""Provide the head for questions whose answer is a span of the text, yes, no, or none."""
 
 from __future__ import annotations
 
@@ -9,43 +9,42 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retention.errors import Checks
+from retention.errors import require
 from retention.models.encoded import Batch, Encoded
-from retention.tasks.question_answering.span_search import best_spans, held_spans, span_means
-from retention.training.distillation import soft_target_losses
-from retention.training.module import RetentionModule
+from retention.models.head import Columns, Head, encoder_shape
+from retention.models.soft_targets import soft_target_losses
+from retention.tasks.question_answering.span_search import best_spans, complete_spans, span_means
 
-# Given the name of the stage (val, test) and all rows, returns the benchmark's metrics, the headline first.
+# Given the stage (val, test) and all rows, returns the benchmark's metrics, the main metric first.
 MetricsFn = Callable[[str, Mapping[str, Sequence[Any]]], dict[str, float]]
-# Given the same, returns what the head says to each question, in words.
+# Given the same, returns one JSON object per question with the predicted answer as text.
 FormatFn = Callable[[str, Mapping[str, Sequence[Any]]], list[dict[str, Any]]]
 
-_SPAN = 0  # the answer type with a place in the text
-_CLOSED = -1e4  # logit of a place that cannot be chosen; its probability is exactly 0, and float16 can hold it
+_SPAN = 0  # the answer type that has a start and an end
+_CLOSED = -1e4  # logit of a position that cannot be chosen; its probability is exactly 0, and float16 can hold it
 
 
-class QuestionAnsweringModule(RetentionModule):
-    """Answer type from the first token, start and end of a span from the tokens of the text.
+class QuestionAnsweringHead(Head):
+    """Answer type from the first token, start and end of the answer span from the tokens of the text.
 
-    The logits of a batch are one tensor [B, T, C + 2]: the C answer types, the same at every place, and start and end
-    of each original place, so that models which kept different tokens can be compared place by place. Places outside
-    the text are closed. With ``dropped=forward`` a token that left early is judged by the state it left with; a
-    learned offset (0 at first) says how much such a token is to be trusted, so it has no advantage by being unfinished
-    and no span is lost silently. With ``dropped=cut`` a token that was removed is closed, while gates are soft its
-    logits get log z.
+    The logits of a batch are one tensor [B, T, C + 2]: the C answer types, the same at every position, and start and
+    end logits of each original position, so that models that kept different tokens can be compared. Positions outside
+    the text are closed. With ``dropped=forward`` a token that left early is scored by its last state; a learned offset
+    (initially 0) corrects for the layers that it missed. With ``dropped=cut`` a removed token is closed; during soft
+    gating its logits get log z.
 
-    Metrics are those of ``judge`` and, over the gold spans of all rows, ``span_survival``: the share of those of which
-    the last gate kept every token; and ``span_kept_share``: the share of gates that their tokens passed. A policy that
-    does not care for answers passes as much of them as of everything. Both are 1 for a dense model.
+    Metrics are those of ``metrics_fn`` and, over the gold spans of all rows, ``span_survival``: the share of spans of
+    which the last gate kept every token; and ``span_kept_share``: the share of gates that their tokens passed. A policy
+    that ignores answers passes as much of them as of everything. Both are 1 for a dense model.
 
     Args:
+        encoder: Hugging Face encoder, for its hidden size.
         num_types: C; type 0 is the span.
-        judge: computes the benchmark's metrics from the rows of a stage.
-        speller: puts the answers to the questions of a stage into words; None = they are not written down.
+        metrics_fn: computes the benchmark's metrics from the rows of a stage.
+        format_fn: turns the answers of a stage into text; None = predictions are not written.
         dropout: before the linear layers, in [0, 1).
-        max_answer_length: tokens of a span, >= 1.
-        n_best: starts that are tried and spans that are handed to the judge, per row, >= 1.
-        others: see ``RetentionModule``.
+        max_answer_length: maximum length of a span in tokens, >= 1.
+        n_best: number of starts that are tried and of spans per row that are passed to ``metrics_fn``, >= 1.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -53,60 +52,59 @@ class QuestionAnsweringModule(RetentionModule):
 
     @staticmethod
     def check_settings(*, dropout: float = 0.1, max_answer_length: int = 64, n_best: int = 20) -> None:
-        """Raise ``ConfigError`` with every setting of the head that is out of range."""
-        checks = Checks()
-        checks.require(0.0 <= dropout < 1.0, "dropout", f"must be in [0, 1), got {dropout}")
-        checks.require(max_answer_length >= 1, "max_answer_length", f"must be >= 1, got {max_answer_length}")
-        checks.require(n_best >= 1, "n_best", f"must be >= 1, got {n_best}")
-        checks.finish()
+        """Raise ``ConfigError`` if a setting is out of range."""
+        require(0.0 <= dropout < 1.0, "dropout", f"must be in [0, 1), got {dropout}")
+        require(max_answer_length >= 1, "max_answer_length", f"must be >= 1, got {max_answer_length}")
+        require(n_best >= 1, "n_best", f"must be >= 1, got {n_best}")
 
     def __init__(
         self,
         *,
+        encoder: nn.Module,
         num_types: int,
-        judge: MetricsFn,
-        speller: FormatFn | None = None,
+        metrics_fn: MetricsFn,
+        format_fn: FormatFn | None = None,
         dropout: float = 0.1,
         max_answer_length: int = 64,
         n_best: int = 20,
-        **shared: Any,
     ) -> None:
         self.check_settings(dropout=dropout, max_answer_length=max_answer_length, n_best=n_best)
-        super().__init__(**shared)
+        super().__init__()
         self.num_types = num_types
         self.max_answer_length = max_answer_length
         self.n_best = n_best
+        hidden_size = encoder_shape(encoder).hidden_size
         self.dropout = nn.Dropout(dropout)
-        self.type_head = nn.Linear(self.shape.hidden_size, num_types)
-        self.span_head = nn.Linear(self.shape.hidden_size, 2)
-        self.left_early = nn.Parameter(torch.zeros(2))  # offset of starts and ends at tokens that did not survive
-        self._judge = judge
-        self._speller = speller
+        self.type_head = nn.Linear(hidden_size, num_types)
+        self.span_head = nn.Linear(hidden_size, 2)
+        self.dropped_offset = nn.Parameter(torch.zeros(2))  # of start and end logits, for tokens that were dropped
+        self._metrics_fn = metrics_fn
+        self._format_fn = format_fn
 
     def logits(self, encoded: Encoded, batch: Batch) -> Tensor:
-        """[B, T, C + 2] float32."""
+        """Compute the logits of types, starts and ends, [B, T, C + 2] float32."""
         states = self.dropout(encoded.hidden_states)
         spans = self.span_head(states).float()  # [B, M, 2]
-        if self.retainer.dropped == "cut":
-            spans = (spans + encoded.weights.clamp_min(1e-30).log().unsqueeze(-1)).masked_fill(
-                (encoded.weights == 0).unsqueeze(-1), _CLOSED
-            )
+        # weights are 1 for all real tokens where dropped tokens are forwarded
+        spans = (spans + encoded.weights.clamp_min(1e-30).log().unsqueeze(-1)).masked_fill(
+            (encoded.weights == 0).unsqueeze(-1), _CLOSED
+        )
         width = batch["input_ids"].shape[1]
-        placed = spans.new_full((len(spans), width, 2), _CLOSED)
-        placed = placed.scatter(1, encoded.positions.unsqueeze(-1).expand_as(spans), spans)
-        placed = placed + (~self._survived(batch)).unsqueeze(-1) * self.left_early
-        places, context = torch.arange(width, device=spans.device), batch["context"]
-        text = (places >= context[:, :1]) & (places < context[:, 1:])
-        placed = placed.clamp_min(_CLOSED).masked_fill(~text.unsqueeze(-1), _CLOSED)
+        by_position = spans.new_full((len(spans), width, 2), _CLOSED)
+        by_position = by_position.scatter(1, encoded.positions.unsqueeze(-1).expand_as(spans), spans)
+        by_position = by_position + (~encoded.survived(width)).unsqueeze(-1) * self.dropped_offset
+        positions, context = torch.arange(width, device=spans.device), batch["context"]
+        is_text = (positions >= context[:, :1]) & (positions < context[:, 1:])
+        by_position = by_position.clamp_min(_CLOSED).masked_fill(~is_text.unsqueeze(-1), _CLOSED)
         types = self.type_head(states[:, :1]).float()
-        return torch.cat([types.expand(-1, width, -1), placed], dim=-1)
+        return torch.cat([types.expand(-1, width, -1), by_position], dim=-1)
 
     def task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of the type, plus the mean of start and end loss over the rows with a gold span in reach.
+        """Compute cross-entropy of the type, plus the mean start and end loss over the rows with a reachable gold span.
 
-        Where a row has several gold spans, the loss is that of finding any of them (marginal likelihood).
+        Rows with several gold spans use the probability of any of them (marginal likelihood).
         """
-        types, starts, ends = self._parts(logits)
+        types, starts, ends = self._split(logits)
         labels = batch["labels"]
         type_loss = F.cross_entropy(types, labels, reduction="sum") / (labels >= 0).sum().clamp_min(1)
         first, last = batch["spans"].clamp(min=0).unbind(-1)  # [B, K]
@@ -114,83 +112,81 @@ class QuestionAnsweringModule(RetentionModule):
         reachable = reachable & (batch["spans"][..., 0] >= 0)
         joint = F.log_softmax(starts, -1).gather(1, first) + F.log_softmax(ends, -1).gather(1, last)
         rows = reachable.any(1)
-        found = joint[rows].masked_fill(~reachable[rows], -torch.inf).logsumexp(1)
-        loss: Tensor = type_loss - found.sum() / (2 * rows.sum().clamp_min(1))
+        log_likelihood = joint[rows].masked_fill(~reachable[rows], -torch.inf).logsumexp(1)
+        loss: Tensor = type_loss - log_likelihood.sum() / (2 * rows.sum().clamp_min(1))
         return loss
 
-    def distillation_loss(self, logits: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """Soft targets of the type, and of start and end over the places open in both.
+    def distillation_loss(self, logits: Tensor, teacher_logits: Tensor, batch: Batch, temperature: float) -> Tensor:
+        """Compute soft-target losses of the type, and of start and end over the positions that are open in both models.
 
-        A row counts for start and end as much as the teacher believes that its answer is a span.
+        Start and end of a row are weighted by the teacher's probability that the answer is a span.
         """
-        temperature = self.settings.distill.temperature
-        types, *places = self._parts(logits)
-        teacher_types, *teacher_places = self._parts(teacher)
+        types, *boundaries = self._split(logits)
+        teacher_types, *teacher_boundaries = self._split(teacher_logits)
         loss = soft_target_losses(types, teacher_types, temperature).mean()
-        belief = teacher_types.softmax(-1)[:, _SPAN]
-        for own, taught in zip(places, teacher_places, strict=True):
-            shut = (own <= _CLOSED / 2) | (taught <= _CLOSED / 2)
-            own, taught = own.masked_fill(shut, _CLOSED), taught.masked_fill(shut, _CLOSED)
-            losses = soft_target_losses(own, taught, temperature)
-            loss = loss + 0.5 * (belief * losses).sum() / belief.sum().clamp_min(1.0)
+        span_probability = teacher_types.softmax(-1)[:, _SPAN]
+        for student, teacher in zip(boundaries, teacher_boundaries, strict=True):
+            closed = (student <= _CLOSED / 2) | (teacher <= _CLOSED / 2)
+            student, teacher = student.masked_fill(closed, _CLOSED), teacher.masked_fill(closed, _CLOSED)
+            losses = soft_target_losses(student, teacher, temperature)
+            loss = loss + 0.5 * (span_probability * losses).sum() / span_probability.sum().clamp_min(1.0)
         return loss
 
     def confidence(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Log-probability of the likeliest type and, where it is a span, of its likeliest start and end."""
-        types, starts, ends = self._parts(logits)
+        """Compute the log-probability of the most likely type and, for a span, of its most likely start and end."""
+        types, starts, ends = self._split(logits)
         spans = F.log_softmax(starts, -1).amax(-1) + F.log_softmax(ends, -1).amax(-1)
-        likeliest = F.log_softmax(types, -1).max(-1)
-        return (likeliest.values + torch.where(likeliest.indices == _SPAN, spans, 0.0)).sum()
+        best = F.log_softmax(types, -1).max(-1)
+        return (best.values + torch.where(best.indices == _SPAN, spans, 0.0)).sum()
 
-    def collect(self, logits: Tensor, batch: Batch) -> dict[str, list[Any]]:
-        types, starts, ends = self._parts(logits)
-        self.last_predictions = types.argmax(-1)
-        places, scores = best_spans(_open_log_probs(starts), _open_log_probs(ends), self.n_best, self.max_answer_length)
-        places = places + batch["shift"][:, None, None]
-        spans = [
+    def predictions(self, logits: Tensor) -> Tensor:
+        """Return the most likely answer type, [B] long."""
+        return self._split(logits)[0].argmax(-1)
+
+    def eval_rows(self, logits: Tensor, encoded: Encoded, batch: Batch) -> Columns:
+        """Return log-probabilities of types and best spans, and how many gold spans each row has and kept."""
+        types, starts, ends = self._split(logits)
+        width = batch["input_ids"].shape[1]
+        spans, scores = best_spans(_open_log_probs(starts), _open_log_probs(ends), self.n_best, self.max_answer_length)
+        spans = spans + batch["shift"][:, None, None]
+        candidates = [
             [(first, last, score) for (first, last), score in zip(row, row_scores, strict=True) if score > _CLOSED / 2]
-            for row, row_scores in zip(places.tolist(), scores.tolist(), strict=True)
+            for row, row_scores in zip(spans.tolist(), scores.tolist(), strict=True)
         ]
         return {
             "index": batch["index"].tolist(),
             "question": batch["question"].tolist(),
             "types": F.log_softmax(types, -1).tolist(),
-            "spans": spans,
+            "spans": candidates,
             "gold": (batch["spans"][..., 0] >= 0).sum(1).tolist(),
-            "passed": span_means(batch["spans"], self._passed(batch)).sum(1).tolist(),
-            "survived": held_spans(batch["spans"], self._survived(batch)).sum(1).tolist(),
+            "passed": span_means(batch["spans"], _share_of_gates_passed(encoded, width)).sum(1).tolist(),
+            "survived": complete_spans(batch["spans"], encoded.survived(width)).sum(1).tolist(),
         }
 
-    def score(self, rows: dict[str, list[Any]]) -> dict[str, float]:
-        scores = self._judge("test" if self.trainer.testing else "val", rows)
+    def compute_metrics(self, rows: Columns, stage: str = "test") -> dict[str, float]:
+        """Compute the benchmark's metrics and, if there are gold spans, how much of them the gates kept."""
+        metrics = self._metrics_fn(stage, rows)
         gold = sum(rows["gold"])
         if gold:
             survival = {"span_survival": sum(rows["survived"]) / gold, "span_kept_share": sum(rows["passed"]) / gold}
-            scores = scores | survival
-        return scores
+            metrics = metrics | survival
+        return metrics
 
-    def answers(self, rows: dict[str, list[Any]]) -> list[dict[str, Any]]:
-        """What is said to each question, in the words and with the keys of the benchmark."""
-        return [] if self._speller is None else self._speller("test", rows)
+    def prediction_rows(self, rows: Columns) -> list[dict[str, Any]]:
+        """Return the predicted answer to each question as text, with the keys of the benchmark."""
+        return [] if self._format_fn is None else self._format_fn("test", rows)
 
-    def _parts(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Types [B, C], starts [B, T] and ends [B, T]."""
+    def _split(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return types [B, C], starts [B, T] and ends [B, T]."""
         return logits[:, 0, : self.num_types], logits[..., -2], logits[..., -1]
 
-    def _passed(self, batch: Batch) -> Tensor:
-        """Share of the gates that each token passed, [B, T]."""
-        if self.last_report is None or not self.gated_layers:
-            return torch.ones_like(batch["input_ids"], dtype=torch.float32)
-        return self.last_report.depth(self.gated_layers, batch["input_ids"].shape[1]) / len(self.gated_layers)
 
-    def _survived(self, batch: Batch) -> Tensor:
-        """Tokens that the last gate kept, [B, T] bool; all of them where nothing was removed."""
-        width = batch["input_ids"].shape[1]
-        if self.last_report is None:
-            return torch.ones_like(batch["input_ids"], dtype=torch.bool)
-        return self.last_report.survived(width)
+def _share_of_gates_passed(encoded: Encoded, width: int) -> Tensor:
+    """Return the share of the gates that each token passed, [B, width] float; 1 without gates."""
+    passed, gates = encoded.gates_passed(width), len(encoded.gated_layers)
+    return passed / gates if gates else torch.ones_like(passed, dtype=torch.float32)
 
 
 def _open_log_probs(logits: Tensor) -> Tensor:
-    """Log-probabilities of the places, -inf where closed: a text without any token has no span at all."""
+    """Return log-probabilities of the positions, -inf where closed: a text without tokens has no span at all."""
     return F.log_softmax(logits, -1).masked_fill(logits <= _CLOSED / 2, -torch.inf)

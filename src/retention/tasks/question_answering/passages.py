@@ -1,4 +1,4 @@
-"""Texts with questions about them, as the data modules of question answering hand them on."""
+"""Passages: texts with questions about them, the common form of all question answering data."""
 
 from __future__ import annotations
 
@@ -9,71 +9,71 @@ from typing import Any
 
 from datasets import Dataset
 
-# The classes of the answer-type head. The first is the one with a place in the text, the last means "not here".
+# Classes of the answer-type head. The first is a span of the text, the last means "not in this text".
 ANSWER_TYPES = ("span", "yes", "no", "none")
 SPAN, YES, NO, NONE = range(4)
 
-Range = tuple[int, int]
+Range = tuple[int, int]  # end-exclusive: [start, end)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class PassageQuestion:
     """One question about a passage.
 
     Attributes:
-        id: of the question, unique in its file.
+        id: id of the question, unique in its file.
         text: the question.
-        answer_type: index into ``ANSWER_TYPES``, the target of training.
-        spans: characters (first, behind the last) of the passage that answer it; empty where they are unknown.
-        places: characters of the paragraphs that the answer rests on; empty where they are unknown.
-        references: what the benchmark's metric compares with.
+        answer_type: index into ``ANSWER_TYPES``, the training target.
+        spans: characters [start, end) of the passage that answer it; empty where they are unknown.
+        evidence_spans: characters [start, end) of the paragraphs that support the answer; empty where unknown.
+        references: reference answers in the form that the benchmark's metric takes.
     """
 
     id: str
     text: str
     answer_type: int
     spans: Sequence[Range]
-    places: Sequence[Range]
+    evidence_spans: Sequence[Range]
     references: Any
 
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
-    """A paper or a contract with its questions.
+    """A text, such as a paper or a contract, with its questions.
 
     Attributes:
-        id: of the passage.
-        text: all of it.
-        paragraphs: characters (first, behind the last) of its paragraphs, ascending.
-        questions: about it.
+        id: id of the passage.
+        text: full text.
+        paragraphs: characters [start, end) of its paragraphs, ascending.
+        questions: questions about it.
         negatives: rows without an answer that are kept per row with one, drawn for this passage; None = all.
     """
 
     id: str
     text: str
     paragraphs: Sequence[Range]
-    questions: Sequence[Question]
+    questions: Sequence[PassageQuestion]
     negatives: float | None = None
 
     def row(self) -> dict[str, str]:
-        """As a row of a ``Dataset``: ``text``, and everything else as JSON."""
+        """Convert to a row of a ``Dataset``: ``text``, and all other fields as JSON."""
         fields = asdict(self)
         return {"text": fields.pop("text"), "passage": json.dumps(fields, ensure_ascii=False)}
 
     @staticmethod
     def from_row(text: str, passage: str) -> Passage:
-        """The passage of such a row."""
+        """Build the passage of such a row."""
         fields = json.loads(passage)
-        questions = [Question(**question) for question in fields.pop("questions")]
+        questions = [PassageQuestion(**question) for question in fields.pop("questions")]
         return Passage(text=text, questions=questions, **fields)
 
 
 def passage_rows(passages: Sequence[Passage]) -> Dataset:
-    """Passages as a ``Dataset`` of ``text`` and ``passage``."""
+    """Convert passages to a ``Dataset`` with the columns ``text`` and ``passage``."""
     rows = [passage.row() for passage in passages]
     return Dataset.from_dict({key: [row[key] for row in rows] for key in ("text", "passage")})
 
 
 def passages_of(rows: Dataset) -> list[Passage]:
-    """The passages of such a ``Dataset``."""
+    """Build the passages of such a ``Dataset``."""
     return [Passage.from_row(text, passage) for text, passage in zip(rows["text"], rows["passage"], strict=True)]

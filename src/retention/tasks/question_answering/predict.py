@@ -1,28 +1,79 @@
-"""Questions about one text: from words to rows, and from the heads of all windows to answers."""
+"""Answer questions about a text with a trained model."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
 from retention.data.base import RetentionData
+from retention.errors import require
 from retention.records.columns import as_columns, as_rows
 from retention.tasks.question_answering.answer_candidates import AnswerCandidates, merge_windows
-from retention.tasks.question_answering.passages import ANSWER_TYPES, NONE, SPAN, Passage, Question
+from retention.tasks.question_answering.passages import ANSWER_TYPES, NONE, SPAN, Passage, PassageQuestion
 from retention.tasks.question_answering.windows import TokenizedText, tokenize_text
 from retention.trained.batches import RowResult
-from retention.trained.results import Answer
+from retention.trained.model import TrainedModel, check_texts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Answer to one question about a text.
+
+    Attributes:
+        kind: ``span``, ``yes``, ``no``, or ``none`` if the text has no answer.
+        text: the span as it stands in the text; empty for the other kinds.
+        characters: position of the span in the text, [start, end); None for the other kinds.
+        probability: in [0, 1]; for a span, of the kind and the position together. Over several windows, that of the
+            most confident one, and for ``none`` that of the least confident one.
+        truncated: True if the text is longer than what was read.
+        keep_ratio: kept tokens / tokens, mean over gated layers and windows, in (0, 1].
+    """
+
+    kind: str
+    text: str
+    characters: tuple[int, int] | None
+    probability: float
+    truncated: bool
+    keep_ratio: float
+
+
+class Reader(TrainedModel):
+    """Trained model that answers questions by spans of a text."""
+
+    example: ClassVar[str] = 'model.ask(["Which law governs the contract?"], contract)[0].text'
+
+    def ask(self, questions: Sequence[str], text: str, *, batch_size: int = 32) -> list[Answer]:
+        """Answer questions about one text of any length, read in the windows that the model was trained with.
+
+        Args:
+            questions: list of questions.
+            text: text that the questions are about.
+            batch_size: windows per forward pass, >= 1.
+
+        Returns:
+            One answer per question, in their order.
+
+        Raises:
+            ConfigError: ``questions`` is not a list of strings, ``text`` is not a string, or ``batch_size`` is below 1.
+            DataError: the text or a question is empty.
+        """
+        require(isinstance(text, str), "text", f"must be one string, got {type(text).__name__}")
+        check_texts([text], "text")
+        check_texts(questions, "question")
+        rows = question_rows(self.data, questions, text) if questions else []
+        return answers_of(self.data, text, rows, self._evaluated(rows, batch_size))
 
 
 def question_rows(data: RetentionData, questions: Sequence[str], text: str) -> list[dict[str, Any]]:
-    """The windows of all questions as encoded rows."""
-    asked = [
-        Question(id=str(place), text=question, answer_type=NONE, spans=(), places=(), references=None)
-        for place, question in enumerate(questions)
+    """Return the encoded rows of all windows of all questions."""
+    unanswered = [
+        PassageQuestion(id=str(index), text=question, answer_type=NONE, spans=(), evidence_spans=(), references=None)
+        for index, question in enumerate(questions)
     ]
-    passage = Passage(id="", text=text, paragraphs=(), questions=asked).row()
+    passage = Passage(id="", text=text, paragraphs=(), questions=unanswered).row()
     rows = as_rows(data.encode({name: [value] for name, value in passage.items()}, [0]))
     return [{**row, "index": index} for index, row in enumerate(rows)]
 
@@ -30,40 +81,42 @@ def question_rows(data: RetentionData, questions: Sequence[str], text: str) -> l
 def answers_of(
     data: RetentionData, text: str, rows: Sequence[dict[str, Any]], results: Sequence[RowResult]
 ) -> list[Answer]:
-    """One answer per question.
+    """Merge the results of all windows into one answer per question.
 
     Args:
-        data: with its tokenizer.
-        text: what was asked about.
+        data: data module with its tokenizer.
+        text: text that the questions are about.
         rows: of ``question_rows``.
-        results: what the head notes of each of them.
+        results: the head's evaluation row for each of them.
     """
+    if not rows:
+        return []
     tokens = tokenize_text(data.tokenizer, text)
-    found = merge_windows(as_columns([result.said for result in results]))
+    candidates = merge_windows(as_columns([result.output for result in results]))
     windows: dict[int, list[int]] = {}
     for number, row in enumerate(rows):
         windows.setdefault(row["question"][1], []).append(number)
     answers = []
-    for place, own in windows.items():
-        kind, probability, characters = _said(found[0, place], tokens)
+    for question, numbers in windows.items():
+        kind, probability, characters = _best_answer(candidates[0, question], tokens)
         answers.append(
             Answer(
                 kind=kind,
                 text="" if characters is None else text[slice(*characters)],
                 characters=characters,
                 probability=probability,
-                truncated=any(rows[number]["truncated"] for number in own),
-                keep_ratio=fmean(results[number].keep_ratio for number in own),
+                truncated=any(rows[number]["truncated"] for number in numbers),
+                keep_ratio=fmean(results[number].keep_ratio for number in numbers),
             )
         )
     return answers
 
 
-def _said(found: AnswerCandidates, tokens: TokenizedText) -> tuple[str, float, tuple[int, int] | None]:
-    """Kind, probability and characters of an answer, see ``Answer``."""
-    kind = found.answer_type
-    certain, characters = found.types[kind], None
+def _best_answer(candidates: AnswerCandidates, tokens: TokenizedText) -> tuple[str, float, tuple[int, int] | None]:
+    """Return kind, probability and characters of the most likely answer."""
+    kind = candidates.answer_type
+    log_probability, characters = candidates.types[kind], None
     if kind == SPAN:
-        [((first, last), certain)] = found.best_spans(1)
+        [((first, last), log_probability)] = candidates.best_spans(1)
         characters = tokens.characters((first, last + 1))
-    return ANSWER_TYPES[kind], math.exp(min(certain, 0.0)), characters
+    return ANSWER_TYPES[kind], math.exp(min(log_probability, 0.0)), characters

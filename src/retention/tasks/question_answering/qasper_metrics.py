@@ -1,4 +1,4 @@
-"""The scores of QASPER: questions on scientific papers (Dasigi et al. 2021)."""
+"""Metrics of QASPER, questions on scientific papers (Dasigi et al. 2021)."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from retention.tasks.question_answering.answer_text import same_answer, token_f1
 KINDS = ("extractive", "abstractive", "boolean", "unanswerable")
 _FLOAT = "FLOAT SELECTED"  # marks evidence that is a figure or a table, which has no paragraph
 
-Answer = Mapping[str, Any]
-Pair = tuple[Mapping[str, Any], Sequence[Answer]]
+Reference = Mapping[str, Any]  # answer of one annotator
+Pair = tuple[Mapping[str, Any], Sequence[Reference]]  # prediction, references
 
 
 class QasperScore(evaluate.Metric):
-    """Answer-F1 and Evidence-F1 as the official evaluator defines them, and what they are made of.
+    """Answer-F1 and Evidence-F1 as the official evaluator defines them, also by kind of answer.
 
     A prediction is ``{"answered": bool, "answer": text, "evidence": paragraphs}``; a question that was not answered
     scores 0. A reference is ``{"answers": [{"text", "kind", "evidence", "evidence_known"}, ...]}``, one entry per
     annotator; ``text`` is the gold string (``gold_text``), ``kind`` one of ``KINDS``.
 
-    Returns, all in [0, 1], each only where a question counts for it:
+    Scores are in [0, 1]; each is given only where at least one question counts for it:
 
     - ``answer_f1``: token F1, the best over the annotators, mean over the questions.
     - ``evidence_f1``: F1 of paragraphs compared as strings, the best over the annotators; 1 where both name none.
-      Questions whose evidence nobody knows are left out. ``text_evidence_f1``: the same without figures and tables.
+      Questions whose evidence was not recorded are left out. ``text_evidence_f1``: the same without figures and tables.
     - ``extractive_f1``, ``extractive_em``: questions with an extractive reference, against those references alone.
-      The exact match is ours: the official evaluator has none.
+      The official evaluator has no exact match.
     - ``f1_<kind>`` and ``count_<kind>``: by the kind that most annotators gave (the first, if several lead).
       Differs from the official evaluator, whose kind depends on the prediction.
     - ``count_evidence``: questions that ``evidence_f1`` is a mean of.
@@ -64,31 +64,35 @@ class QasperScore(evaluate.Metric):
     def _compute(
         self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]], **_: Any
     ) -> dict[str, float]:
-        pairs: list[Pair] = [(guess, truth["answers"]) for guess, truth in zip(predictions, references, strict=True)]
-        scores = {"answer_f1": _mean(answer_f1(guess, answers) for guess, answers in pairs)}
+        pairs: list[Pair] = [
+            (prediction, truth["answers"]) for prediction, truth in zip(predictions, references, strict=True)
+        ]
+        scores = {"answer_f1": _mean(answer_f1(prediction, answers) for prediction, answers in pairs)}
         scores |= _by_kind(pairs)
-        extractive = [(guess, [a for a in answers if a["kind"] == "extractive"]) for guess, answers in pairs]
-        extractive = [(guess, answers) for guess, answers in extractive if answers]
+        extractive = [(prediction, [a for a in answers if a["kind"] == "extractive"]) for prediction, answers in pairs]
+        extractive = [(prediction, answers) for prediction, answers in extractive if answers]
         if extractive:
-            scores["extractive_f1"] = _mean(answer_f1(guess, answers) for guess, answers in extractive)
-            scores["extractive_em"] = _mean(_exact(guess, answers) for guess, answers in extractive)
-        known = [(guess, [a for a in answers if a["evidence_known"]]) for guess, answers in pairs]
-        known = [(guess, answers) for guess, answers in known if answers]
-        scores["count_evidence"] = float(len(known))
-        if known:
-            scores["evidence_f1"] = _mean(_evidence_f1(guess, answers, lambda text: True) for guess, answers in known)
-            scores["text_evidence_f1"] = _mean(_evidence_f1(guess, answers, _is_text) for guess, answers in known)
+            scores["extractive_f1"] = _mean(answer_f1(prediction, answers) for prediction, answers in extractive)
+            scores["extractive_em"] = _mean(_exact(prediction, answers) for prediction, answers in extractive)
+        with_evidence = [(prediction, [a for a in answers if a["evidence_known"]]) for prediction, answers in pairs]
+        with_evidence = [(prediction, answers) for prediction, answers in with_evidence if answers]
+        scores["count_evidence"] = float(len(with_evidence))
+        if with_evidence:
+            scores["evidence_f1"] = _mean(
+                _evidence_f1(prediction, answers, lambda _: True) for prediction, answers in with_evidence
+            )
+            scores["text_evidence_f1"] = _mean(_evidence_f1(*pair, _is_text) for pair in with_evidence)
         return scores
 
 
 def gold_text(answer: Mapping[str, Any]) -> tuple[str, str]:
-    """Kind and gold string of one annotator's answer, by the official rules.
+    """Return kind and gold string of one annotator's answer, by the official rules.
 
     Args:
-        answer: with ``unanswerable``, ``extractive_spans``, ``free_form_answer``, ``yes_no``.
+        answer: object with ``unanswerable``, ``extractive_spans``, ``free_form_answer``, ``yes_no``.
 
     Raises:
-        ValueError: it says nothing at all.
+        ValueError: the answer is empty.
     """
     if answer["unanswerable"]:
         return "unanswerable", "Unanswerable"
@@ -101,32 +105,32 @@ def gold_text(answer: Mapping[str, Any]) -> tuple[str, str]:
     return "boolean", "Yes" if answer["yes_no"] else "No"
 
 
-def paragraph_f1(guess: Sequence[str], truth: Sequence[str]) -> float:
-    """F1 of paragraphs compared as strings, in [0, 1]; 1 where both name none."""
-    if not guess and not truth:
+def paragraph_f1(prediction: Sequence[str], truth: Sequence[str]) -> float:
+    """Compute the F1 of paragraphs compared as strings, in [0, 1]; 1 where both lists are empty."""
+    if not prediction and not truth:
         return 1.0
-    shared = len(set(guess) & set(truth))
-    return 2.0 * shared / (len(guess) + len(truth)) if shared else 0.0
+    shared = len(set(prediction) & set(truth))
+    return 2.0 * shared / (len(prediction) + len(truth)) if shared else 0.0
 
 
-def leading_kind(kinds: Sequence[str]) -> str:
-    """The kind given most often; the first of those that lead."""
+def most_frequent(kinds: Sequence[str]) -> str:
+    """Return the most frequent kind; of equally frequent ones the first."""
     return Counter(kinds).most_common(1)[0][0]
 
 
-def answer_f1(guess: Mapping[str, Any], answers: Sequence[Answer]) -> float:
-    """Token F1 of a prediction, the best over the annotators; 0 where nothing was answered."""
-    return max(token_f1(guess["answer"], a["text"]) for a in answers) if guess["answered"] else 0.0
+def answer_f1(prediction: Mapping[str, Any], answers: Sequence[Reference]) -> float:
+    """Compute the token F1 of a prediction, the best over the annotators; 0 where nothing was answered."""
+    return max(token_f1(prediction["answer"], a["text"]) for a in answers) if prediction["answered"] else 0.0
 
 
-def _exact(guess: Mapping[str, Any], answers: Sequence[Answer]) -> float:
-    return float(guess["answered"] and any(same_answer(guess["answer"], a["text"]) for a in answers))
+def _exact(prediction: Mapping[str, Any], answers: Sequence[Reference]) -> float:
+    return float(prediction["answered"] and any(same_answer(prediction["answer"], a["text"]) for a in answers))
 
 
-def _evidence_f1(guess: Mapping[str, Any], answers: Sequence[Answer], counts: Callable[[str], bool]) -> float:
-    if not guess["answered"]:
+def _evidence_f1(prediction: Mapping[str, Any], answers: Sequence[Reference], counts: Callable[[str], bool]) -> float:
+    if not prediction["answered"]:
         return 0.0
-    return max(paragraph_f1(guess["evidence"], [p for p in a["evidence"] if counts(p)]) for a in answers)
+    return max(paragraph_f1(prediction["evidence"], [p for p in a["evidence"] if counts(p)]) for a in answers)
 
 
 def _is_text(paragraph: str) -> bool:
@@ -134,11 +138,11 @@ def _is_text(paragraph: str) -> bool:
 
 
 def _by_kind(pairs: Sequence[Pair]) -> dict[str, float]:
-    found: dict[str, list[float]] = defaultdict(list)
-    for guess, answers in pairs:
-        found[leading_kind([a["kind"] for a in answers])].append(answer_f1(guess, answers))
-    counts = {f"count_{kind}": float(len(found[kind])) for kind in KINDS}
-    return counts | {f"f1_{kind}": _mean(found[kind]) for kind in KINDS if found[kind]}
+    scores: dict[str, list[float]] = defaultdict(list)
+    for prediction, answers in pairs:
+        scores[most_frequent([a["kind"] for a in answers])].append(answer_f1(prediction, answers))
+    counts = {f"count_{kind}": float(len(scores[kind])) for kind in KINDS}
+    return counts | {f"f1_{kind}": _mean(scores[kind]) for kind in KINDS if scores[kind]}
 
 
 def _mean(values: Iterable[float]) -> float:

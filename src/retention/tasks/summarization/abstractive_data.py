@@ -1,4 +1,4 @@
-"""Abstractive summarization: articles to read, and abstracts to write token by token."""
+"""Load abstractive summarization data: articles as inputs, abstracts as target token sequences."""
 
 from __future__ import annotations
 
@@ -11,98 +11,97 @@ import torch
 from datasets import Dataset
 from torch.nn.utils.rnn import pad_sequence
 
-from retention.data.batching import Batch, Row, pad_inputs, whole_numbers
+from retention.data.batching import Batch, EncodedRow, integer_column, pad_inputs
 from retention.data.encoded_split import EncodedSplit
 from retention.data.encoding import encode_texts
 from retention.data.loading import Collate
-from retention.data.splits import Split, require_count
-from retention.errors import Checks
+from retention.data.settings import require_count
+from retention.data.splits import Split
 from retention.tasks.summarization.articles import ArticleData
 from retention.tasks.summarization.sentences import split_sentences
 
 _log = logging.getLogger(__name__)
 
-IGNORED = -100  # the label of padding, which the cross-entropy leaves out
+IGNORED = -100  # label of padding, ignored by the cross-entropy
 
 
 @dataclass(frozen=True)
 class AbstractiveCollate:
-    """Pads articles and their abstracts.
+    """Pad articles and their abstracts.
 
-    Adds ``labels`` [B, L] long, the tokens of the abstract with its special ones, -100 = padding; ``index`` [B] long;
+    Adds ``labels`` [B, L] long, tokens of the abstract with special tokens, -100 = padding; ``index`` [B] long;
     and ``abstract``, a list of strings with one sentence per line.
     """
 
     pad_token_id: int
 
-    def __call__(self, rows: Sequence[Row]) -> Batch:
-        """Make one batch."""
+    def __call__(self, rows: Sequence[EncodedRow]) -> Batch:
+        """Build one batch."""
         batch = pad_inputs(rows, self.pad_token_id)
-        written = [torch.tensor(row["summary_ids"], dtype=torch.long) for row in rows]
-        batch["labels"] = pad_sequence(written, batch_first=True, padding_value=IGNORED)
-        batch["index"] = whole_numbers(rows, "index")
+        targets = [torch.tensor(row["summary_ids"], dtype=torch.long) for row in rows]
+        batch["labels"] = pad_sequence(targets, batch_first=True, padding_value=IGNORED)
+        batch["index"] = integer_column(rows, "index")
         batch["abstract"] = [row["abstract"] for row in rows]
         return batch
 
 
 class AbstractiveData(ArticleData):
-    """Articles as one text each, abstracts as what a decoder has to write."""
+    """Articles as one text each, with their abstracts as targets of a decoder."""
 
     def __init__(self, *, max_summary_length: int, **settings: Any) -> None:
         """Check the configuration; nothing is read before ``setup``.
 
         Args:
-            max_summary_length: tokens of a summary, special ones included: longer abstracts are cut and counted in
-                training, and no more is written. Scores compare with whole abstracts.
+            max_summary_length: tokens of a summary, special tokens included: longer abstracts are truncated and counted
+                in training, and generation stops there. Scores compare with whole abstracts.
             settings: see ``ArticleData``.
 
         Raises:
-            ConfigError: everything wrong with the arguments.
+            ConfigError: an argument is out of range.
         """
-        self._max_summary_length = max_summary_length
         super().__init__(**settings)
-
-    def check(self, checks: Checks) -> None:
-        require_count(checks, "max_summary_length", self._max_summary_length, low=4)
-        super().check(checks)
+        require_count("max_summary_length", max_summary_length, low=4)
+        self._max_summary_length = max_summary_length
 
     def encode(self, documents: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        """Token rows of the articles with ``summary_ids``, ``summary_cut``, ``abstract`` and ``index``."""
+        """Return token rows of the articles with ``summary_ids``, ``summary_cut``, ``abstract`` and ``index``."""
         encoded = encode_texts(self.tokenizer, documents["text"], self.settings.max_length)
-        written = encode_texts(self.tokenizer, documents["abstract"], self._max_summary_length)
+        summaries = encode_texts(self.tokenizer, documents["abstract"], self._max_summary_length)
         return {
             **encoded,
-            "summary_ids": written["input_ids"],
-            "summary_cut": written["truncated"],
+            "summary_ids": summaries["input_ids"],
+            "summary_cut": summaries["truncated"],
             "abstract": ["\n".join(split_sentences(text)) for text in documents["abstract"]],
             "index": indices,
         }
 
     def encoding_settings(self) -> tuple[object, ...]:
+        """Return the length limit of the abstracts."""
         return (self._max_summary_length,)
 
     def collator(self) -> Collate:
-        """Pad with the tokenizer's padding token; labels with -100."""
+        """Return a collator that pads with the tokenizer's padding token, and labels with -100."""
         return AbstractiveCollate(int(self.tokenizer.pad_token_id))
 
     def head(self) -> dict[str, Any]:
-        return {"spell": self.spell, "max_summary_length": self._max_summary_length}
+        """Return the arguments of the head: a function that decodes summaries, and their length limit."""
+        return {"decode_fn": self.decode, "max_summary_length": self._max_summary_length}
 
-    def spell(self, summaries: Sequence[Sequence[int]]) -> list[str]:
-        """The texts of written tokens, one sentence per line."""
+    def decode(self, summaries: Sequence[Sequence[int]]) -> list[str]:
+        """Convert token ids of summaries to texts, one sentence per line."""
         texts = self.tokenizer.batch_decode([list(tokens) for tokens in summaries], skip_special_tokens=True)
         return ["\n".join(split_sentences(text)) for text in texts]
 
     def describe(self) -> dict[str, Any]:
-        """As for every data set; ``summaries_cut`` counts abstracts that were cut."""
+        """Describe the rows; ``summaries_cut`` counts abstracts that were truncated."""
         described = super().describe()
-        cut = {split: sum(rows.rows["summary_cut"][:]) for split, rows in self._splits.items()}
-        return {**described, "summaries_cut": {role: cut.get(role) for role in described["truncated"]}}
+        truncated = {split: sum(rows.rows["summary_cut"][:]) for split, rows in self._splits.items()}
+        return {**described, "summaries_cut": {role: truncated.get(role) for role in described["truncated"]}}
 
     def _encode_split(self, split: Split, documents: Dataset) -> EncodedSplit:
         encoded = super()._encode_split(split, documents)
-        cut = sum(encoded.rows["summary_cut"][:])
-        if cut and self._place()[0] == 0:
-            message = "%s %s: %d of %d abstracts are longer than max_summary_length=%d tokens and were cut"
-            _log.warning(message, self.name, split, cut, len(encoded.rows), self._max_summary_length)
+        count = sum(encoded.rows["summary_cut"][:])
+        if count and self._rank_and_world_size()[0] == 0:
+            message = "%s %s: %d of %d abstracts are longer than max_summary_length=%d tokens and were truncated"
+            _log.warning(message, self.name, split, count, len(encoded.rows), self._max_summary_length)
         return encoded

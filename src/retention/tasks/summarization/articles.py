@@ -1,4 +1,4 @@
-"""Articles with abstracts, from a local folder or the hub."""
+"""Load articles with abstracts from a local folder or the hub."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Any
 from datasets import Dataset
 
 from retention.data.benchmark import BenchmarkData
-from retention.data.table import check_columns
-from retention.errors import Checks
+from retention.data.table import require_column_names
 
 
 class ArticleData(BenchmarkData):
-    """Base of the summarization tasks; documents have the columns ``text`` and ``abstract``.
+    """Base class of summarization data; documents have the columns ``text`` and ``abstract``.
 
     A local folder holds ``<split>.parquet``, ``.csv`` or ``.jsonl``.
     """
@@ -26,16 +25,14 @@ class ArticleData(BenchmarkData):
             settings: see ``BenchmarkData``.
 
         Raises:
-            ConfigError: everything wrong with the arguments.
+            ConfigError: an argument is out of range.
         """
-        self._columns = {"article_column": article_column, "abstract_column": abstract_column}
         super().__init__(**settings)
-
-    def check(self, checks: Checks) -> None:
-        check_columns(checks, self._columns)
-        super().check(checks)
+        self._columns = {"article_column": article_column, "abstract_column": abstract_column}
+        require_column_names(self._columns)
 
     def load(self, split: str) -> Dataset:
+        """Load the documents of one split of the source: ``text`` and ``abstract``."""
         table = self.source.read(split, self._columns)
         articles, abstracts = (table.texts(column) for column in self._columns.values())
         return Dataset.from_dict({"text": articles, "abstract": abstracts})

@@ -1,4 +1,4 @@
-"""ROUGE of summaries, over the rouge_score package; needs no hub and no downloaded data."""
+"""ROUGE of summaries, computed by the rouge_score package without hub or downloaded data."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _porter = PorterStemmer()
 
 
 class _CachedStemmer:
-    """Porter's stemmer with a memory: stemming is most of the time that ROUGE takes."""
+    """Porter stemmer with a cache: stemming takes most of the time of ROUGE."""
 
     @staticmethod
     @lru_cache(maxsize=200_000)
     def stem(word: str) -> str:
-        """The stem of a word."""
+        """Return the stem of a word."""
         return str(_porter.stem(word))
 
 
 def rouge_tokens(text: str) -> list[str]:
-    """The words that ROUGE counts: lower-cased runs of letters a-z and digits, stemmed if longer than 3."""
+    """Split a text into the words that ROUGE counts: lower-cased runs of a-z and digits, stemmed if longer than 3."""
     return list(tokenize.tokenize(text, _CachedStemmer))
 
 
@@ -42,17 +42,17 @@ class _StemmingTokenizer(Tokenizer):
 def rouge_scores(
     predictions: Sequence[str], references: Sequence[str], types: Sequence[str] = ROUGE_TYPES
 ) -> list[dict[str, float]]:
-    """F-measure of each row for each of ``types``, in [0, 1]; see ``Rouge``. rougeLsum takes most of the time."""
+    """Compute the F-measure of each row for each of ``types``, in [0, 1]; see ``Rouge``. rougeLsum is the slowest."""
     scorer = RougeScorer(list(types), tokenizer=_StemmingTokenizer())
     pairs = zip(references, predictions, strict=True)
-    found = [scorer.score(reference, prediction) for reference, prediction in pairs]
-    return [{name: float(score[name].fmeasure) for name in types} for score in found]
+    scores = [scorer.score(reference, prediction) for reference, prediction in pairs]
+    return [{name: float(score[name].fmeasure) for name in types} for score in scores]
 
 
 class Rouge(evaluate.Metric):
     """F-measures ``rouge1``, ``rouge2`` and ``rougeLsum`` with stemming, mean over rows, in [0, 1].
 
-    rougeLsum takes the sentences of a text to be its lines, so both texts are to be joined by newlines.
+    rougeLsum treats each line of a text as a sentence, so the sentences of both texts must be joined by newlines.
     """
 
     def _info(self) -> evaluate.MetricInfo:

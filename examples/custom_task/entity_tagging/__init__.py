@@ -1,0 +1,1 @@
+"""Named entity recognition: one tag (O, B-person, I-person, ...) per word."""

@@ -1,0 +1,107 @@
+"""Make tables, figures and the claims page from result records; runs nothing.
+
+    python -m reproduction table1 table2 figure2
+    python -m reproduction leaderboard --records outputs/sweeps/leaderboard/records.jsonl
+    python -m reproduction pareto --task sst2
+    python -m reproduction readme
+
+Reads the committed records of results/quality, results/sweeps and results/speed, and the files of --records. Tables are
+written as Markdown, CSV and LaTeX, figures as PNG and SVG, claims to docs/claims.md. ``readme`` writes the generated
+tables of README.md and docs/*.md (see ``reproduction.check_figures``); ``quality`` prints one table of all runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from reproduction.check_figures import update_pages
+from reproduction.claims import claims_page
+from reproduction.cost_report import cost_report
+from reproduction.depth_report import depth_report
+from reproduction.figures import depth_figure, hyperparameter_figure, pareto_figure, speed_figure
+from reproduction.leaderboard import leaderboard
+from reproduction.quality_report import ablation_report, quality_report
+from reproduction.sources import RecordSet, committed_files, read_record_set
+from reproduction.tables import Report, to_markdown, write_report
+from retention.errors import DataError, RetentionError
+from retention.records import write_atomic
+from retention.report.figure_style import save_figure
+from retention.report.quality_table import quality_table
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLES: dict[str, Callable[[RecordSet], Report]] = {
+    "table1": lambda records: quality_report(records.runs, 0.5),
+    "table2": lambda records: quality_report(records.runs, 0.3),
+    "table3": lambda records: ablation_report(records.runs),
+    "table4": lambda records: cost_report(records.speeds),
+    "table5": lambda records: depth_report(records.runs, 5),
+    "table6": lambda records: depth_report(records.runs, 6),
+    "leaderboard": lambda records: leaderboard(records.runs, records.speeds),
+}
+FIGURES: dict[str, Callable[[RecordSet], Figure]] = {
+    "figure2": lambda records: hyperparameter_figure(records.records),
+    "pareto": lambda records: pareto_figure(records.runs),
+    "speed": lambda records: speed_figure(records.runs, records.speeds),
+    "depth": lambda records: depth_figure(records.runs),
+}
+GROUPS = {"tables": tuple(TABLES), "figures": tuple(FIGURES)}
+PAGES = ("claims", "readme")  # committed pages, made from committed records only
+NAMES = (*TABLES, *FIGURES, *GROUPS, *PAGES, "quality")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the requested tables, figures and pages; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reproduction", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--records", nargs="+", type=Path, default=[], help="more record files, such as local runs")
+    parser.add_argument("--task", nargs="+", default=[], help="only the runs of these tasks, for example sst2 imdb")
+    parser.add_argument("--out", type=Path, help="output folder (default: outputs/report; docs for claims)")
+    arguments = parser.parse_args(argv)
+    try:
+        local = bool(arguments.records or arguments.task)
+        if local and ("readme" in arguments.names or ("claims" in arguments.names and arguments.out is None)):
+            raise DataError(
+                "committed pages are made from all committed records alone: leave out --records and --task, or give "
+                "--out to write the claims page of other records"
+            )
+        records = read_record_set([*committed_files(ROOT), *arguments.records], ROOT)
+        if arguments.task:
+            records = records.of_tasks(arguments.task)
+        for name in dict.fromkeys(part for group in arguments.names for part in GROUPS.get(group, (group,))):
+            for path in _make(name, records, arguments.out):
+                print(os.path.relpath(path))
+    except RetentionError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _make(name: str, records: RecordSet, out: Path | None) -> list[Path]:
+    """Make one table, figure or page; return the files it was written to."""
+    folder = out or ROOT / "outputs" / "report"
+    if name in TABLES:
+        report = TABLES[name](records)
+        print(to_markdown(report))
+        return write_report(report, folder)
+    if name in FIGURES:
+        return save_figure(FIGURES[name](records), folder / name)
+    if name == "claims":
+        path = (out or ROOT / "docs") / "claims.md"
+        write_atomic(path, claims_page(records))
+        return [path]
+    if name == "readme":
+        return update_pages(ROOT, records)
+    print(quality_table(records.records))
+    return []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

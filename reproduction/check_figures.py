@@ -1,0 +1,123 @@
+"""Keep the tables of README.md and docs/*.md equal to the committed records.
+
+A generated table stands between two comments and is never edited by hand:
+
+    <!-- generated: results -->
+    | policy | ... |
+    <!-- end -->
+
+``python -m reproduction readme`` writes all such tables anew, and a test fails where a page differs from its records.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from reproduction.paper import ADAPTIVE
+from reproduction.sources import RecordSet
+from reproduction.speeds import format_speedup, matching_speeds
+from retention.errors import DataError
+from retention.records import write_atomic
+from retention.records.identity import settings
+from retention.report.grouping import (
+    DENSE,
+    EvaluationSetup,
+    RunGroup,
+    Runs,
+    mean_and_deviation,
+    percent,
+)
+from retention.report.tables import markdown_table, text_frame
+
+_BLOCK = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_RHO = 0.3
+# Data of the table ``results``: title, task, and training and test rows of the runs.
+_RESULTS_DATA = (("SST-2", "sst2", "20000", "872"), ("IMDb", "imdb", "2000", "1000"))
+_DEFAULT_TRAINING = {"distill.saliency": 0, "distill.token_states": 0, "budgets.sampled": 0}
+# Rows of the table ``results``: label, policy, target keep ratio, and training settings that differ from the default.
+_RESULTS_ROWS: tuple[tuple[str, str, float, Mapping[str, float]], ...] = (
+    ("dense", DENSE, 1.0, {}),
+    ("adaptive", ADAPTIVE.policy, _RHO, {}),
+    ("adaptive, saliency-distilled scorers", ADAPTIVE.policy, _RHO, {"distill.saliency": 3}),
+    ("random", "random", _RHO, {}),
+)
+
+
+def results_table(records: RecordSet) -> str:
+    """Return the main results: dense, adaptive, saliency-distilled and random at a keep ratio of 0.3."""
+    header = ["policy", "keep ratio"]
+    for title, *_ in _RESULTS_DATA:
+        header += [f"{title} accuracy", f"{title} FLOPs ratio", f"{title} speedup"]
+    setups = [_find_setup(records.runs, *key) for _, *key in _RESULTS_DATA]
+    rows = []
+    for label, policy, rho, changes in _RESULTS_ROWS:
+        cells = [label, f"{rho:g}"]
+        for setup in setups:
+            cells += _results_cells(records, _find_group(records.runs, setup, policy, rho, changes))
+        rows.append(cells)
+    return markdown_table(text_frame(header, rows))
+
+
+GENERATED: Mapping[str, Callable[[RecordSet], str]] = {"results": results_table}
+
+
+def pages(root: Path) -> list[Path]:
+    """Return the pages that may hold generated tables."""
+    return [path for path in (root / "README.md", *sorted((root / "docs").glob("*.md"))) if path.exists()]
+
+
+def regenerate(text: str, records: RecordSet) -> str:
+    """Return a page with all its generated tables written anew.
+
+    Raises:
+        DataError: the page names a table that does not exist.
+    """
+
+    def block(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in GENERATED:
+            raise DataError(f"generated: {name}: there is no such table; choose from {', '.join(GENERATED)}")
+        return f"{match[1]}{GENERATED[name](records)}\n{match[3]}"
+
+    return _BLOCK.sub(block, text)
+
+
+def update_pages(root: Path, records: RecordSet) -> list[Path]:
+    """Write the generated tables of all pages anew; return the pages that hold some."""
+    updated = [path for path in pages(root) if _BLOCK.search(path.read_text(encoding="utf-8"))]
+    for path in updated:
+        write_atomic(path, regenerate(path.read_text(encoding="utf-8"), records))
+    return updated
+
+
+def outdated_pages(root: Path, records: RecordSet) -> list[Path]:
+    """Return the pages whose generated tables differ from the records."""
+    texts: Iterable[tuple[Path, str]] = ((path, path.read_text(encoding="utf-8")) for path in pages(root))
+    return [path for path, text in texts if regenerate(text, records) != text]
+
+
+def _find_setup(runs: Runs, task: str, train: str, test: str) -> EvaluationSetup:
+    for setup in runs.setups(task):
+        if (setup.train, setup.test) == (train, test):
+            return setup
+    raise DataError(f"results table: no runs of {task} with {train} training and {test} test rows in results/quality")
+
+
+def _find_group(runs: Runs, setup: EvaluationSetup, policy: str, rho: float, changes: Mapping[str, float]) -> RunGroup:
+    required = {**_DEFAULT_TRAINING, **changes}
+    for group in runs.groups(setup, policy, rho):
+        flat = settings(group.records[0].get("config") or {})
+        if all(flat.get(key, 0) == value for key, value in required.items()):
+            return group
+    raise DataError(f"results table: no runs of {policy} at {rho:g} on {setup.task} with {required}")
+
+
+def _results_cells(records: RecordSet, group: RunGroup) -> list[str]:
+    values = group.points()
+    seeds = "" if len(values) > 1 else " (1 seed)"
+    speeds = {record.get("prune_at"): record for record in matching_speeds(records.speeds, group)}
+    measured = speeds.get("after_layer")
+    speedup = "1" if group.policy == DENSE else "-" if measured is None else format_speedup(measured)
+    return [f"{mean_and_deviation(values)}{seeds}", percent(group.flops_ratio), speedup]

@@ -1,0 +1,68 @@
+"""Run the configured experiment: the body of ``run.py`` and of the console command ``retention run``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import hydra
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from retention.errors import Checks, RetentionError
+from retention.experiment.hydra_setup import config_dir, register_policies
+from retention.experiment.run import run
+from retention.records.legacy import renamed_key
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Compose the configuration and run it; exit with status 2 if the user has to fix something.
+
+    Args:
+        argv: Hydra's arguments, such as ``["task=sst2", "retention.rho=0.3"]`` or ``["-m", "sweep=table1"]``;
+            None = those of this process.
+    """
+    if argv is not None:
+        sys.argv = [sys.argv[0], *argv]  # Hydra reads its arguments from there
+    try:
+        check_overrides(sys.argv[1:])
+    except RetentionError as error:
+        _fail(error)
+    register_policies()
+    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(run_composed)()
+
+
+def run_composed(config: DictConfig) -> float | None:
+    """Run a configuration that Hydra composed and return its main metric, which sweepers may optimize."""
+    overrides = list(HydraConfig.get().overrides.task)
+    sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+    argv = [sys.argv[0], "-m", *overrides] if sweep else sys.argv  # the arguments of the whole sweep are others
+    try:
+        records = run(config, overrides, lambda extra: compose("config", overrides=extra), argv)
+    except RetentionError as error:
+        if sweep:
+            raise  # the sweep notes the failure and goes on, see ``Sweep.on_job_end``
+        _fail(error)
+    result: float = records[-1]["metrics"][records[-1]["monitor"]]
+    return result
+
+
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Raise ``ConfigError`` for keys that were renamed, before Hydra reports them as unknown.
+
+    Args:
+        arguments: of the command line; flags and their values are ignored.
+    """
+    checks = Checks()
+    for argument in arguments:
+        key = argument.lstrip("+~").partition("=")[0].partition("@")[0]
+        if not argument.startswith("-") and "=" in argument and (present := renamed_key(key)) is not None:
+            checks.require(False, key, f"was renamed; use {argument.replace(key, present, 1)}")
+    checks.finish()
+
+
+def _fail(error: RetentionError) -> None:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    raise SystemExit(2) from None

@@ -1,0 +1,68 @@
+"""Write the model card of a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from retention.records import Record
+
+
+def model_card(record: Record, example: str) -> str:
+    """Return the ``README.md`` of a run folder: task, data, results, and how to load the model.
+
+    Args:
+        record: of the run.
+        example: one line of Python that uses the loaded ``model``.
+    """
+    config, data = record["config"], record["data"]
+    backbone = config.get("trained_backbone") or config["backbone"]
+    base = backbone.get("path") or f"{backbone.get('model_type', record['backbone'])}, trained from scratch"
+    sections = [
+        f"# {record['policy']} on {record['task']}",
+        f"{record['backbone']} with real token removal inside the encoder, keep ratio {record['rho']}; "
+        "made with the Python package `retention` (adaptive-retention).",
+        "## Results",
+        _table(("metric", "value"), [(name, _number(value)) for name, value in record["metrics"].items()]),
+        f"Main metric: {record['monitor']}. Measured on {data.get('test', '?')} test rows, seed {record['seed']}.",
+        "## Cost",
+        _table(("quantity", "value"), _costs(record)),
+        "## Data",
+        _table(("property", "value"), [(name, data[name]) for name in _described(data)]),
+        "## Use",
+        _usage(example),
+        "## Training",
+        f"Base model: {base}",
+        f"```\n{record['command']}\n```",
+        f"Commit {record['commit']}, {record['date']}. All settings are in `config.yaml`, the whole record in "
+        "`record.json`.",
+        "## License",
+        "The license of the base model and of the data applies to this model; neither was checked here.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _costs(record: Record) -> list[tuple[str, str]]:
+    kept = record["keep_ratio"]
+    rows = [("target keep ratio", str(record["rho"])), ("achieved keep ratio", _number(kept.get("mean")))]
+    rows += [(f"keep ratio after layer {layer}", _number(value)) for layer, value in kept.get("by_layer", {}).items()]
+    return [*rows, ("FLOPs ratio to the dense encoder", _number(record["flops_ratio"]))]
+
+
+def _described(data: Mapping[str, Any]) -> list[str]:
+    return [
+        name for name in ("source", "provenance", "train", "val", "test", "max_length") if data.get(name) is not None
+    ]
+
+
+def _usage(example: str) -> str:
+    return f'```python\nfrom retention import load\n\nmodel = load("<this folder>")\n{example}\n```'
+
+
+def _table(header: tuple[str, str], rows: list[tuple[str, Any]]) -> str:
+    lines = [header, ("---", "---"), *rows]
+    return "\n".join(f"| {name} | {str(value).replace('|', '/')} |" for name, value in lines)
+
+
+def _number(value: Any) -> str:
+    return "not measured" if value is None else f"{value:.4g}"

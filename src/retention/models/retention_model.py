@@ -1,0 +1,89 @@
+"""Provide the model of a run: an encoder with a retention policy and a task head."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from retention.core.flops import EncoderShape
+from retention.engine import ForwardReport, Retainer
+from retention.errors import require
+from retention.models.encoded import Batch, Encoded, ModelOutput
+from retention.models.head import Head
+from retention.policies.bases.retention_policy import RetentionPolicy
+
+
+class RetentionModel(nn.Module):
+    """Encoder, retention policy and task head.
+
+    Args:
+        encoder: Hugging Face encoder.
+        policy: retention policy, already built for the encoder.
+        head: task head, built for the encoder.
+        dropped: ``forward`` = the head sees dropped tokens with their last state; ``cut`` = kept tokens only.
+        prune_at: ``after_layer`` or ``after_attention``, see ``Retainer``.
+
+    Raises:
+        ConfigError: the encoder family is not supported with these settings, or the head prunes whole spans and the
+            policy cannot.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        policy: RetentionPolicy,
+        head: Head,
+        *,
+        dropped: str = "forward",
+        prune_at: str = "after_layer",
+    ) -> None:
+        super().__init__()
+        message = f"sentences need a policy that ranks tokens, {policy.name} does not; set it to tokens"
+        require(not head.prunes_spans or policy.supports_spans, "task.head.spans", message)
+        self.encoder = encoder
+        self.policy = policy
+        self.head = head
+        self.retainer = Retainer(encoder, policy, layers=policy.layers, dropped=dropped, prune_at=prune_at)
+        self.last_report: ForwardReport | None = None
+
+    @property
+    def gated_layers(self) -> tuple[int, ...]:
+        """Return the 0-based layers after which the policy may remove tokens."""
+        return self.policy.layers
+
+    @property
+    def shape(self) -> EncoderShape:
+        """Return the dimensions of the encoder."""
+        return self.retainer.shape
+
+    def encode(self, batch: Batch) -> Encoded:
+        """Run the encoder with token removal."""
+        spans = self.head.pruned_spans(batch)
+        pruned_together = nullcontext() if spans is None else self.retainer.prune_together(spans)
+        with pruned_together, self.retainer, self.retainer.protect(self.head.protected(batch)):
+            output = self.encoder(**self.retainer.adapter.inputs(batch))
+        hidden_states, state = output.last_hidden_state, self.retainer.state
+        self.last_report = state.report
+        if self.retainer.dropped == "cut":
+            return Encoded(hidden_states, state.weights, state.positions, state, self.gated_layers)
+        mask = batch["attention_mask"]
+        positions = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+        return Encoded(hidden_states, mask.float(), positions, state, self.gated_layers)
+
+    def outputs(self, batch: Batch) -> ModelOutput:
+        """Compute the logits and the pooled state that they are read from."""
+        encoded = self.encode(batch)
+        return ModelOutput(self.head.logits(encoded, batch), self.head.pooled(encoded))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Compute the logits."""
+        return self.outputs(batch).logits
+
+    def flops(self) -> tuple[float, float]:
+        """Return the FLOPs of the last forward pass: those of the dense encoder, and those that were spent."""
+        before_feed_forward = self.retainer.prune_at == "after_attention"
+        return self.retainer.report.flops(
+            self.shape, self.policy.scorer_macs(), before_feed_forward=before_feed_forward
+        )

@@ -1,0 +1,240 @@
+"""Group quality records into runs that may be averaged and groups that may be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+from typing import Any
+
+import pandas as pd
+
+from retention.errors import DataError
+from retention.records.identity import training, variants
+
+DENSE = "dense"
+NOT_RUN = "not run"
+_REQUIRED = ("task", "data", "policy", "backbone", "rho", "seed", "keep_ratio", "flops_ratio", "metrics", "monitor")
+# Training settings that act on pruned runs alone, so that a dense run without them may be trained alike.
+_PRUNING_SETTINGS = ("prune_at", "phases.", "budgets.", "distill.saliency")
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class EvaluationSetup:
+    """Task, data, encoder and headline metric: runs of one setup may be compared.
+
+    Attributes:
+        task: name of the task in records.
+        monitor: name of the headline metric.
+        backbone: name of the encoder.
+        source: description of the data.
+        train: number of training rows, "?" if the record does not say.
+        test: number of test rows, likewise.
+        length: number of tokens that rows are cut to, "" if the record does not say.
+        provenance: relation of the data to the task's benchmark, "" if the record does not say; see
+            ``reproduction.data_provenance``.
+    """
+
+    task: str
+    monitor: str
+    backbone: str
+    source: str
+    train: str
+    test: str
+    length: str
+    provenance: str = field(default="", compare=False)
+
+    def describe(self) -> str:
+        """Return task, data, numbers of rows and encoder in one line."""
+        cut = f" cut to {self.length} tokens" if self.length else ""
+        return f"{self.task}: {self.source}, {self.train} training and {self.test} test rows{cut}, {self.backbone}"
+
+    def same_data(self, other: EvaluationSetup) -> bool:
+        """Return True if two setups differ in nothing but the encoder and the length of its input."""
+        return self._data() == other._data()
+
+    def _data(self) -> tuple[str, ...]:
+        return self.task, self.monitor, self.source, self.train, self.test
+
+
+@dataclass(frozen=True, eq=False)
+class RunGroup:
+    """Runs of one policy with one target keep ratio and equal settings, one run per seed.
+
+    Attributes:
+        setup: task, data, encoder and metric.
+        policy: name of the policy.
+        rho: target keep ratio, in (0, 1].
+        variant: settings in which these runs differ from others of the policy, "" if there are none.
+        records: one quality record per seed, in the order of the seeds.
+    """
+
+    setup: EvaluationSetup
+    policy: str
+    rho: float
+    variant: str
+    records: tuple[Record, ...]
+
+    @property
+    def label(self) -> str:
+        """Name of the policy, with its variant in parentheses."""
+        return f"{self.policy} ({self.variant})" if self.variant else self.policy
+
+    @property
+    def sort_key(self) -> tuple[bool, str, float, str]:
+        """Sort dense first, then by name, from the highest keep ratio to the lowest."""
+        return self.policy != DENSE, self.policy, -self.rho, self.variant
+
+    @property
+    def keep_ratio(self) -> float | None:
+        """Mean achieved keep ratio, in [0, 1]; None if it was not measured."""
+        return mean_of_measured(record["keep_ratio"].get("mean") for record in self.records)
+
+    @property
+    def flops_ratio(self) -> float | None:
+        """Mean FLOPs relative to the dense model; None if they were not measured."""
+        return mean_of_measured(record["flops_ratio"] for record in self.records)
+
+    def points(self, metric: str | None = None) -> list[float]:
+        """Return a metric times 100 of every run that measured it, by default the headline metric."""
+        return list(self.points_by_seed(metric).values())
+
+    def points_by_seed(self, metric: str | None = None) -> dict[int, float]:
+        """Return seed -> metric times 100, by default the headline metric; diverged runs are left out."""
+        name = metric or self.setup.monitor
+        values = {record["seed"]: record["metrics"].get(name) for record in self.records}
+        return {seed: 100.0 * value for seed, value in values.items() if value is not None}
+
+    def training_settings(self) -> dict[str, Any]:
+        """Return the dotted settings that are not the policy's own."""
+        return training(self.records[0].get("config") or {})
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Groups of runs, sorted by setup and, within a setup, by ``RunGroup.sort_key``."""
+
+    all: tuple[RunGroup, ...] = ()
+
+    def setups(self, task: str | None = None) -> list[EvaluationSetup]:
+        """Return all setups, or those of one task."""
+        return [setup for setup in dict.fromkeys(group.setup for group in self.all) if task in (None, setup.task)]
+
+    def groups(
+        self, setup: EvaluationSetup | None = None, policy: str | None = None, rho: float | None = None
+    ) -> list[RunGroup]:
+        """Return the groups of a setup, a policy and a target keep ratio; None matches all."""
+        return [
+            group
+            for group in self.all
+            if setup in (None, group.setup) and policy in (None, group.policy) and rho in (None, group.rho)
+        ]
+
+    def dense_reference(self, group: RunGroup, metric: str | None = None) -> RunGroup | None:
+        """Return the dense runs that were trained like a group, None if there are none with the metric.
+
+        Scores play no part in the choice. Settings that act on pruned runs alone (gates, phases, sampled budgets,
+        saliency distillation) may differ.
+        """
+        if group.policy == DENSE and group.points(metric):
+            return group
+        required = _dense_settings(group)
+        alike = [dense for dense in self.groups(group.setup, DENSE) if _dense_settings(dense) == required]
+        return headline([dense for dense in alike if dense.points(metric)])
+
+
+def headline(groups: Sequence[RunGroup]) -> RunGroup | None:
+    """Return the group with most seeds, then the latest one; scores play no part."""
+
+    def seeds_and_date(group: RunGroup) -> tuple[int, str]:
+        return len(group.records), max(str(record.get("date", "")) for record in group.records)
+
+    return max(groups, key=seeds_and_date, default=None)
+
+
+def group_runs(records: Iterable[Record]) -> Runs:
+    """Group quality records; of two runs with equal settings and seed the later one counts.
+
+    Args:
+        records: result records; other kinds than ``quality`` are left out.
+
+    Raises:
+        DataError: a record lacks a field, or its headline metric is missing or outside [0, 1].
+    """
+    quality = [record for record in records if record.get("kind") == "quality"]
+    for record in quality:
+        _check(record)
+    if not quality:
+        return Runs()
+    frame = pd.DataFrame(
+        {
+            "setup": [_setup(record) for record in quality],
+            "policy": [record["policy"] for record in quality],
+            "rho": [float(record["rho"]) for record in quality],
+            "seed": [record["seed"] for record in quality],
+            "date": [str(record.get("date", "")) for record in quality],
+            "record": quality,
+            "variant": "",
+        }
+    )
+    method = ["setup", "policy", "rho"]
+    for _, members in frame.groupby(method, sort=False):
+        frame.loc[members.index, "variant"] = variants(list(members["record"]))
+    frame = frame.sort_values("date", kind="stable")
+    frame = frame.drop_duplicates([*method, "variant", "seed"], keep="last").sort_values("seed", kind="stable")
+    groups = []
+    for _, members in frame.groupby([*method, "variant"], sort=False):
+        first = members.iloc[0]
+        group = RunGroup(first["setup"], first["policy"], first["rho"], first["variant"], tuple(members["record"]))
+        groups.append(group)
+    return Runs(tuple(sorted(groups, key=lambda group: (group.setup.describe(), *group.sort_key))))
+
+
+def mean_of_measured(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are not None; None if there is none."""
+    measured = [value for value in values if value is not None]
+    return fmean(measured) if measured else None
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """Format a mean and, from two values on, the sample standard deviation."""
+    return f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def percent(ratio: float | None) -> str:
+    """Format a ratio in per cent, or say that it was not measured."""
+    return "not measured" if ratio is None else f"{100.0 * ratio:.1f} %"
+
+
+def _dense_settings(group: RunGroup) -> dict[str, Any]:
+    """Return the training settings that a dense run has as well; a missing key equals null."""
+    settings = group.training_settings().items()
+    return {key: value for key, value in settings if value is not None and not key.startswith(_PRUNING_SETTINGS)}
+
+
+def _check(record: Record) -> None:
+    name = f"quality record of {record.get('date', 'unknown date')}"
+    missing = [field for field in _REQUIRED if field not in record]
+    if missing:
+        raise DataError(f"{name}: lacks {', '.join(missing)}; remove the record or run the experiment again")
+    monitor, metrics = record["monitor"], record["metrics"]
+    if monitor not in metrics:
+        raise DataError(f"{name}: has no metric {monitor!r}, its monitor; it has {', '.join(metrics) or 'none'}")
+    if metrics[monitor] is not None and not 0.0 <= metrics[monitor] <= 1.0:
+        raise DataError(f"{name}: metric {monitor} is {metrics[monitor]}; metrics must be ratios in [0, 1], not points")
+
+
+def _setup(record: Record) -> EvaluationSetup:
+    data = record["data"]
+    return EvaluationSetup(
+        task=record["task"],
+        monitor=record["monitor"],
+        backbone=record["backbone"],
+        source=str(data.get("source") or data.get("name") or "unnamed rows"),
+        train=str(data.get("train", "?")),
+        test=str(data.get("test", "?")),
+        length=str(data.get("max_length") or ""),
+        provenance=str(data.get("provenance") or ""),
+    )

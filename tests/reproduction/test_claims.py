@@ -1,0 +1,159 @@
+"""Claims and their verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reproduction.claims.claim import Claim, Finding, Verdict
+from reproduction.claims.page import all_claims, claims_page
+from reproduction.sources import RecordSet, cite, committed_files, read_record_set
+
+from retention.records import append_record
+
+ROOT = Path(__file__).resolve().parents[2]
+Make = Callable[..., dict[str, Any]]
+DENSE = (0.90, 0.91, 0.92)
+
+
+def claim(*parts: str) -> Claim:
+    """Return the one claim whose text has all the parts."""
+    matches = [claim for claim in all_claims() if all(part in claim.text for part in parts)]
+    assert len(matches) == 1, [claim.text for claim in matches]
+    return matches[0]
+
+
+def finding(checked: Claim, records: list[dict[str, Any]]) -> Finding:
+    findings = list(checked.check(RecordSet(tuple(records))))
+    assert len(findings) == 1
+    return findings[0]
+
+
+def series(make: Make, policy: str, rho: float, values: tuple[float, ...], **changes: Any) -> list[dict[str, Any]]:
+    return [make(policy, rho, value, seed, **changes) for seed, value in enumerate(values)]
+
+
+def test_committed_page_matches_the_committed_records() -> None:
+    made = claims_page(read_record_set(committed_files(ROOT), ROOT))
+    assert (ROOT / "docs" / "claims.md").read_text(encoding="utf-8") == made, "run `make claims`"
+
+
+def test_without_records_no_claim_is_decided() -> None:
+    findings = [finding for checked in all_claims() for finding in checked.check(RecordSet(()))]
+    assert {finding.verdict for finding in findings} == {Verdict.NOT_TESTABLE}
+    page = claims_page(RecordSet(()))
+    totals = next(line for line in page.splitlines() if line.startswith("| all "))
+    assert [cell.strip() for cell in totals.split("|")][2:5] == ["0", "0", "0"]
+    assert all(checked.text in page for checked in all_claims()), "claims without a run are folded away, not left out"
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ((0.89, 0.90, 0.91), Verdict.REPRODUCED),
+        ((0.80, 0.81, 0.82), Verdict.NOT_REPRODUCED),
+        ((0.80, 0.87, 0.92), Verdict.INCONCLUSIVE),  # the interval contains 95 %
+        ((0.89, 0.90), Verdict.INCONCLUSIVE),  # a seed is missing
+    ],
+)
+def test_ratio_to_dense(quality: Make, values: tuple[float, ...], verdict: Verdict) -> None:
+    records = [*series(quality, "dense", 1.0, DENSE), *series(quality, "adaptive", 0.3, values)]
+    result = finding(claim("SST-2 accuracy at 30 %", "of the dense model"), records)
+    assert result.verdict is verdict
+    assert f"{len(values)}" in result.measured and "distilbert; SST-2 (GLUE)" in result.setup
+    assert len(result.records) == len(values) + len(DENSE)
+
+
+def test_without_a_dense_model_trained_alike_the_claim_is_inconclusive(quality: Make) -> None:
+    config = {"distill": {"token_states": 1}, "retention": {}}
+    records = [*series(quality, "dense", 1.0, DENSE), *series(quality, "adaptive", 0.3, DENSE, config=config)]
+    result = finding(claim("SST-2 accuracy at 30 %", "of the dense model"), records)
+    assert result.verdict is Verdict.INCONCLUSIVE and "trained alike" in result.measured
+
+
+def test_stand_in_data_decides_nothing(quality: Make) -> None:
+    other = {"data": {"source": "stand-in sentences", "train": 9, "test": 5}}
+    records = [*series(quality, "dense", 1.0, DENSE, **other), *series(quality, "adaptive", 0.3, DENSE, **other)]
+    result = finding(claim("SST-2 accuracy at 30 %", "of the dense model"), records)
+    assert result.verdict is Verdict.NOT_RUN and "100.0 % of dense" in result.measured and "STAND-IN" in result.setup
+
+
+@pytest.mark.parametrize(
+    ("ablated", "verdict"),
+    [
+        ((0.80, 0.81, 0.82), Verdict.REPRODUCED),
+        ((0.95, 0.96, 0.97), Verdict.NOT_REPRODUCED),
+        ((0.85, 0.91, 0.95), Verdict.INCONCLUSIVE),
+    ],
+)
+def test_ablation_verdicts(quality: Make, ablated: tuple[float, ...], verdict: Verdict) -> None:
+    records = [*series(quality, "adaptive", 0.5, DENSE), *series(quality, "threshold", 0.5, ablated)]
+    assert finding(claim("SST-2 accuracy at 50 %", "threshold pruning"), records).verdict is verdict
+
+
+def test_ablation_is_compared_with_runs_trained_alike(quality: Make) -> None:
+    policy = {"_target_": "x.adaptive", "beta": 0.66, "gamma": -0.1, "zeta": 1.1}
+    sampled = {"prune_at": "after_layer", "budgets": {"sampled": 1}, "retention": policy}
+    ours = [*series(quality, "adaptive", 0.5, DENSE), *series(quality, "adaptive", 0.5, DENSE, config=sampled)]
+    other = series(quality, "threshold", 0.5, (0.80, 0.81, 0.82))
+    result = finding(claim("SST-2 accuracy at 50 %", "threshold pruning"), [*ours, *other])
+    assert "sampled" not in result.setup and result.verdict is Verdict.REPRODUCED
+
+
+def test_ablation_that_the_paper_has_ahead(quality: Make) -> None:
+    metrics = [{"metrics": {"extractive_em": value, "answer_f1": 0.5}} for value in (0.5, 0.6)]
+    qasper = {"task": "qasper", "monitor": "answer_f1"}
+    qasper["data"] = {"source": "QASPER v0.3 (rows are papers)", "train": 2593, "test": 1005}  # type: ignore[assignment]
+    ours = [quality("adaptive", 0.3, None, seed, **qasper, **metrics[0]) for seed in range(3)]
+    other = [quality("adaptive_no_relaxation", 0.3, None, seed, **qasper, **metrics[1]) for seed in range(3)]
+    checked = claim("QASPER EM at 30 %", "behind no variational relaxation")  # 39.8 against 40.0
+    assert finding(checked, [*ours, *other]).verdict is Verdict.REPRODUCED
+
+
+def test_speed_memory_and_scorer_cost(speed: Make) -> None:
+    measured = {"timing": {"threads": 2, "scoring_share": {"median": 0.01, "low": 0.0, "high": 0.03}}}
+    record = speed("adaptive", 0.3, 1.9, peak_mib=60.0, baseline_peak_mib=100.0, **measured)
+    assert finding(claim("1.8x the throughput"), [record]).verdict is Verdict.REPRODUCED
+    assert finding(claim("less than 2 % of latency"), [record]).verdict is Verdict.INCONCLUSIVE  # up to 3 %
+    leaner = finding(claim("less peak memory at 30 %"), [record])
+    assert (leaner.verdict, leaner.measured[:7]) == (Verdict.REPRODUCED, "-40.0 %")
+    slower = speed("adaptive", 0.3, 1.7, peak_mib=90.0, baseline_peak_mib=100.0)
+    assert finding(claim("1.8x the throughput"), [slower]).verdict is Verdict.NOT_REPRODUCED
+    assert finding(claim("less peak memory at 30 %"), [slower]).verdict is Verdict.NOT_REPRODUCED
+
+
+@pytest.mark.parametrize(("far", "verdict"), [(0.895, Verdict.REPRODUCED), (0.8, Verdict.NOT_REPRODUCED)])
+def test_plateaus(quality: Make, far: float, verdict: Verdict) -> None:
+    records = []
+    for beta, value in ((0.5, 0.9), (0.66, 0.9), (1.0, far), (1.5, 0.1)):  # 1.5 lies outside the plateau
+        records += series(quality, "adaptive", 0.3, (value,) * 3, hyperparameters={"beta": beta})
+    assert finding(claim("SST-2: beta"), records).verdict is verdict
+
+
+def test_keep_ratio_must_meet_the_target(quality: Make) -> None:
+    checked = claim("SST-2 at 30 %", "keep ratios by layer")
+    off = {"keep_ratio": {"mean": 0.42, "by_layer": {"0": 0.45, "1": 0.39}}}
+    assert finding(checked, [quality("adaptive", 0.3, 0.9)]).verdict is Verdict.REPRODUCED
+    assert finding(checked, [quality("adaptive", 0.3, 0.9, **off)]).verdict is Verdict.NOT_REPRODUCED
+
+
+@pytest.mark.parametrize(("bound", "verdict"), [(0.2, Verdict.REPRODUCED), (0.1, Verdict.NOT_REPRODUCED)])
+def test_slack_is_weighted_by_the_multipliers(quality: Make, bound: float, verdict: Verdict) -> None:
+    slack = {"slack_bound": bound, "price": {"0": 3.0, "1": 1.0}, "by_layer": {"0": 0.2, "1": 0.0}}  # mean 0.15
+    record = quality("adaptive", 0.3, 0.9, training={"slack": slack})
+    assert finding(claim("Proposition 1"), [record]).verdict is verdict
+
+
+def test_records_are_read_with_file_and_line_without_trials(tmp_path: Path, quality: Make) -> None:
+    for folder in ("quality", "speed", "trials"):
+        append_record(tmp_path / "results" / folder / "a.jsonl", {"kind": "quality", "commit": "f" * 40 + "-dirty"})
+    append_record(tmp_path / "results" / "quality" / "a.jsonl", {"kind": "quality", "date": "2026-01-02T03:04:05"})
+    records_read = read_record_set(committed_files(tmp_path), tmp_path)
+    assert [record["at"] for record in records_read.records] == [
+        "results/quality/a.jsonl:1",
+        "results/quality/a.jsonl:2",
+        "results/speed/a.jsonl:1",
+    ]
+    assert cite(records_read.records[:2]) == "results/quality/a.jsonl:1,2 (2026-01-02/undated, ffffffff-dirty/unknown)"

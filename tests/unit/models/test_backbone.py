@@ -1,0 +1,129 @@
+"""Tests of backbones: gradient checkpointing, dropout, configuration fields, code of model repositories."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoConfig
+
+from retention.errors import CheckpointError, ConfigError
+from retention.models.backbone import PretrainedBackbone, ScratchBackbone
+from retention.models.saved import SavedBackbone
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+def saved_bytes(encoder: nn.Module) -> int:
+    """Return the bytes that a forward pass in training keeps for the backward pass."""
+    total = 0
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal total
+        total += tensor.nbytes
+        return tensor
+
+    encoder.train()
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        encoder(input_ids=torch.ones(2, 20, dtype=torch.long))
+    return total
+
+
+def scratch_encoder(family: str, **settings: Any) -> nn.Module:
+    return ScratchBackbone(name="small", model_type=family, fields=SMALL, **settings).encoder(40)
+
+
+def test_gradient_checkpointing_keeps_less() -> None:
+    kept = {enabled: saved_bytes(scratch_encoder("bert", gradient_checkpointing=enabled)) for enabled in (False, True)}
+    assert kept[True] < kept[False] / 3
+
+
+def test_gradient_checkpointing_without_support_raises() -> None:
+    with pytest.raises(ConfigError, match=r"backbone\.gradient_checkpointing: mpnet"):
+        scratch_encoder("mpnet", gradient_checkpointing=True)
+
+
+def test_recomputed_layers_refuse_gates_inside() -> None:
+    backbone = ScratchBackbone(name="small", model_type="bert", fields=SMALL, gradient_checkpointing=True)
+    backbone.check_prune_at("after_layer")
+    with pytest.raises(ConfigError, match=r"prune_at: .*gradient_checkpointing=true"):
+        backbone.check_prune_at("after_attention")
+    ScratchBackbone(name="small", model_type="bert", fields=SMALL).check_prune_at("after_attention")
+
+
+@pytest.mark.parametrize(
+    "family", ["bert", "distilbert", "mpnet", "modernbert", "deberta-v2", "big_bird", "t5", "longformer", "led"]
+)
+def test_dropout_of_checkpoint_is_replaced(family: str, tmp_path: Path) -> None:
+    AutoConfig.for_model(family).save_pretrained(tmp_path)
+    backbone = PretrainedBackbone(name="x", path=str(tmp_path), hidden_dropout=0.25, attention_dropout=0.0)
+    config = backbone.config().to_dict()
+    of_heads = ("classif", "qa_", "pooler_", "summary_")
+    dropout = {k: v for k, v in config.items() if "dropout" in k and not any(word in k for word in of_heads)}
+    attention = {key: value for key, value in dropout.items() if "attention" in key}
+    assert set(attention.values()) <= {0.0}
+    assert {value for key, value in dropout.items() if key not in attention} == {0.25}
+
+
+@pytest.mark.parametrize("key", ["hidden_dropout", "attention_dropout"])
+def test_dropout_out_of_range_raises(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}: must be in \[0, 1\) or null, got 1.0"):
+        PretrainedBackbone(name="x", path="x", **{key: 1.0})
+
+
+def test_configuration_fields_are_replaced(tmp_path: Path) -> None:
+    AutoConfig.for_model("bert", **SMALL).save_pretrained(tmp_path)
+    backbone = PretrainedBackbone(name="x", path=str(tmp_path), fields={"num_hidden_layers": 5})
+    assert backbone.shape().num_layers == 5
+    with pytest.raises(ConfigError) as caught:
+        PretrainedBackbone(name="x", path=str(tmp_path), fields={"layerz": 3}).shape()
+    assert [problem.key for problem in caught.value.problems] == ["backbone.fields.layerz"]
+
+
+def test_unknown_family_or_field_raises() -> None:
+    with pytest.raises(ConfigError, match="model_type: "):
+        ScratchBackbone(name="x", model_type="birt", fields={})
+    with pytest.raises(ConfigError, match=r"fields\.layerz: "):
+        ScratchBackbone(name="x", model_type="bert", fields={"layerz": 3})
+
+
+@pytest.fixture
+def folder_with_code(tmp_path: Path) -> Path:
+    """A model folder of an unknown family whose Python code writes a file when it is imported."""
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    auto_map = {"AutoConfig": "code.OwnConfig", "AutoModel": "code.OwnModel"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "own_family", "auto_map": auto_map}))
+    (folder / "code.py").write_text(
+        f"open({str(tmp_path / 'marker')!r}, 'w').close()\n"
+        "from transformers import BertConfig\n\n\n"
+        "class OwnConfig(BertConfig):\n    model_type = 'own_family'\n"
+    )
+    return folder
+
+
+def test_code_of_repository_runs_only_if_trusted(
+    folder_with_code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers.dynamic_module_utils as dynamic
+
+    monkeypatch.setattr(dynamic, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    marker = tmp_path / "marker"
+    with pytest.raises(ConfigError, match=r"backbone\.trust_remote_code: "):
+        PretrainedBackbone(name="x", path=str(folder_with_code)).config()
+    with pytest.raises(CheckpointError, match="hostile"):
+        SavedBackbone(name="x", path=str(folder_with_code)).config()
+    assert not marker.exists()
+    config = PretrainedBackbone(name="x", path=str(folder_with_code), trust_remote_code=True).config()
+    assert marker.exists() and type(config).__name__ == "OwnConfig"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"model_type": 7}'])
+def test_unreadable_saved_configuration_raises(content: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        SavedBackbone(name="x", path=str(tmp_path)).config()

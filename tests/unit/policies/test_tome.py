@@ -1,0 +1,56 @@
+"""Test token merging."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import BertConfig, BertModel
+
+from retention.core.flops import EncoderShape
+from retention.engine import Retainer
+from retention.policies import ToMe
+
+
+def test_merging_conserves_sizes_and_the_sum_of_states(build_policy: Any, make_view: Any, decide: Any) -> None:
+    policy, view = build_policy(ToMe(rho=0.2, schedule="flat")).eval(), make_view((20, 13))
+    decision = decide(policy, view)
+    keep, sizes = decision.keep_mask, decision.log_gates.exp()
+    assert keep.sum(1).tolist() == [4, 2]
+    torch.testing.assert_close((sizes * keep).sum(1), torch.tensor([20.0, 13.0]))
+    weighted = (decision.hidden_states * (sizes * keep).unsqueeze(-1)).sum(1)
+    torch.testing.assert_close(weighted, (view.hidden_states * view.valid.unsqueeze(-1)).sum(1), atol=1e-4, rtol=1e-4)
+    assert torch.equal(decision.hidden_states[:, 0], view.hidden_states[:, 0]) and (sizes[:, 0] == 1).all()
+
+
+def test_most_similar_tokens_merge(build_policy: Any, make_view: Any, decide: Any) -> None:
+    states = torch.eye(6, 16).unsqueeze(0)
+    states[0, 4] = 2 * states[0, 1]
+    view = make_view((6,), hidden_states=states)
+    decision = decide(build_policy(ToMe(rho=5 / 6, schedule="flat")).eval(), view)
+    assert decision.keep_mask[0].sum() == 5 and not decision.keep_mask[0, [1, 4]].all()
+    survivor = 1 if decision.keep_mask[0, 1] else 4
+    torch.testing.assert_close(decision.hidden_states[0, survivor], 1.5 * states[0, 1])
+
+
+def test_only_protected_tokens_are_kept_if_they_fill_the_budget(build_policy: Any, make_view: Any, decide: Any) -> None:
+    keep = decide(build_policy(ToMe(rho=0.05, schedule="flat")).eval(), make_view((20, 13))).keep_mask
+    assert keep.sum(1).tolist() == [1, 1] and keep[:, 0].all()
+
+
+@torch.no_grad()
+def test_merging_equal_tokens_does_not_change_other_tokens() -> None:
+    """Proportional attention: one token of size two acts on the others exactly like two equal tokens."""
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=60, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=64)
+    encoder = BertModel(config, add_pooling_layer=False).eval()
+    encoder.embeddings.position_embeddings.weight.zero_()  # equal ids have equal states in every layer
+    ids = torch.tensor([[1, 7, 7, 8, 8, 9, 9]])
+    policy = ToMe(rho=4 / 7, schedule="flat")
+    policy.build(EncoderShape(num_layers=4, hidden_size=32, intermediate_size=64))
+    dense = encoder(input_ids=ids).last_hidden_state
+    with Retainer(encoder, policy.eval(), layers=policy.layers, dropped="cut", protected_ids=[1]) as retainer:
+        merged = encoder(input_ids=ids).last_hidden_state
+    positions = retainer.state.positions
+    assert positions.shape == (1, 4)
+    assert (merged - dense.gather(1, positions.unsqueeze(-1).expand_as(merged))).abs().max() < 5e-6

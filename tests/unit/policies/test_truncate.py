@@ -1,0 +1,24 @@
+"""Test truncation to the budget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from retention.policies import Truncate
+
+
+def test_truncate_keeps_the_first_tokens(build_policy: Any, make_view: Any, decide: Any) -> None:
+    policy = build_policy(Truncate(rho=0.3, schedule="flat")).eval()
+    view = make_view((20, 13, 2))
+    keep = decide(policy, view).keep_mask
+    assert [row.nonzero().flatten().tolist() for row in keep] == [list(range(6)), [0, 1, 2], [0]]
+    view.protected[0, 19] = True
+    assert decide(policy, view).keep_mask[0].nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 19]
+
+
+def test_truncate_ranks_by_original_position(build_policy: Any, make_view: Any, decide: Any) -> None:
+    view = make_view((4,), lengths=torch.tensor([8]), positions=torch.tensor([[0, 7, 3, 5]]))
+    keep = decide(build_policy(Truncate(rho=0.375, schedule="flat")).eval(), view).keep_mask
+    assert keep.tolist() == [[True, False, True, True]]

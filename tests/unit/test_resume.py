@@ -1,0 +1,138 @@
+"""Test the recognition of finished runs by record, configuration and input checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from retention.errors import DataError
+from retention.experiment.resume import finished_record, put_record_aside
+
+RECORD = {"kind": "quality", "metrics": {"accuracy": 0.5}}
+Make = Callable[..., DictConfig]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Return a function that makes the configuration of a run in ``tmp_path/run`` starting from ``dense.ckpt``."""
+    (tmp_path / "dense.ckpt").touch()
+
+    def build(**changes: Any) -> DictConfig:
+        values = {
+            "ckpt": None,
+            "init": str(tmp_path / "dense.ckpt"),
+            "distill": {"teacher": "${init}"},
+            "record": None,
+            "seed": 0,
+            "paths": {"run_dir": str(tmp_path / "run")},
+            "callbacks": {"checkpoint": {"dirpath": "${paths.run_dir}/checkpoints"}},
+            "retention": {"beta": 0.66, "layers": [0, 1]},
+            "optimizer": {"lr": 1e-5, "betas": {}},
+        }
+        config: DictConfig = OmegaConf.merge(OmegaConf.create(values), OmegaConf.create(changes))  # type: ignore
+        OmegaConf.set_struct(config, True)
+        return config
+
+    return build
+
+
+@pytest.fixture
+def folder(make: Make, tmp_path: Path) -> Path:
+    """Return the folder of a finished run."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(OmegaConf.to_yaml(make(), resolve=True))
+    (run / "record.json").write_text(json.dumps(RECORD))
+    return run
+
+
+def test_unchanged_configuration_is_finished(make: Make, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    config = make()
+    before = config.copy()
+    assert finished_record(config) == RECORD
+    assert config == before, "the configuration stays as it was"
+    assert "already finished" in caplog.text
+
+
+def test_folder_without_record_is_not_finished(make: Make, folder: Path) -> None:
+    (folder / "record.json").unlink()
+    assert finished_record(make()) is None
+    shutil.rmtree(folder)
+    assert finished_record(make()) is None
+
+
+def test_target_file_of_the_record_does_not_matter(make: Make, folder: Path) -> None:
+    assert finished_record(make(record="elsewhere.jsonl")) == RECORD
+
+
+def test_moved_folder_is_finished(make: Make, folder: Path, tmp_path: Path) -> None:
+    moved = folder.rename(tmp_path / "moved")
+    assert finished_record(make(paths={"run_dir": str(moved)})) == RECORD
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"retention": {"beta": 0.5}}, "retention.beta: 0.66 -> 0.5"),
+        ({"retention": {"layers": [0]}}, "retention.layers: [0, 1] -> [0]"),
+        ({"retention": {"beta": None}}, "retention.beta: 0.66 -> None"),
+        ({"retention": {"decay": 0.9}}, "retention.decay: not set -> 0.9"),
+        ({"optimizer": {"betas": {"first": 1}}}, "optimizer.betas: {} -> not set"),
+        ({"seed": 1}, "seed: 0 -> 1"),
+        ({"init": None}, "init: "),
+        ({"callbacks": {"checkpoint": {"dirpath": "elsewhere"}}}, "callbacks.checkpoint.dirpath: "),
+    ],
+)
+def test_changed_setting_is_logged_and_run_again(
+    changes: dict[str, Any], message: str, make: Make, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert finished_record(make(**changes)) is None
+    assert message in caplog.text and "running again" in caplog.text
+
+
+def test_paths_are_compared_in_full(make: Make, folder: Path, tmp_path: Path) -> None:
+    """Records shorten paths to their last two parts, which would take one dense model for another."""
+    other = tmp_path / "b" / tmp_path.name / "dense.ckpt"
+    assert finished_record(make(init=str(other))) is None
+
+
+def test_newer_input_checkpoint_is_run_again(
+    make: Make, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    later = (folder / "record.json").stat().st_mtime + 10
+    os.utime(tmp_path / "dense.ckpt", (later, later))
+    assert finished_record(make()) is None
+    assert "init: " in caplog.text and "distill.teacher: " in caplog.text
+
+
+def test_record_without_configuration_is_not_finished(make: Make, folder: Path) -> None:
+    (folder / "config.yaml").unlink()
+    assert finished_record(make()) is None
+
+
+def test_broken_record_is_reported(make: Make, folder: Path) -> None:
+    (folder / "record.json").write_text("{")
+    with pytest.raises(DataError, match=r"record\.json: not valid JSON"):
+        finished_record(make())
+
+
+def test_configuration_with_earlier_key_names_is_finished(make: Make, folder: Path) -> None:
+    text = (folder / "config.yaml").read_text()
+    assert "beta: 0.66" in text
+    (folder / "config.yaml").write_text(text + "place: after_layer\n")
+    assert finished_record(make(prune_at="after_layer")) == RECORD
+
+
+def test_record_put_aside_does_not_count(make: Make, folder: Path) -> None:
+    put_record_aside(folder)
+    put_record_aside(folder)  # nothing left to do
+    assert finished_record(make()) is None
+    assert json.loads((folder / "record.replaced.json").read_text()) == RECORD

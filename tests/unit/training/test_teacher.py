@@ -1,0 +1,111 @@
+"""Tests of the teacher's cache: each row is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from retention.models.encoded import ModelOutput
+from retention.models.retention_model import RetentionModel
+from retention.training.distillation import Distillation
+from retention.training.module import RetentionModule
+from retention.training.teacher import Teacher
+
+
+@pytest.fixture
+def batch_sizes(dense_model: RetentionModel) -> list[int]:
+    """Sizes of all batches that ran through the dense model."""
+    sizes: list[int] = []
+    dense_model.encoder.register_forward_hook(lambda module, args, output: sizes.append(len(output[0])))
+    return sizes
+
+
+def assert_same(output: ModelOutput, expected: ModelOutput) -> None:
+    torch.testing.assert_close(output.logits, expected.logits)
+    torch.testing.assert_close(output.pooled, expected.pooled)
+
+
+def test_row_is_computed_once(dense_model: RetentionModel, batch_sizes: list[int], make_batch: Any) -> None:
+    teacher, batch = Teacher(dense_model), make_batch(9, 7, 5)
+    first = teacher.output(batch)
+    assert_same(teacher.output(batch), first)
+    swapped = {name: values[[2, 0]] for name, values in batch.items()}
+    assert_same(teacher.output(swapped), ModelOutput(first.logits[[2, 0]], first.pooled[[2, 0]]))
+    assert batch_sizes == [3]
+
+
+def test_new_row_is_computed(dense_model: RetentionModel, batch_sizes: list[int], make_batch: Any) -> None:
+    teacher = Teacher(dense_model)
+    teacher.output(make_batch(9, 7))
+    other = make_batch(8, 6, seed=2, first_index=1)
+    with torch.no_grad():
+        expected = dense_model.outputs(other)
+    assert_same(teacher.output(other), expected)
+    assert batch_sizes == [2, 2, 2]
+
+
+def test_cache_file_is_used_by_next_run(
+    dense_model: RetentionModel, batch_sizes: list[int], make_batch: Any, tmp_path: Path
+) -> None:
+    file, batch = tmp_path / "deep" / "outputs.pt", make_batch(9, 7)
+    teacher = Teacher(dense_model, file)
+    expected = teacher.output(batch)
+    teacher.save()
+    assert_same(Teacher(dense_model, file).output(batch), expected)
+    assert batch_sizes == [2]
+    assert [path.name for path in file.parent.iterdir() if not path.name.endswith(".lock")] == ["outputs.pt"]
+
+
+def test_cache_file_merges_several_processes(
+    dense_model: RetentionModel, batch_sizes: list[int], make_batch: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "outputs.pt"
+    ranks = [Teacher(dense_model, file), Teacher(dense_model, file)]
+    batches = [make_batch(9, 7), make_batch(6, 5, first_index=2)]
+    for teacher, batch in zip(ranks, batches, strict=True):
+        teacher.output(batch)
+        teacher.save()
+    late = Teacher(dense_model, file)
+    for batch in batches:
+        late.output(batch)
+    assert batch_sizes == [2, 2]
+
+
+def test_training_saves_cache(
+    make_module: Callable[..., RetentionModule], dense_model: RetentionModel, make_batch: Any, fit: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "outputs.pt"
+    module = make_module(distill=Distillation(weight=0.5, teacher="given"))
+    module.set_teacher(Teacher(dense_model, file))
+    fit(module, [make_batch(9, 7)])
+    assert sorted(torch.load(file, weights_only=True)["index"].tolist()) == [0, 1]
+
+
+def test_states_and_saliency_take_one_pass(
+    dense_model: RetentionModel, batch_sizes: list[int], make_batch: Any
+) -> None:
+    teacher, batch = Teacher(dense_model), make_batch(9, 7)
+    outputs = teacher.outputs(batch, states=True, saliency_layers=(0, 1))
+    assert batch_sizes == [2]
+    assert_same(outputs.output, teacher.output(batch))
+    separate = teacher.outputs(batch, states=True), teacher.outputs(batch, saliency_layers=(0, 1))
+    for states, expected in zip(outputs.states, separate[0].states, strict=True):
+        torch.testing.assert_close(states.hidden_states, expected.hidden_states)
+    assert set(outputs.saliency) == {0, 1}
+    for layer, saliency in outputs.saliency.items():
+        torch.testing.assert_close(saliency, separate[1].saliency[layer])
+    assert not any(each.hidden_states.requires_grad for each in outputs.states)
+    assert not outputs.output.logits.requires_grad
+
+
+def test_cache_without_pooled_states_is_ignored(
+    dense_model: RetentionModel, batch_sizes: list[int], make_batch: Any, tmp_path: Path
+) -> None:
+    file, batch = tmp_path / "outputs.pt", make_batch(9, 7)
+    torch.save({"index": torch.arange(2), "logits": torch.zeros(2, 2)}, file)
+    assert Teacher(dense_model, file).output(batch).pooled is not None
+    assert batch_sizes == [2]
