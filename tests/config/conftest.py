@@ -1,4 +1,4 @@
-"""Composing and starting configurations inside the test process."""
+"""Fixtures that compose and run configurations inside the test process."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ CONF = Path(__file__).parents[2] / "conf"
 
 @pytest.fixture
 def conf() -> Path:
-    """The folder of the configuration files."""
+    """Return the folder of the configuration files."""
     return CONF
 
 
 @pytest.fixture
 def composed(tmp_path: Path) -> Callable[..., DictConfig]:
-    """``composed("retention=dense", ...)``: the configuration for this command line."""
+    """Return a function that composes the configuration of a command line: ``composed("retention=dense", ...)``."""
 
     def make(*typed: str) -> DictConfig:
         with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -36,7 +36,7 @@ def composed(tmp_path: Path) -> Callable[..., DictConfig]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., Any]:
-    """``start("retention.rho=0.3", ...)``: what ``python run.py compare=[] retention.rho=0.3 ...`` does."""
+    """Return a function that does what ``python run.py compare=[] ...`` does: ``start("retention.rho=0.3", ...)``."""
 
     def begin(*typed: str) -> Any:
         overrides = [f"paths.run_dir={tmp_path}/run", "trainer.accelerator=cpu", "compare=[]", *typed]
@@ -49,7 +49,7 @@ def start(tmp_path: Path) -> Callable[..., Any]:
 
 @pytest.fixture
 def small_pretrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checkpoints of the hub get the configuration of a small six-layer BERT or LED, without looking for them."""
+    """Give hub checkpoints the configuration of a small six-layer BERT or LED, without loading them."""
 
     def config(self: PretrainedBackbone, vocab_size: int | None = None) -> BertConfig | LEDConfig:
         if self.name == "led":

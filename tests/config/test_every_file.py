@@ -1,4 +1,4 @@
-"""Every file in conf/ composes, and what it names can be built; a new file is covered by being there."""
+"""Test that every file in conf/ composes and builds; new files are found automatically."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from retention.experiment.builder import Builder
-from retention.experiment.config import build_parts, check_run
+from retention.experiment.config import check_run
+from retention.experiment.parts import build_parts
 from retention.models.backbone import PretrainedBackbone
 from retention.policies.bases.retention_policy import RetentionPolicy
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml") if path.parent != CONF)
 MAIN = OmegaConf.load(CONF / "config.yaml")
-CHOSEN = {str(group) for entry in MAIN["defaults"] if not isinstance(entry, str) for group in entry}
+DEFAULT_GROUPS = {str(group) for entry in MAIN["defaults"] if not isinstance(entry, str) for group in entry}
 
 Composed = Callable[..., DictConfig]
 
@@ -30,20 +31,20 @@ def names(group: str) -> list[str]:
 
 
 def override(path: Path) -> str:
-    """The command line word that chooses a file; groups that the defaults leave out are added."""
+    """Return the override that selects a file; groups without a default are added with a plus sign."""
     group = path.parent.as_posix()
-    return f"{'' if group in CHOSEN else '+'}{group}={path.stem}"
+    return f"{'' if group in DEFAULT_GROUPS else '+'}{group}={path.stem}"
 
 
-def needed(path: Path) -> list[str]:
-    """What a file cannot do without: a task that writes text a backbone with a decoder, a pupil a teacher."""
+def required(path: Path) -> list[str]:
+    """Return overrides that a file requires: a decoder for tasks that generate text, a teacher for distillation."""
     content = OmegaConf.load(CONF / path)
     target = content.get("head", {}).get("_target_")
     decoder = ["backbone=led"] if target is not None and getattr(get_object(target), "writes", False) else []
     return [*decoder, f"distill.teacher={__file__}"] if "distill" in content else decoder
 
 
-def test_the_groups_are_found() -> None:
+def test_config_groups_exist() -> None:
     groups = {path.parent.as_posix() for path in FILES}
     assert {"task", "backbone", "dual", "retention", "trainer", "callbacks", "logger", "experiment"} <= groups
     assert {"adaptive", "dense", "random"} <= set(names("retention"))
@@ -52,7 +53,7 @@ def test_the_groups_are_found() -> None:
 @pytest.mark.usefixtures("small_pretrained")
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_every_file_composes_and_builds(path: Path, composed: Composed) -> None:
-    config = composed(override(path), *needed(path))
+    config = composed(override(path), *required(path))
     check_run(config)
     parts = build_parts(config)
     assert parts.policy.layers or parts.policy.rho == 1.0
@@ -61,34 +62,34 @@ def test_every_file_composes_and_builds(path: Path, composed: Composed) -> None:
 
 
 @pytest.mark.parametrize("name", names("retention"))
-def test_every_policy_takes_the_share_and_the_layers_of_the_encoder(name: str, composed: Composed) -> None:
+def test_every_policy_takes_keep_ratio_and_layers(name: str, composed: Composed) -> None:
     policy = build_parts(composed(f"retention={name}", "retention.rho=0.25")).policy
     assert isinstance(policy, RetentionPolicy)
     assert (policy.rho, policy.layers) == ((1.0, ()) if name == "dense" else (0.25, (0, 1, 2)))
 
 
 @pytest.mark.parametrize("name", names("dual"))
-def test_every_dual_gets_one_multiplier_per_gate(name: str, composed: Composed) -> None:
+def test_every_dual_has_one_multiplier_per_gate(name: str, composed: Composed) -> None:
     policy: Any = build_parts(composed(f"dual={name}", "retention.slope=0.5")).policy
     assert policy.dual.multipliers.shape == (3,)
     assert type(policy.dual).__name__.lower().startswith(name)
 
 
 @pytest.mark.parametrize("name", names("backbone"))
-def test_a_backbone_is_called_like_its_file(name: str, composed: Composed) -> None:
+def test_backbone_has_the_name_of_its_file(name: str, composed: Composed) -> None:
     config = composed(f"backbone={name}")
     assert config.backbone.name == name
     assert config.backbone.attn_implementation is None, "the best the family has"
 
 
 @pytest.mark.parametrize("name", names("task"))
-def test_a_task_is_called_like_its_file(name: str, composed: Composed) -> None:
+def test_task_has_the_name_of_its_file(name: str, composed: Composed) -> None:
     assert composed(f"task={name}").task.name == name
 
 
 @pytest.mark.usefixtures("small_pretrained")
 @pytest.mark.parametrize("name", names("experiment"))
-def test_what_is_typed_goes_over_a_recipe(name: str, composed: Composed) -> None:
+def test_overrides_take_precedence_over_experiments(name: str, composed: Composed) -> None:
     typed = ("trainer.max_epochs=7", "retention.rho=0.125", "data.train_size=11", "seed=5")
     config = composed(f"experiment={name}", *typed)
     parts = build_parts(config)
@@ -96,20 +97,18 @@ def test_what_is_typed_goes_over_a_recipe(name: str, composed: Composed) -> None
     assert (config.task.data.seed, parts.data.settings.seed) == (5, 5)
 
 
-def test_a_pretrained_backbone_is_not_loaded_to_check_its_keys(
-    composed: Composed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(PretrainedBackbone, "_load", lambda self, loader, **options: asked.append(loader.__name__))
+def test_checking_keys_does_not_load_the_backbone(composed: Composed, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(PretrainedBackbone, "_load", lambda self, loader, **options: loaded.append(loader.__name__))
     builder = Builder(composed("backbone=minilm", "backbone.path=nowhere"))
     assert builder.make("backbone").path == "nowhere"
     builder.finish()
-    assert asked == []
+    assert loaded == []
 
 
-@pytest.mark.parametrize(("name", "told"), [("adaptive", False), ("random", True), ("transkimmer", True)])
-def test_a_guide_of_policies_without_scorers_is_warned_of(
-    name: str, told: bool, composed: Composed, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("name", "warned"), [("adaptive", False), ("random", True), ("transkimmer", True)])
+def test_saliency_distillation_without_scorers_is_warned_of(
+    name: str, warned: bool, composed: Composed, caplog: pytest.LogCaptureFixture
 ) -> None:
     build_parts(composed(f"retention={name}", "distillation=saliency", f"distill.teacher={__file__}"))
-    assert (f"{name} has no scorers to guide" in caplog.text) == told
+    assert (f"{name} has no scorers to distill into" in caplog.text) == warned

@@ -1,4 +1,4 @@
-"""The recipes of conf/sweep: grids that exist, in the paper's ranges, each in a folder of its own."""
+"""Test the sweeps of conf/sweep: existing policies, the paper's ranges, separate folders."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def composed(*typed: str) -> DictConfig:
 
 
 def grid(name: str) -> dict[str, list[Any]]:
-    """Key -> values of a recipe."""
+    """Return key -> values of a sweep."""
     params = OmegaConf.load(CONF / "sweep" / f"{name}.yaml").hydra.sweeper.params
     overrides = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
     values: dict[str, list[Any]] = {}
@@ -39,27 +39,27 @@ def grid(name: str) -> dict[str, list[Any]]:
     return values
 
 
-def test_the_papers_tables_and_figures_are_there() -> None:
-    wanted = {"dense", "table1", "table2", "table3", "figure2_beta", "figure2_gamma", "figure2_zeta"}
-    assert wanted | {"budgets", "leaderboard"} <= set(RECIPES)
+def test_sweeps_of_the_papers_tables_and_figures_exist() -> None:
+    required = {"dense", "table1", "table2", "table3", "figure2_beta", "figure2_gamma", "figure2_zeta"}
+    assert required | {"budgets", "leaderboard"} <= set(RECIPES)
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_sweeps_in_its_own_fixed_folder_without_extra_rivals(name: str) -> None:
+def test_sweep_has_a_fixed_folder_and_no_baselines(name: str) -> None:
     config = composed(f"sweep={name}")
     assert config.hydra.sweep.dir == f"outputs/sweeps/{name}"
-    assert config.hydra.mode.name == "MULTIRUN", "also without -m, never a single run by mistake"
+    assert config.hydra.mode.name == "MULTIRUN", "even without -m"
     assert config.compare == [], "the keywords task would train dense and random beside every job"
     assert grid(name)["seed"] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_policies_exist(name: str) -> None:
-    found = grid(name).get("retention", ["dense"])
-    assert set(found) <= POLICIES and len(set(found)) == len(found)
+def test_swept_policies_exist(name: str) -> None:
+    policies = grid(name).get("retention", ["dense"])
+    assert set(policies) <= POLICIES and len(set(policies)) == len(policies)
 
 
-def test_the_shares_and_policies_are_those_of_the_paper() -> None:
+def test_keep_ratios_and_policies_match_the_paper() -> None:
     assert (grid("table1")["retention.rho"], grid("table2")["retention.rho"]) == ([0.5], [0.3])
     assert grid("table1")["retention"] == grid("table2")["retention"]
     assert {"dense", "adaptive", "random", "h2o", "infor_coef"} <= set(grid("table1")["retention"])
@@ -68,24 +68,24 @@ def test_the_shares_and_policies_are_those_of_the_paper() -> None:
     assert (max(grid("budgets")["retention.rho"]), min(grid("budgets")["retention.rho"])) == (0.7, 0.1)
 
 
-def test_the_leaderboard_takes_every_policy_by_itself() -> None:
+def test_leaderboard_includes_every_policy() -> None:
     assert set(grid("leaderboard")["retention"]) == POLICIES - ABLATIONS
 
 
-@pytest.mark.parametrize("knob", RANGES)
-def test_figure_2_moves_one_knob_around_its_default(knob: str) -> None:
-    low, high, default = RANGES[knob]
-    found = grid(f"figure2_{knob}")
-    assert {key for key, values in found.items() if len(values) > 1} == {f"retention.{knob}", "seed"}
-    values = found[f"retention.{knob}"]
-    assert default in values and composed().retention[knob] == default
+@pytest.mark.parametrize("name", RANGES)
+def test_figure_2_varies_one_hyperparameter_around_its_default(name: str) -> None:
+    low, high, default = RANGES[name]
+    swept = grid(f"figure2_{name}")
+    assert {key for key, values in swept.items() if len(values) > 1} == {f"retention.{name}", "seed"}
+    values = swept[f"retention.{name}"]
+    assert default in values and composed().retention[name] == default
     assert len(values) >= 5 and low <= min(values) < default < max(values) <= high
-    assert not {"gamma": {0.0}, "zeta": {1.0}}.get(knob, set()) & set(values), "the limits themselves are refused"
+    assert not {"gamma": {0.0}, "zeta": {1.0}}.get(name, set()) & set(values), "the limits themselves are refused"
     assert max(values) - min(values) >= 0.9 * (high - low)
 
 
-def test_the_folder_of_a_job_tells_what_was_typed() -> None:
+def test_job_folder_is_named_after_the_overrides() -> None:
     typed = ["sweep=table2", "task=sst2", "retention=random", "seed=2", "data.dir=/some/where", "trainer.max_epochs=3"]
-    Sweep()  # makes job_name known
+    Sweep()  # registers the resolver job_name
     folder = composed(*typed).hydra.sweep.subdir
     assert folder == "sst2/retention=random,trainer.max_epochs=3/seed2"

@@ -1,4 +1,4 @@
-"""Small real runs: the built-in task on the tiny encoder, one epoch, one CPU thread."""
+"""Fixtures with small real runs: the built-in task on the tiny encoder, one epoch."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from retention.experiment.run import run
+from retention.models.state_dict import model_state
 from retention.records import Record
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +38,7 @@ Start = Callable[..., list[Record]]
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run: its folder, its record and the file that the record was appended to."""
+    """Finished run: its folder, its record and the file that the record was appended to."""
 
     folder: Path
     record: Record
@@ -45,13 +46,13 @@ class Finished:
 
     @property
     def checkpoint(self) -> Path:
-        """The last checkpoint."""
+        """Return the last checkpoint."""
         return self.folder / "checkpoints" / "last.ckpt"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Tokenized rows go into a folder of the tests."""
+    """Keep tokenized rows in a temporary folder."""
     folder = tmp_path_factory.mktemp("datasets")
     before = datasets.config.HF_DATASETS_CACHE
     datasets.config.HF_DATASETS_CACHE = folder
@@ -61,7 +62,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def start_bare() -> Start:
-    """``start_bare(folder, *typed)``: what ``python run.py *typed`` does, with its run folder."""
+    """Return a function that does what ``python run.py *overrides`` does in a given run folder."""
 
     def begin(folder: Path, *typed: str) -> list[Record]:
         overrides = [f"paths.run_dir={folder}", *typed]
@@ -74,13 +75,13 @@ def start_bare() -> Start:
 
 @pytest.fixture(scope="session")
 def start(start_bare: Start) -> Start:
-    """``start(folder, *typed)``: the same with the settings of a small run before ``typed``."""
+    """Return the same function with the settings of a small run before the overrides."""
     return lambda folder, *typed: start_bare(folder, *SMALL, *typed)
 
 
 @pytest.fixture(scope="session")
 def finished(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """One small run of the adaptive policy."""
+    """Return one small run of the adaptive policy."""
     folder = tmp_path_factory.mktemp("finished")
     records = folder / "results" / "runs.jsonl"
     [record] = start(folder / "run", f"record={records}")
@@ -89,7 +90,7 @@ def finished(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Finished
 
 @pytest.fixture(scope="session")
 def dense(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """One small run of the dense model."""
+    """Return one small run of the dense model."""
     folder = tmp_path_factory.mktemp("dense")
     [record] = start(folder, "retention=dense", "retention.rho=1.0")
     return Finished(folder, record, folder / "none")
@@ -97,13 +98,13 @@ def dense(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 @pytest.fixture
 def weights_of() -> Callable[[Path], dict[str, torch.Tensor]]:
-    """``weights_of(checkpoint)``: its state_dict."""
-    return lambda path: torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    """Return a function that reads the weights of a checkpoint, with the names of ``RetentionModel``."""
+    return lambda path: model_state(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
 
 
 @pytest.fixture
 def command_line(cache_folder: Path, tmp_path: Path) -> Callable[..., Any]:
-    """``command_line(*words)``: a real ``python run.py *words`` with the settings of a small run, in ``tmp_path``."""
+    """Return a function that runs ``python run.py *overrides`` in ``tmp_path``, by default with small settings."""
 
     def call(
         *words: str,
@@ -112,8 +113,8 @@ def command_line(cache_folder: Path, tmp_path: Path) -> Callable[..., Any]:
         small: bool = True,
         path: Path | None = None,
     ) -> Any:
-        places = os.pathsep.join(str(place) for place in (ROOT / "src", path) if place is not None)
-        environment = {**os.environ, "PYTHONPATH": places, "HF_DATASETS_CACHE": str(cache_folder)}
+        folders = os.pathsep.join(str(folder) for folder in (ROOT / "src", path) if folder is not None)
+        environment = {**os.environ, "PYTHONPATH": folders, "HF_DATASETS_CACHE": str(cache_folder)}
         command = [sys.executable, str(script), *flags, *(SMALL if small else ()), *words]
         return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
 

@@ -1,4 +1,4 @@
-"""The real command: processes of their own, sweeps, several ranks, and the quality of the built-in task."""
+"""Test the command line: sweeps, several ranks, exit status, and the quality on the built-in task."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
-# Runs run.py and leaves the dual variables of every rank behind.
+# Runs run.py and writes the dual variables of every rank.
 RANKS = f"""
 import os, sys, torch
 sys.argv[0] = os.path.abspath(__file__)  # what the other rank is started with
@@ -26,26 +26,26 @@ torch.save({{"multipliers": dual.multipliers, "steps": dual.steps}}, f"rank{{ran
 
 
 @pytest.mark.slow
-def test_a_sweep_over_policies(command_line: Any, tmp_path: Path) -> None:
+def test_sweep_over_policies(command_line: Any, tmp_path: Path) -> None:
     records = tmp_path / "runs.jsonl"
     done = command_line(
         "retention=dense,random", f"hydra.sweep.dir={tmp_path}/sweep", f"record={records}", flags=["-m"]
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    found = [json.loads(line) for line in records.read_text().splitlines()]
-    assert [record["policy"] for record in found] == ["dense", "random"]
+    written = [json.loads(line) for line in records.read_text().splitlines()]
+    assert [record["policy"] for record in written] == ["dense", "random"]
     checkpoints = list((tmp_path / "sweep").rglob("last.ckpt"))
-    assert len(checkpoints) == 2, "a folder for each"
-    assert "run.py -m" in found[0]["command"]
+    assert len(checkpoints) == 2, "one folder per job"
+    assert "run.py -m" in written[0]["command"]
 
 
 @pytest.mark.slow
-def test_two_processes_agree(command_line: Any, tmp_path: Path) -> None:
+def test_two_ranks_have_the_same_dual(command_line: Any, tmp_path: Path) -> None:
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
     records = tmp_path / "runs.jsonl"
     words = ["dual=ascent", "trainer.devices=2", "trainer.strategy=ddp", "data.test_size=31", f"record={records}"]
-    words += ["task.data.batch_size=8", "phases.anneal_start=0.25"]  # the first of four steps asks no scorer
+    words += ["task.data.batch_size=8", "phases.anneal_start=0.25"]  # the first of four steps uses no scorer
     done = command_line(*words, f"hydra.run.dir={tmp_path}/run", script=script)
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
@@ -56,18 +56,18 @@ def test_two_processes_agree(command_line: Any, tmp_path: Path) -> None:
     hits = record["metrics"]["accuracy"] * 31
     assert hits == pytest.approx(round(hits), abs=1e-4), "every row counts once"
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert torch.equal(saved["state_dict"]["policy.dual.multipliers"], ranks[0]["multipliers"])
+    assert torch.equal(saved["state_dict"]["model.policy.dual.multipliers"], ranks[0]["multipliers"])
 
 
 @pytest.mark.slow
-def test_an_unusable_checkpoint_ends_with_status_2(command_line: Any, tmp_path: Path) -> None:
+def test_unusable_checkpoint_exits_with_status_2(command_line: Any, tmp_path: Path) -> None:
     done = command_line("mode=test", f"ckpt={tmp_path}/gone.ckpt", f"hydra.run.dir={tmp_path}/run", small=False)
     assert done.returncode == 2
     assert "CheckpointError: " in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
-def test_the_built_in_task_is_learnt_at_a_tenth_of_the_tokens(command_line: Any, tmp_path: Path) -> None:
+def test_built_in_task_is_learned_at_a_tenth_of_the_tokens(command_line: Any, tmp_path: Path) -> None:
     words = ["retention.rho=0.1", "compare=[]", "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path}/run"]
     done = command_line(*words, small=False)
     assert done.returncode == 0, done.stderr[-2000:]

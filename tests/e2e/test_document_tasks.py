@@ -1,4 +1,4 @@
-"""Each file task from its files to its record, on documents that the test makes up and a tiny saved encoder."""
+"""Test each document task from files to record, on generated documents and a tiny saved encoder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXTS = [keyword_document(random.Random(number)) for number in range(40)]
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random two-layer BERT and a word tokenizer."""
+    """Save a random two-layer BERT with a word tokenizer and return its folder."""
     folder = tmp_path_factory.mktemp("backbone")
     tokenizer = KeywordData.build_tokenizer()
     tokenizer.save_pretrained(folder)
@@ -31,7 +31,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_task(start: Any, backbone: Path, tmp_path: Path) -> Any:
-    """``run_task("arxiv", ...)``: one small run on the files in ``tmp_path``; its record."""
+    """Return a function that runs a task on the files in ``tmp_path`` and returns the record."""
 
     def run(task: str, *typed: str) -> Any:
         words = [f"task={task}", "backbone=minilm", f"backbone.path={backbone}", f"data.dir={tmp_path}"]
@@ -47,7 +47,7 @@ def write_rows(folder: Path, split: str, rows: list[dict[str, Any]]) -> None:
     (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_arxiv(run_task: Any, tmp_path: Path) -> None:
+def test_arxiv_classification(run_task: Any, tmp_path: Path) -> None:
     (tmp_path / "labels.json").write_text(json.dumps(["horses", "ships", "music", "food", "sky", "more"]))
     rows = [{"text": text, "label": label % 6} for text, label in TEXTS]
     write_rows(tmp_path, "train", rows[:24])
@@ -63,14 +63,14 @@ def test_arxiv(run_task: Any, tmp_path: Path) -> None:
     assert load(tmp_path / "run").label_names[:2] == ("horses", "ships"), "the model knows its classes"
 
 
-def test_the_other_metric_can_be_the_headline(run_task: Any, tmp_path: Path) -> None:
+def test_monitor_selects_the_main_metric(run_task: Any, tmp_path: Path) -> None:
     for split in ("train", "test"):
         write_rows(tmp_path, split, [{"text": text, "label": label} for text, label in TEXTS[:8]])
     record = run_task("arxiv", "task.monitor=macro_f1", "retention=dense", "retention.rho=1.0")
     assert record["monitor"] == "macro_f1" and record["data"]["source"] == f"local files: {tmp_path.name}"
 
 
-def test_cuad(run_task: Any, tmp_path: Path) -> None:
+def test_cuad_clause_classification(run_task: Any, tmp_path: Path) -> None:
     for split, count in (("train", 6), ("test", 3)):
         contracts = [_contract(f"{split} {number}", number, empty=number == count - 1) for number in range(count)]
         (tmp_path / f"{split}.json").write_text(json.dumps({"data": contracts}))
@@ -81,13 +81,13 @@ def test_cuad(run_task: Any, tmp_path: Path) -> None:
     assert 0.0 <= record["metrics"]["macro_f1"] <= 1.0
     model = load(tmp_path / "run")
     [answer] = model.predict(["horse contract"])
-    said = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
-    assert len(said) == 4 and all(row["prediction"] and row["label"] for row in said)
+    predictions = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
+    assert len(predictions) == 4 and all(row["prediction"] and row["label"] for row in predictions)
     likely = {name for name, probability in answer.probabilities.items() if probability > 0.5}
     assert answer.labels and set(answer.labels) in (likely, {max(answer.probabilities, key=answer.probabilities.get)})
 
 
-def test_pubmed(run_task: Any, start_bare: Any, tmp_path: Path) -> None:
+def test_pubmed_extractive(run_task: Any, start_bare: Any, tmp_path: Path) -> None:
     articles = [
         {"article": "BACKGROUND\n" + ". ".join(text.split(" of ")) + ".", "abstract": " ".join(text.split()[20:40])}
         for text, _ in TEXTS[:14]
@@ -100,29 +100,30 @@ def test_pubmed(run_task: Any, start_bare: Any, tmp_path: Path) -> None:
     names = ("rouge1", "rouge2", "rougeLsum")
     assert set(record["metrics"]) == {f"{who}{name}" for who in ("", "lead_", "longest_", "oracle_") for name in names}
     assert record["metrics"]["oracle_rouge1"] >= record["metrics"]["rouge1"] > 0.0
-    said = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
-    assert sorted(row["index"] for row in said) == list(range(6)) and set(said[0]) == {
+    predictions = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
+    assert sorted(row["index"] for row in predictions) == list(range(6)) and set(predictions[0]) == {
         "index",
         "chosen",
         "oracle",
         "score",
     }
-    assert sum(row["score"] for row in said) / 6 == pytest.approx(record["metrics"]["rouge1"])
-    assert all(len(row["chosen"]) <= 2 for row in said)
+    assert sum(row["score"] for row in predictions) / 6 == pytest.approx(record["metrics"]["rouge1"])
+    assert all(len(row["chosen"]) <= 2 for row in predictions)
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     [again] = start_bare(tmp_path / "again", "mode=test", f"ckpt={checkpoint}", "trainer.accelerator=cpu")
     assert again["metrics"] == record["metrics"]
     model = load(tmp_path / "run")
     summaries = model.summarize([article["article"] for article in articles[:6]], batch_size=4)
-    by_index = {row["index"]: row["chosen"] for row in said}
-    for place, summary in enumerate(summaries):
-        assert list(summary.chosen or ()) == by_index[place], "as its test said"
+    by_index = {row["index"]: row["chosen"] for row in predictions}
+    for index, summary in enumerate(summaries):
+        assert list(summary.chosen or ()) == by_index[index], "as in the test"
         assert len(summary.sentences) == len(summary.chosen or ()) and summary.scores
-        assert all(sentence in " ".join(articles[place]["article"].split()) for sentence in summary.sentences)
+        assert all(sentence in " ".join(articles[index]["article"].split()) for sentence in summary.sentences)
     assert summaries[5].truncated and not summaries[0].truncated and summaries[0].sentences == ("one sentence it is.",)
     assert model.summarize([]) == []
-    with pytest.raises(ConfigError, match=r"predict: .* its head is a ExtractiveSummarizationModule; use summarize"):
-        model.predict(["an article"])
+    assert not hasattr(model, "predict")
+    with pytest.raises(ConfigError, match=r"articles: got a single str; pass a list of articles"):
+        model.summarize("an article")
 
 
 def _contract(title: str, number: int, *, empty: bool) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def _contract(title: str, number: int, *, empty: bool) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random two-layer LED and a word tokenizer."""
+    """Save a random two-layer LED with a word tokenizer and return its folder."""
     folder = tmp_path_factory.mktemp("writer")
     tokenizer = KeywordData.build_tokenizer()
     tokenizer.save_pretrained(folder)
@@ -153,9 +154,11 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "vocab_size": len(tokenizer),
     }
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
-    places = {"max_encoder_position_embeddings": 96, "max_decoder_position_embeddings": 32}
+    positions = {"max_encoder_position_embeddings": 96, "max_decoder_position_embeddings": 32}
     tokens = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 3}
-    LEDForConditionalGeneration(LEDConfig(**sizes, **heads, **places, **tokens, init_std=0.2)).save_pretrained(folder)
+    LEDForConditionalGeneration(LEDConfig(**sizes, **heads, **positions, **tokens, init_std=0.2)).save_pretrained(
+        folder
+    )
     return folder
 
 
@@ -175,24 +178,24 @@ def test_pubmed_abstractive(dropped: str, run_task: Any, writer: Path, start_bar
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     [again] = start_bare(tmp_path / "again", "mode=test", f"ckpt={checkpoint}", "trainer.accelerator=cpu")
     assert again["metrics"] == record["metrics"]
-    said = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
+    predictions = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
     summaries = load(tmp_path / "run").summarize([article["article"] for article in articles[:5]], batch_size=2)
-    written = {row["index"]: tuple(row["summary"].splitlines()) for row in said}
-    assert [summary.sentences for summary in summaries] == [written[place] for place in range(5)]
+    written = {row["index"]: tuple(row["summary"].splitlines()) for row in predictions}
+    assert [summary.sentences for summary in summaries] == [written[index] for index in range(5)]
     assert all(summary.chosen is None and summary.scores is None for summary in summaries)
 
 
-def test_texts_must_fit_the_positions(run_task: Any) -> None:
+def test_max_length_must_fit_the_positions(run_task: Any) -> None:
     with pytest.raises(ConfigError, match=r"task\.data\.max_length: minilm has 96 positions, got 97; lower it"):
         run_task("arxiv", "task.data.max_length=97")
 
 
-def test_writing_needs_a_decoder(run_task: Any) -> None:
+def test_abstractive_task_needs_a_decoder(run_task: Any) -> None:
     with pytest.raises(ConfigError, match=r"backbone: minilm \(bert\) has no decoder, and this task writes text"):
         run_task("pubmed_abstractive")
 
 
-def test_whole_sentences(run_task: Any, tmp_path: Path) -> None:
+def test_sentences_are_pruned_as_a_whole(run_task: Any, tmp_path: Path) -> None:
     rows = [{"article": ". ".join(text.split(" of ")) + ".", "abstract": text} for text, _ in TEXTS[:8]]
     for split in ("train", "validation", "test"):
         write_rows(tmp_path, split, rows)

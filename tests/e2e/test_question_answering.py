@@ -1,4 +1,4 @@
-"""Both tasks of questions, from files to the record, on a tiny encoder; a head can start on the other task."""
+"""Test both question answering tasks from files to record on a tiny encoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from retention.errors import CheckpointError, ConfigError, DataError
 from retention.tasks.question_answering.answer_text import token_f1
 from retention.tasks.question_answering.qasper_papers import paper_passage, read_paper
-from retention.trained import Answer, load
+from retention.trained import Answer, Reader, load
 
 WORDS = [
     "what",
@@ -50,7 +50,7 @@ SETTINGS = (
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved random encoder with a word tokenizer."""
+    """Save a random encoder with a word tokenizer and return its folder."""
     folder = tmp_path_factory.mktemp("encoder")
     vocabulary = {word: number for number, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS))}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -68,7 +68,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``train`` and ``dev`` papers, ``train`` and ``test`` contracts."""
+    """Write ``train`` and ``dev`` papers, ``train`` and ``test`` contracts, and return their folder."""
     folder = tmp_path_factory.mktemp("files")
     for split in ("train", "dev"):
         papers = {f"{split}{n}": paper(n) for n in range(6)}
@@ -87,7 +87,7 @@ def paper(number: int) -> dict[str, Any]:
     empty = {"unanswerable": False, "extractive_spans": [], "yes_no": None, "free_form_answer": "", "evidence": [fact]}
     answers = [[{"answer": empty | kind, "annotation_id": "a"}] for kind in kinds]
     questions = [
-        {"question": "what is used", "question_id": f"{n}", "answers": found} for n, found in enumerate(answers)
+        {"question": "what is used", "question_id": f"{n}", "answers": given} for n, given in enumerate(answers)
     ]
     section = {"section_name": "It", "paragraphs": ["The model is in the data of it.", "", fact, "x " * 20]}
     return {"title": "Title", "abstract": "", "full_text": [section], "qas": questions}
@@ -95,15 +95,15 @@ def paper(number: int) -> dict[str, Any]:
 
 def contract(title: str) -> dict[str, Any]:
     text = "it is the data of a model and " * 3 + "the english law is used"
-    found = [{"text": "english law", "answer_start": text.index("english law")}]
+    law = [{"text": "english law", "answer_start": text.index("english law")}]
     clauses = [
         {"id": f"{title}__{kind}", "question": f"which {kind}", "answers": given}
-        for kind, given in (("law", found), ("wine", []))
+        for kind, given in (("law", law), ("wine", []))
     ]
     return {"title": title, "paragraphs": [{"context": text, "qas": clauses}]}
 
 
-def asked(task: str, encoder: Path, files: Path, *typed: str) -> list[str]:
+def overrides(task: str, encoder: Path, files: Path, *typed: str) -> list[str]:
     sizes = ("max_length=24", "max_question_length=6", "stride=8", "val_size=2", "batch_size=8", "eval_batch_size=8")
     folder = files / ("papers" if task == "qasper" else "contracts")
     return [
@@ -117,12 +117,14 @@ def asked(task: str, encoder: Path, files: Path, *typed: str) -> list[str]:
     ]
 
 
-def test_both_tasks(encoder: Path, files: Path, start_bare: Any, tmp_path: Path, capsys: Any) -> None:
-    [clauses] = start_bare(tmp_path / "cuad", *asked("cuad_spans", encoder, files, "retention=dense"))
+def test_both_tasks_train_test_and_load(
+    encoder: Path, files: Path, start_bare: Any, tmp_path: Path, capsys: Any
+) -> None:
+    [clauses] = start_bare(tmp_path / "cuad", *overrides("cuad_spans", encoder, files, "retention=dense"))
     assert {"aupr", "precision_at_80_recall", "recall_ceiling"} <= set(clauses["metrics"])
     assert clauses["metrics"]["span_survival"] == 1.0 and clauses["metrics"]["count_clauses"] == 4
     warm = f"init={tmp_path}/cuad/checkpoints/last.ckpt"
-    typed = asked("qasper", encoder, files, warm, "retention=adaptive", "retention.rho=0.5", "distill.weight=0.5")
+    typed = overrides("qasper", encoder, files, warm, "retention=adaptive", "retention.rho=0.5", "distill.weight=0.5")
     [papers] = start_bare(tmp_path / "qasper", *typed)
     metrics = papers["metrics"]
     assert next(iter(metrics)) in metrics and papers["monitor"] == "answer_f1"
@@ -132,42 +134,45 @@ def test_both_tasks(encoder: Path, files: Path, start_bare: Any, tmp_path: Path,
     assert (papers["data"]["test"], papers["data"]["questions"]["test"]) == (6, 18)
     assert 0.0 < papers["flops_ratio"] < 1.0
     assert "f1_boolean (6)" in capsys.readouterr().out, "by type, on the console"
-    said = [json.loads(line) for line in (tmp_path / "qasper" / "predictions.jsonl").read_text().splitlines()]
-    assert [row["question_id"] for row in said] == 6 * ["0", "1", "2"] and len(said[0]) == 4
+    predictions = [json.loads(line) for line in (tmp_path / "qasper" / "predictions.jsonl").read_text().splitlines()]
+    assert [row["question_id"] for row in predictions] == 6 * ["0", "1", "2"] and len(predictions[0]) == 4
     gold = 6 * ["red wine corpus", "Yes", "Unanswerable"]
-    scores = [token_f1(row["predicted_answer"], text) for row, text in zip(said, gold, strict=True)]
+    scores = [token_f1(row["predicted_answer"], text) for row, text in zip(predictions, gold, strict=True)]
     assert sum(scores) / 18 == pytest.approx(metrics["answer_f1"])
-    assert [row["score"] for row in said] == scores
+    assert [row["score"] for row in predictions] == scores
     spans = [json.loads(line) for line in (tmp_path / "cuad" / "predictions.jsonl").read_text().splitlines()]
     assert [set(row) for row in spans] == 8 * [{"id", "texts", "scores"}]
     [again] = start_bare(tmp_path / "again", "mode=test", f"ckpt={tmp_path}/qasper/checkpoints/last.ckpt")
     assert again["metrics"] == metrics
     model = load(tmp_path / "qasper")
+    assert isinstance(model, Reader) and not hasattr(model, "predict")
     for number in range(6):
         text = paper_passage(read_paper("", paper(number), ""), silver_f1=0.5, location="").text
         answers = model.ask(["what is used", "which law is it"], text, batch_size=3)
-        assert spelled(answers[0]) == said[3 * number]["predicted_answer"], "as its test said"
+        assert formatted(answers[0]) == predictions[3 * number]["predicted_answer"], "as in the test"
         for answer in answers:
             assert 0.0 < answer.probability <= 1.0 and not answer.truncated
             assert 0.4 < answer.keep_ratio < 0.8, "0.5, and the questions, which are protected"
     with torch.no_grad():
-        model.module.type_head.bias[0] += 50.0  # now every answer is a span
+        model.model.head.type_head.bias[0] += 50.0  # now every answer is a span
     [answer] = model.ask(["what is used"], text)
     assert answer.kind == "span" and answer.characters is not None and answer.text
     assert text[slice(*answer.characters)] == answer.text and 0.0 < answer.probability < 1.0
     assert model.ask([], "the model") == []
     with pytest.raises(DataError, match="question 1 is empty; leave it out"):
         model.ask(["what", " "], "the model")
-    with pytest.raises(ConfigError, match=r"predict: .* its head is a QuestionAnsweringModule; use ask"):
-        model.predict(["the model"])
+    with pytest.raises(ConfigError, match=r"questions: got a single str; pass a list of questions"):
+        model.ask("what", "the model")
+    with pytest.raises(ConfigError, match=r"text: must be one string, got list"):
+        model.ask(["what"], ["the model"])
 
 
-def spelled(answer: Answer) -> str:
+def formatted(answer: Answer) -> str:
     return {"span": answer.text, "yes": "Yes", "no": "No", "none": "Unanswerable"}[answer.kind]
 
 
-def test_a_head_of_another_kind_cannot_be_the_start(
+def test_init_from_another_kind_of_head_is_refused(
     encoder: Path, files: Path, start_bare: Any, tmp_path: Path, finished: Any
 ) -> None:
     with pytest.raises(CheckpointError, match="is a checkpoint of another model"):
-        start_bare(tmp_path, *asked("qasper", encoder, files, f"init={finished.checkpoint}"))
+        start_bare(tmp_path, *overrides("qasper", encoder, files, f"init={finished.checkpoint}"))

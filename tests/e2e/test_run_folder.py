@@ -1,29 +1,32 @@
-"""What one run leaves behind, and that its checkpoint gives the same results again."""
+"""Test the files of a run folder, and that its checkpoint reproduces the results."""
 
 from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
-from retention.errors import ConfigError
+from retention.errors import ConfigError, TrainingError
 from retention.tasks.classification.keywords import KeywordData
 
 ALL = {"kind", "command", "commit", "config", "seed", "versions", "machine", "wall_s", "date"}
 QUALITY = {
     *("task", "data", "policy", "backbone", "rho", "keep_ratio", "flops_ratio", "metrics", "monitor"),
-    *("throughput_tokens_per_s", "peak_mib"),
+    *("throughput_tokens_per_s", "peak_mib", "training"),
 }
 
 
-def test_the_run_folder(finished: Any) -> None:
+def test_run_folder_has_all_files(finished: Any) -> None:
     files = {path.relative_to(finished.folder).as_posix() for path in finished.folder.rglob("*") if path.is_file()}
     assert {
-        *("config.yaml", "record.json", "metrics.csv", "retention_profile.json", "kept_tokens.html"),
+        *("config.yaml", "record.json", "metrics.csv", "retention_profile.json", "kept_tokens.html", "README.md"),
         "predictions.jsonl",
         *("checkpoints/last.ckpt", "encoder/config.json", "encoder/tokenizer.json"),
     } <= files
@@ -31,13 +34,13 @@ def test_the_run_folder(finished: Any) -> None:
     assert not [name for name in files if name.endswith(".tmp")]
 
 
-def test_the_configuration_is_complete_and_resolved(finished: Any) -> None:
+def test_configuration_is_complete_and_resolved(finished: Any) -> None:
     config = OmegaConf.load(finished.folder / "config.yaml")
     assert (config.retention.rho, config.task.data.train_size, config.trainer.max_epochs) == (0.25, 64, 1)
     assert "${" not in (finished.folder / "config.yaml").read_text()
 
 
-def test_the_record_has_every_field(finished: Any) -> None:
+def test_record_has_every_field(finished: Any) -> None:
     record = json.loads((finished.folder / "record.json").read_text())
     assert record == json.loads(json.dumps(finished.record))
     assert set(record) >= ALL | QUALITY
@@ -53,34 +56,41 @@ def test_the_record_has_every_field(finished: Any) -> None:
     assert str(finished.folder) not in json.dumps(record), "no paths of this machine"
 
 
-def test_the_record_is_appended_where_asked(finished: Any) -> None:
+def test_record_is_appended_to_the_requested_file(finished: Any) -> None:
     lines = finished.records.read_text().splitlines()
     assert [json.loads(line) for line in lines] == [json.loads(json.dumps(finished.record))]
 
 
-def test_the_kept_share_is_the_asked_budget(finished: Any) -> None:
+def test_achieved_keep_ratio_is_the_target(finished: Any) -> None:
     data = KeywordData(max_length=160, val_size=1, batch_size=1, eval_batch_size=1, seed=0, test_size=32)
     lengths = [len(text.split()) + 2 for text in data.read(["test"])["test"]["text"]]  # with CLS and SEP
     # linear over three gates: 0.5, 0.25 and 0 of the tokens, never less than the two protected ones
-    expected = [sum(max(int(share * length), 2) / length for length in lengths) / 32 for share in (0.5, 0.25, 0.0)]
-    found = finished.record["keep_ratio"]
-    assert [found["by_layer"][layer] for layer in "012"] == pytest.approx(expected, rel=1e-6)
-    assert found["mean"] == pytest.approx(sum(expected) / 3, rel=1e-6)
-    assert found["mean"] == pytest.approx(0.25, abs=0.01)
+    expected = [sum(max(int(ratio * length), 2) / length for length in lengths) / 32 for ratio in (0.5, 0.25, 0.0)]
+    achieved = finished.record["keep_ratio"]
+    assert [achieved["by_layer"][layer] for layer in "012"] == pytest.approx(expected, rel=1e-6)
+    assert achieved["mean"] == pytest.approx(sum(expected) / 3, rel=1e-6)
+    assert achieved["mean"] == pytest.approx(0.25, abs=0.01)
 
 
-def test_the_metrics_were_logged(finished: Any) -> None:
+def test_metrics_are_logged(finished: Any) -> None:
     with (finished.folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     values = {name: [float(row[name]) for row in rows if row.get(name)] for name in rows[0]}
-    wanted = {"train/loss", "val/accuracy", "test/accuracy", "retention/keep_ratio", "retention/slack", "perf/peak_mib"}
-    assert wanted <= {name for name, found in values.items() if found}
+    required = {
+        "train/loss",
+        "val/accuracy",
+        "test/accuracy",
+        "retention/keep_ratio",
+        "retention/slack",
+        "perf/peak_mib",
+    }
+    assert required <= {name for name, numbers in values.items() if numbers}
     assert len(values["train/loss"]) == 4, "one per step"
     assert values["test/accuracy"] == [finished.record["metrics"]["accuracy"]]
     assert values["retention/target_keep_ratio"][-1] == 0.25, "trained down to the full budget"
 
 
-def test_the_predictions_are_those_that_were_scored(finished: Any) -> None:
+def test_predictions_are_those_of_the_metrics(finished: Any) -> None:
     rows = [json.loads(line) for line in (finished.folder / "predictions.jsonl").read_text().splitlines()]
     assert sorted(row["index"] for row in rows) == list(range(32))
     right = sum(row["prediction"] == row["label"] for row in rows)
@@ -88,7 +98,7 @@ def test_the_predictions_are_those_that_were_scored(finished: Any) -> None:
     assert sum(row["score"] for row in rows) == right
 
 
-def test_the_picture_shows_the_examples(finished: Any) -> None:
+def test_heatmap_shows_the_examples(finished: Any) -> None:
     profile = json.loads((finished.folder / "retention_profile.json").read_text())
     indices = [example["index"] for example in profile["examples"]]
     assert len(set(indices)) == 8 and indices == sorted(indices)
@@ -101,7 +111,7 @@ def profile_of(folder: Path) -> Any:
     return json.loads((folder / "retention_profile.json").read_text())
 
 
-def test_testing_the_checkpoint_gives_the_same_results(finished: Any, start_bare: Any, tmp_path: Path) -> None:
+def test_testing_the_checkpoint_reproduces_the_results(finished: Any, start_bare: Any, tmp_path: Path) -> None:
     [record] = start_bare(tmp_path, "mode=test", f"ckpt={finished.checkpoint}", "trainer.accelerator=cpu")
     for name in ("metrics", "keep_ratio", "flops_ratio", "policy", "backbone", "rho", "task", "seed"):
         assert record[name] == finished.record[name], name
@@ -110,16 +120,54 @@ def test_testing_the_checkpoint_gives_the_same_results(finished: Any, start_bare
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_a_checkpoint_can_be_tested_at_another_budget(finished: Any, start_bare: Any, tmp_path: Path) -> None:
+def test_checkpoint_can_be_tested_at_another_budget(finished: Any, start_bare: Any, tmp_path: Path) -> None:
     typed = ["mode=test", f"ckpt={finished.checkpoint}", "trainer.accelerator=cpu"]
     [record] = start_bare(tmp_path, *typed, "retention.rho=0.5", "data.test_size=8")
     assert (record["rho"], record["data"]["test"]) == (0.5, 8)
     assert record["keep_ratio"]["mean"] > 0.45
 
 
-def test_what_the_checkpoint_decides_cannot_be_typed(finished: Any, start_bare: Any, tmp_path: Path) -> None:
+def test_settings_fixed_by_the_checkpoint_cannot_be_overridden(finished: Any, start_bare: Any, tmp_path: Path) -> None:
     typed = ["mode=test", f"ckpt={finished.checkpoint}", "retention=dense", "task=sst2", "backbone.name=x"]
     with pytest.raises(ConfigError) as caught:
         start_bare(tmp_path, *typed)
     assert [problem.key for problem in caught.value.problems] == ["retention", "task", "backbone.name"]
-    assert all("the checkpoint decides" in problem.message for problem in caught.value.problems)
+    assert all("the checkpoint determines it" in problem.message for problem in caught.value.problems)
+
+
+def test_model_card_describes_the_run(finished: Any) -> None:
+    card = (finished.folder / "README.md").read_text()
+    for text in ("# adaptive on keywords", "keep ratio after layer 2", "## Data", "keywords (generated)", "license"):
+        assert text in card
+    assert f"| accuracy | {finished.record['metrics']['accuracy']:.4g} |" in card
+    assert finished.record["command"] in card and str(finished.folder) not in card
+    [code] = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    exec(code.replace("<this folder>", str(finished.folder)), {})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optimizer.lr=1e30", "trainer.gradient_clip_val=null"], "the training diverged"),
+        (["optimizer.policy_lr=1e25", "trainer.gradient_clip_val=null"], "is not finite|is nan|NaN"),
+    ],
+)
+def test_diverged_training_ends_with_an_error_and_no_record(
+    overrides: list[str], message: str, start: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match=message):
+        start(tmp_path, *overrides)
+    assert not (tmp_path / "record.json").exists() and not (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+def test_outputs_that_are_nan_end_a_test_with_an_error(finished: Any, start_bare: Any, tmp_path: Path) -> None:
+    shutil.copytree(finished.folder / "encoder", tmp_path / "run" / "encoder")
+    content = torch.load(finished.checkpoint, weights_only=True)
+    content["state_dict"]["model.head.output.1.bias"][0] = float("nan")
+    (tmp_path / "run" / "checkpoints").mkdir()
+    torch.save(content, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    with pytest.raises(TrainingError, match=r"head\.output\.1\.bias is not finite"):
+        start_bare(
+            tmp_path / "test", "mode=test", f"ckpt={tmp_path}/run/checkpoints/last.ckpt", "trainer.accelerator=cpu"
+        )
+    assert not (tmp_path / "test" / "record.json").exists()

@@ -1,4 +1,4 @@
-"""Sweeps that are killed, restarted, partly fail, or run in several processes."""
+"""Test sweeps that are killed, restarted, fail in part, or run in several processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).parents[2]
 TINY = ("data.train_size=16", "data.test_size=8", "task.data.val_size=8")
 GRID = ("retention=dense,random,adaptive", "retention.rho=0.5,0.25", "seed=0,1")
-LEFT_IN = 7
+KILLED_JOB = 7
 # Runs run.py, and is killed in the seventh job: its checkpoint is there, its record is not.
 KILLED = f"""
 import os, signal
@@ -23,7 +23,7 @@ fit, jobs = experiment.fit, []
 def fit_and_die(*given):
     fit(*given)
     jobs.append(given)
-    if len(jobs) == {LEFT_IN}:
+    if len(jobs) == {KILLED_JOB}:
         os.kill(os.getpid(), signal.SIGKILL)
 experiment.fit = fit_and_die
 command = {str(ROOT / "run.py")!r}
@@ -35,10 +35,10 @@ def lines(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_finished_run_is_not_run_again(
+def test_finished_run_is_not_repeated(
     finished: Any, start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retention.experiment.run.run_one", lambda *_: pytest.fail("it was run again"))
+    monkeypatch.setattr("retention.experiment.run.run_one", lambda *_: pytest.fail("the run was repeated"))
     records = tmp_path / "late.jsonl"
     measured = (finished.folder / "metrics.csv").read_text()
     for _ in range(2):
@@ -48,7 +48,7 @@ def test_a_finished_run_is_not_run_again(
     assert (finished.folder / "metrics.csv").read_text() == measured
 
 
-def test_a_changed_configuration_is_run_again(finished: Any, start: Any, tmp_path: Path) -> None:
+def test_changed_configuration_is_run_again(finished: Any, start: Any, tmp_path: Path) -> None:
     folder = shutil.copytree(finished.folder, tmp_path / "run")
     [record] = start(folder, "retention.rho=0.5")
     assert record["rho"] == 0.5
@@ -57,7 +57,7 @@ def test_a_changed_configuration_is_run_again(finished: Any, start: Any, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_ends_like_an_uninterrupted_one(command_line: Any, tmp_path: Path) -> None:
+def test_killed_and_restarted_sweep_equals_an_uninterrupted_one(command_line: Any, tmp_path: Path) -> None:
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
     sweep, straight = tmp_path / "sweep", tmp_path / "straight"
@@ -65,12 +65,12 @@ def test_a_killed_sweep_ends_like_an_uninterrupted_one(command_line: Any, tmp_pa
     killed = command_line(*typed, flags=["-m"], script=script)
     assert killed.returncode == -signal.SIGKILL
     before = {path: path.read_text() for path in sweep.rglob("record.json")}
-    assert len(before) == LEFT_IN - 1 and len(list(sweep.rglob("last.ckpt"))) == LEFT_IN
+    assert len(before) == KILLED_JOB - 1 and len(list(sweep.rglob("last.ckpt"))) == KILLED_JOB
     assert not (sweep / "table.md").exists() and not list(sweep.rglob("*.tmp"))
 
     restarted = command_line(*typed, flags=["-m"])
     assert restarted.returncode == 0, restarted.stderr[-2000:]
-    assert restarted.stdout.count("already finished") == LEFT_IN - 1
+    assert restarted.stdout.count("already finished") == KILLED_JOB - 1
     assert {path: path.read_text() for path in before} == before, "what was finished is left alone"
 
     whole = command_line(*GRID, *TINY, f"hydra.sweep.dir={straight}", flags=["-m"])
@@ -79,12 +79,12 @@ def test_a_killed_sweep_ends_like_an_uninterrupted_one(command_line: Any, tmp_pa
     assert table == (straight / "table.md").read_text()
     assert table in restarted.stdout
     for path in (sweep / "records.jsonl", tmp_path / "runs.jsonl"):
-        found = [(each["config"]["retention"]["rho"], each["policy"], each["seed"]) for each in lines(path)]
-        assert len(found) == len(set(found)) == 12, path
+        runs = [(each["config"]["retention"]["rho"], each["policy"], each["seed"]) for each in lines(path)]
+        assert len(runs) == len(set(runs)) == 12, path
 
 
 @pytest.mark.slow
-def test_a_failed_job_does_not_stop_the_others(command_line: Any, tmp_path: Path) -> None:
+def test_failed_job_does_not_stop_the_sweep(command_line: Any, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     typed = ("sweep=figure2_beta", "retention.beta=0.66,-1,0.5", "seed=0", *TINY, f"hydra.sweep.dir={sweep}")
     for already in (0, 2):
@@ -97,13 +97,13 @@ def test_a_failed_job_does_not_stop_the_others(command_line: Any, tmp_path: Path
         assert table in done.stdout
         assert table.count("1 of 3 jobs failed") == 1 and "adaptive (retention.beta=0.5)" in table
         [folder] = [line.strip() for line in table.splitlines() if line.startswith(f"  {sweep}")]
-        told = "retention.beta: the temperature must be > 0, got -1"
-        assert told in table and told in (Path(folder) / "run.log").read_text()
+        message = "retention.beta: the temperature must be > 0, got -1"
+        assert message in table and message in (Path(folder) / "run.log").read_text()
 
 
 @pytest.mark.slow
-def test_stage_two_starts_from_the_dense_model_of_its_seed(command_line: Any, tmp_path: Path) -> None:
-    """The two commands in the header of conf/sweep/dense.yaml."""
+def test_stage_two_starts_from_the_dense_model_of_the_same_seed(command_line: Any, tmp_path: Path) -> None:
+    """Run the two commands in the header of conf/sweep/dense.yaml."""
     stage_one = command_line("sweep=dense", "seed=0,1", *TINY, f"hydra.sweep.dir={tmp_path}/dense", flags=["-m"])
     assert stage_one.returncode == 0, stage_one.stderr[-2000:]
     [name] = (tmp_path / "dense" / "keywords").iterdir()
@@ -111,9 +111,9 @@ def test_stage_two_starts_from_the_dense_model_of_its_seed(command_line: Any, tm
     typed = ("sweep=table2", "retention=random", "seed=0,1", *TINY, "distill.weight=0.9", init)
     stage_two = command_line(*typed, f"hydra.sweep.dir={tmp_path}/table2", flags=["-m"])
     assert stage_two.returncode == 0, stage_two.stderr[-2000:]
-    found = {each["seed"]: each["config"] for each in lines(tmp_path / "table2" / "records.jsonl")}
-    assert sorted(found) == [0, 1]
-    for seed, config in found.items():
+    configs = {each["seed"]: each["config"] for each in lines(tmp_path / "table2" / "records.jsonl")}
+    assert sorted(configs) == [0, 1]
+    for seed, config in configs.items():
         [folder] = (tmp_path / "table2").glob(f"keywords/*/seed{seed}")
         started = OmegaConf.load(folder / "config.yaml").init
         assert started == str(name / f"seed{seed}" / "checkpoints" / "last.ckpt")
@@ -121,8 +121,8 @@ def test_stage_two_starts_from_the_dense_model_of_its_seed(command_line: Any, tm
 
 
 @pytest.mark.slow
-def test_jobs_in_processes_of_their_own(command_line: Any, tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="pip install 'retention[sweep]'")
+def test_jobs_in_separate_processes(command_line: Any, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="pip install 'adaptive-retention[sweep]'")
     sweep = tmp_path / "sweep"
     typed = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={sweep}", *TINY)
     for already in (0, 1):

@@ -1,4 +1,4 @@
-"""Settings of the unit tests: property tests draw the same examples in every run; a quiet trainer."""
+"""Fixtures of the unit tests: repeatable property tests, a quiet trainer, a tiny BERT, models and batches for it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ settings.load_profile("repeatable")
 
 @pytest.fixture
 def trainer_with(tmp_path: Path) -> Callable[..., pl.Trainer]:
-    """Builds a quiet CPU trainer: ``trainer_with(callback, max_epochs=2)``."""
+    """``trainer_with(*callbacks, **options)``: a CPU trainer without logs and checkpoints."""
 
     def build(*callbacks: pl.Callback, **options: Any) -> pl.Trainer:
         quiet: dict[str, Any] = {

@@ -129,10 +129,10 @@ def test_unusable_nodes_are_reported(node: Any, path: str, message: str) -> None
 
 
 def test_make_later_checks_settings_now() -> None:
-    node = {"_target_": "retention.tasks.classification.head.ClassificationHead", "pooling": "max", "dropout": 1.0}
+    node = {"_target_": "retention.tasks.classification.head.ClassificationHead", "pooling": "max", "dropot": 1.0}
     made = builder(module=node)
     made.make_later("module")
-    assert set(problems_of(made)) == {"module.pooling", "module.dropout"}
+    assert set(problems_of(made)) == {"module.pooling", "module.dropot"}
 
 
 def test_make_later_refuses_arguments_of_the_run() -> None:
@@ -162,7 +162,7 @@ class Shape(FlatConfig):
 class Box:
     """Takes a ``FlatConfig``."""
 
-    def __init__(self, *, color: str = "red", shape: Shape = Shape()) -> None:  # noqa: B008
+    def __init__(self, *, color: str = "red", shape: Shape = Shape()) -> None:
         require(color != "none", "color", "must be a color")
         self.color, self.shape = color, shape
 

@@ -165,7 +165,7 @@ class ForwardState:
         return self.cached((dtype, boolean, window), lambda: self._build_mask(dtype, boolean, window))
 
     def gate_bias(self, dtype: torch.dtype) -> Tensor | None:
-        """Return the term added to the attention logits of each key, [B, N] <= 0; None while all gates are 1."""
+        """Return the term added to the attention logits of each key, [B, N]; None while all gates are exactly 1."""
         if self.log_gates is None:
             return None
         # Closed gates add up: five of them, or one in float16, would reach -inf and give NaN where all keys are closed.

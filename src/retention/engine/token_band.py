@@ -35,7 +35,7 @@ class TokenBand:
         positions: [B, N] long, original positions.
         valid: [B, N] bool, True = real token.
         is_global: [B, N] bool, True = attends to all tokens and is attended to by all.
-        gate_bias: dtype -> [B, N] <= 0, added to the logits of each key, or None; by default no gates.
+        gate_bias: dtype -> [B, N], added to the attention logits of each key, or None; by default no gates.
 
     Attributes:
         padded: True if a slot holds no real token.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from retention.errors import CheckpointError
+from retention.models.layer_selection import state_of_layers
+from retention.models.retention_model import RetentionModel
 from retention.models.state_dict import model_state
 
 _SCORERS = "policy.scorers."
@@ -42,22 +43,32 @@ def encoder_folder(path: str | Path) -> str:
 
 
 def load_weights(
-    model: nn.Module, content: dict[str, Any], path: str | Path, *, policy: bool, other_budget: bool = False
+    model: RetentionModel,
+    content: dict[str, Any],
+    path: str | Path,
+    *,
+    policy: bool,
+    other_budget: bool = False,
+    layers: Sequence[int] | None = None,
 ) -> None:
     """Copy the weights of a checkpoint into a model.
 
     Args:
-        model: a ``RetentionModel``.
+        model: model that gets the weights.
         content: of ``read_checkpoint``.
         path: named in errors.
         policy: True to load the retention policy too; False starts a new policy on trained encoder and head.
         other_budget: True if scorers that have no gate to act on here may be left out, as when a model is tested at
             another keep ratio.
+        layers: layers of a deeper checkpoint that the encoder consists of; None = the checkpoint has the same layers.
 
     Raises:
         CheckpointError: the checkpoint is of another model.
     """
-    loaded = {key: value for key, value in model_state(content["state_dict"]).items() if policy or not _is_policy(key)}
+    state = model_state(content["state_dict"])
+    if layers is not None:
+        state = state_of_layers(state, model.encoder, layers)
+    loaded = {key: value for key, value in state.items() if policy or not _is_policy(key)}
     current = model.state_dict()
     required = {key for key in current if policy or not _is_policy(key)}
     missing = required - loaded.keys()

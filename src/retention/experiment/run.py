@@ -22,16 +22,15 @@ from retention.data.encoded_split import cache_folder
 from retention.engine import encoder_of
 from retention.errors import CheckpointError, ConfigError, Problem, TrainingError, require
 from retention.experiment.checkpoints import load_weights, read_checkpoint
-from retention.experiment.config import Compose, build_runs
+from retention.experiment.config import Compose, build_runs, loaded_config
 from retention.experiment.finite import FiniteCheck
 from retention.experiment.model_card import model_card
-from retention.experiment.parts import Parts
+from retention.experiment.parts import Parts, build_parts
 from retention.experiment.resume import CONFIG, RECORD, finished_record, put_record_aside
-from retention.experiment.stored import storable_config
+from retention.experiment.stored import StoredTargets, storable_config
 from retention.models.retention_model import RetentionModel
 from retention.models.saved import save_backbone
 from retention.policies.bases.retention_policy import RetentionPolicy
-from retention.policies.dense import Dense
 from retention.records import (
     Quality,
     Record,
@@ -144,9 +143,10 @@ def build_module(config: DictConfig, parts: Parts, vocab_size: int) -> Retention
     model = build_model(config, parts, parts.policy, vocab_size)
     module = RetentionModule(model, parts.training, plain)
     if config.init is not None and config.mode == "fit":
-        load_weights(model, read_checkpoint(config.init), config.init, policy=False)
+        layers = parts.backbone.layer_indices  # a shallower student starts from these layers of a deeper model
+        load_weights(model, read_checkpoint(config.init), config.init, policy=False, layers=layers)
     if parts.training.distill.active and config.mode == "fit":
-        module.set_teacher(_build_teacher(config, parts, vocab_size))
+        module.set_teacher(_build_teacher(config, parts, vocab_size), parts.backbone.layer_indices)
     return module
 
 
@@ -156,16 +156,26 @@ def build_model(config: DictConfig, parts: Parts, policy: RetentionPolicy, vocab
     loaded = load(vocab_size)
     encoder = encoder_of(loaded)  # before the head takes the decoder
     head = parts.head_type(encoder=loaded, **parts.data.head())
-    return RetentionModel(encoder, policy, head, dropped=str(config.dropped), prune_at=str(config.prune_at))
+    return RetentionModel(
+        encoder,
+        policy,
+        head,
+        dropped=str(config.dropped),
+        prune_at=str(config.prune_at),
+        reference_shape=parts.backbone.full_shape(),
+    )
 
 
 def _build_teacher(config: DictConfig, parts: Parts, vocab_size: int) -> Teacher:
-    """Load the dense teacher of distillation."""
+    """Load the dense teacher of distillation from its checkpoint; it may have more layers than the student."""
     path = cast(str, parts.training.distill.teacher)  # Distillation refuses to be active without one
-    policy = Dense()
-    policy.build(parts.backbone.shape(), parts.backbone.name)
-    model = build_model(config, parts, policy, vocab_size)
-    load_weights(model, read_checkpoint(path), path, policy=False)
+    content = read_checkpoint(path)
+    teacher_config = loaded_config(content, Path(path))
+    teacher_config.retention = {"_target_": "retention.policies.dense.Dense", "rho": 1.0}
+    teacher_parts = build_parts(teacher_config, StoredTargets())
+    teacher_parts.data = parts.data  # the student's rows and number of classes
+    model = build_model(teacher_config, teacher_parts, teacher_parts.policy, vocab_size)
+    load_weights(model, content, path, policy=False)
     # its outputs depend on its weights, on the settings of its head, and on the rows
     weights = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     origin = [weights, str(config.task.head), parts.data.fingerprint("train")]

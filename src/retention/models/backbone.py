@@ -23,6 +23,7 @@ from retention.engine.observer import check_observed
 from retention.engine.retainer import check_engine, check_prune_at
 from retention.errors import ConfigError, Problem, require
 from retention.models.encoders import build_encoder, strip_pooler
+from retention.models.layer_selection import config_of_layers, full_config, select_layers
 from retention.models.positions import extend_positions, extended_config
 
 _HIDDEN_DROPOUT = (  # names in the supported families; T5 has one field for both
@@ -115,6 +116,16 @@ class Backbone:
                 raise ConfigError(problem.under("backbone") for problem in error.problems) from error
         return adapter.shape(config)
 
+    @property
+    def layer_indices(self) -> tuple[int, ...] | None:
+        """Return the indices of the checkpoint's layers that the encoder consists of; None = all layers."""
+        return None
+
+    def full_shape(self) -> EncoderShape:
+        """Return the dimensions of the encoder with all layers of its checkpoint: the reference of FLOPs ratios."""
+        config = full_config(self.config())
+        return adapter_for(config.model_type).shape(config)
+
     def check_length(self, max_length: int) -> None:
         """Raise ``ConfigError`` if sequences of ``max_length`` tokens are longer than the encoder's position table."""
         config = self.config()
@@ -176,6 +187,9 @@ class PretrainedBackbone(Backbone):
             masks takes a fifth of a training step on a CPU.
         attention_dropout: the same for attention weights. 0 enables the fused kernels for training on a CPU.
         freeze_embeddings: True to leave the token embeddings untrained; saves their gradient and optimizer state.
+        layers: layers of the checkpoint that the encoder consists of: a number k = the first k, or a list of 0-based
+            indices in ascending order; None = all. Shallower students of this kind are the usual alternative to
+            removing tokens (Sajjad et al. 2023, arXiv 2004.03844).
 
     Raises:
         ConfigError: a value is out of range.
@@ -195,7 +209,12 @@ class PretrainedBackbone(Backbone):
         hidden_dropout: float | None = None,
         attention_dropout: float | None = None,
         freeze_embeddings: bool = False,
+        layers: int | list[int] | None = None,
     ) -> None:
+        indices = list(range(layers)) if isinstance(layers, int) else layers
+        valid = indices is None or (len(indices) > 0 and min(indices) >= 0 and sorted(set(indices)) == indices)
+        message = f"must be a number of layers >= 1, an ascending list of layer indices or null, got {layers!r}"
+        require(valid, "layers", message)
         for key, value in (("hidden_dropout", hidden_dropout), ("attention_dropout", attention_dropout)):
             require(value is None or 0.0 <= value < 1.0, key, f"must be in [0, 1) or null, got {value}")
         positive = max_positions is None or max_positions >= 1
@@ -211,10 +230,20 @@ class PretrainedBackbone(Backbone):
         self.hidden_dropout = hidden_dropout
         self.attention_dropout = attention_dropout
         self.freeze_embeddings = freeze_embeddings
+        self._layers = None if indices is None else tuple(indices)
         self._config: Any = None
+
+    @property
+    def layer_indices(self) -> tuple[int, ...] | None:
+        """Return the indices of the checkpoint's layers that the encoder consists of; None = all layers."""
+        return self._layers
 
     def config(self, vocab_size: int | None = None) -> Any:
         """Return the Hugging Face configuration, with the configured changes."""
+        config = self._deep_config()
+        return config if self._layers is None else config_of_layers(config, self._layers)
+
+    def _deep_config(self) -> Any:
         config = self._checkpoint_config()
         return config if self.max_positions is None else extended_config(config, self.max_positions)
 
@@ -226,9 +255,11 @@ class PretrainedBackbone(Backbone):
         """
         config = self._checkpoint_config()
         model: Any = strip_pooler(self._load(AutoModel, config=config, dtype=torch.float32, **self._attention()))
-        if self.config() is not config:
-            longer = build_encoder(self.config(), self.attn_implementation, trust_remote_code=self.trust_remote_code)
+        if (deep := self._deep_config()) is not config:
+            longer = build_encoder(deep, self.attn_implementation, trust_remote_code=self.trust_remote_code)
             model = extend_positions(model, longer).eval()
+        if self._layers is not None:
+            model = select_layers(model, self._layers)
         return self._with_checkpointing(self._with_frozen_embeddings(model))
 
     def encoder_decoder(self, vocab_size: int) -> nn.Module:
@@ -247,6 +278,7 @@ class PretrainedBackbone(Backbone):
             f"must be null for a model that writes text, got {self.max_positions}: its decoder has other positions"
         )
         require(self.max_positions is None, "backbone.max_positions", message)
+        require(self._layers is None, "backbone.layers", "must be null for a model that writes text")
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer.

@@ -24,6 +24,7 @@ class RetentionModel(nn.Module):
         head: task head, built for the encoder.
         dropped: ``forward`` = the head sees dropped tokens with their last state; ``cut`` = kept tokens only.
         prune_at: ``after_layer`` or ``after_attention``, see ``Retainer``.
+        reference_shape: dimensions of the encoder that FLOPs are compared with; None = this encoder without removal.
 
     Raises:
         ConfigError: the encoder family is not supported with these settings, or the head prunes whole spans and the
@@ -38,14 +39,16 @@ class RetentionModel(nn.Module):
         *,
         dropped: str = "forward",
         prune_at: str = "after_layer",
+        reference_shape: EncoderShape | None = None,
     ) -> None:
         super().__init__()
-        message = f"sentences need a policy that ranks tokens, {policy.name} does not; set it to tokens"
+        message = f"whole spans need a policy that ranks tokens, {policy.name} does not; set it to tokens"
         require(not head.prunes_spans or policy.supports_spans, "task.head.spans", message)
         self.encoder = encoder
         self.policy = policy
         self.head = head
         self.retainer = Retainer(encoder, policy, layers=policy.layers, dropped=dropped, prune_at=prune_at)
+        self.reference_shape = self.shape if reference_shape is None else reference_shape
         self.last_report: ForwardReport | None = None
 
     @property
@@ -82,8 +85,9 @@ class RetentionModel(nn.Module):
         return self.outputs(batch).logits
 
     def flops(self) -> tuple[float, float]:
-        """Return the FLOPs of the last forward pass: those of the dense encoder, and those that were spent."""
+        """Return the FLOPs of the last forward pass: those of the dense reference, and those that were spent."""
         before_feed_forward = self.retainer.prune_at == "after_attention"
-        return self.retainer.report.flops(
-            self.shape, self.policy.scorer_macs(), before_feed_forward=before_feed_forward
-        )
+        report = self.retainer.report
+        dense, _ = report.flops(self.reference_shape, {}, before_feed_forward=before_feed_forward)
+        _, spent = report.flops(self.shape, self.policy.scorer_macs(), before_feed_forward=before_feed_forward)
+        return dense, spent

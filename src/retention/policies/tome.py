@@ -1,4 +1,4 @@
-"""Token merging, ToMe (Bolya et al., ICLR 2023, arXiv 2210.09461), for text."""
+"""Token merging, ToMe (Bolya et al., ICLR 2023, arXiv 2210.09461), for text encoders."""
 
 from __future__ import annotations
 

@@ -17,8 +17,7 @@ _GRID = 64  # scales per grid search; the second search refines the best interva
 
 
 class ToP(RankCurvePolicy):
-    """Keep the tokens that receive the most attention, as many as learned gates on rank bins allow under a FLOPs
-    budget.
+    """Keep the tokens that receive the most attention, with learned gates on rank bins under a FLOPs budget.
 
     Training: in the soft phase one Hard-Concrete gate per bin and layer is sampled per pass, and a Lagrangian holds the
     expected FLOPs, with P(z > 0) as the keep probability of a bin, at those of ``schedule``. In the hard phase the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from collections.abc import Sequence
 from typing import Any, Self, cast
 
 import pytorch_lightning as pl
@@ -79,13 +79,17 @@ class RetentionModule(pl.LightningModule):
         """Compute the logits."""
         return cast(Tensor, self.model(batch))
 
-    def set_teacher(self, teacher: Teacher) -> None:
+    def set_teacher(self, teacher: Teacher, layers: Sequence[int] | None = None) -> None:
         """Add distillation from a trained model, which is neither trained nor saved.
+
+        Args:
+            teacher: the trained model.
+            layers: the teacher's layer for each layer of the student; None = the same index.
 
         Raises:
             ConfigError: the teacher does not fit the distillation settings, see ``Objective.set_teacher``.
         """
-        self.objective.set_teacher(teacher)
+        self.objective.set_teacher(teacher, layers)
 
     def setup(self, stage: str) -> None:
         """Freeze parts before the optimizer is built and the model is wrapped for several ranks."""
@@ -141,7 +145,8 @@ class RetentionModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and the learning-rate schedule."""
-        parameters = chain(self.model.encoder.named_parameters(), self.model.head.named_parameters())
+        # named_parameters() of the whole model lists weights that encoder and head share (tied embeddings) once
+        parameters = ((name, value) for name, value in self.model.named_parameters() if not name.startswith("policy."))
         steps = int(self.trainer.estimated_stepping_batches)
         return self.settings.optimizer.build(parameters, self.policy, steps)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -45,9 +45,14 @@ class Objective:
         self._budgets = budgets
         self._slacks: list[Tensor] = []
         self.teacher: Teacher | None = None
+        self._teacher_layers: tuple[int, ...] | None = None
 
-    def set_teacher(self, teacher: Teacher) -> None:
+    def set_teacher(self, teacher: Teacher, layers: Sequence[int] | None = None) -> None:
         """Add distillation from a trained model.
+
+        Args:
+            teacher: the trained model.
+            layers: the teacher's layer for each layer of the student; None = the same index.
 
         Raises:
             ConfigError: pooled states are distilled and the head has none; or token states are distilled and the
@@ -61,6 +66,7 @@ class Objective:
         )
         require(self._distill.token_states == 0 or ours == theirs, "distill.token_states", message)
         self.teacher = teacher
+        self._teacher_layers = None if layers is None else tuple(layers)
 
     def losses(self, batch: Batch, step: int) -> Losses:
         """Compute the losses of optimizer step ``step``, the mean over its forward passes."""
@@ -110,9 +116,11 @@ class Objective:
         if self.teacher is None:
             return None
         layers = self._policy.scored if self._distill.saliency > 0 else ()
-        outputs = self.teacher.outputs(batch, states=self._distill.token_states > 0, saliency_layers=layers)
+        source = {layer: self._teacher_layers[layer] if self._teacher_layers else layer for layer in layers}
+        states = self._distill.token_states > 0
+        outputs = self.teacher.outputs(batch, states=states, saliency_layers=source.values())
         if layers:
-            self._policy.set_saliency(outputs.saliency)
+            self._policy.set_saliency({layer: outputs.saliency[source[layer]] for layer in layers})
         return outputs
 
     def _with_teacher(

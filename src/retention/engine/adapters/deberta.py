@@ -88,7 +88,7 @@ class GatedRelativePositions:
 
     Attributes:
         distances: relative positions in a shape that the attention accepts.
-        gate_bias: [B, N] float <= 0, or None while every gate is exactly 1.
+        gate_bias: [B, N] float, added to the attention logits of each key; None while every gate is exactly 1.
     """
 
     distances: Tensor

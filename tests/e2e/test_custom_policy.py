@@ -1,4 +1,4 @@
-"""A policy from outside: one file on sys.path and one yaml in a folder of its own, through the real command line."""
+"""Test a policy from outside the package: one file on sys.path and one yaml file, through the command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from retention.policies import RetentionPolicy
 
 
 class Longest(RetentionPolicy):
-    """Keeps the tokens with the largest states."""
+    """Keep the tokens with the largest hidden states."""
 
     def score(self, view):
         return view.hidden_states.norm(dim=-1)
@@ -32,3 +32,9 @@ def test_one_file_and_one_yaml_are_enough(command_line: Callable[..., Any], tmp_
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert record["policy"] == "longest" and record["keep_ratio"]["mean"] == pytest.approx(0.25, abs=0.03)
+    test = ("mode=test", f"ckpt={tmp_path}/run/checkpoints/last.ckpt", f"hydra.run.dir={tmp_path}/test")
+    refused = command_line(*test, path=tmp_path / "own", small=False)
+    assert refused.returncode == 2 and "pass retention._target_=longest.Longest" in refused.stderr
+    done = command_line(*test, "retention._target_=longest.Longest", path=tmp_path / "own", small=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "test" / "record.json").read_text())["metrics"] == record["metrics"]

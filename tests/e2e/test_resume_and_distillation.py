@@ -1,4 +1,4 @@
-"""Training that goes on from a checkpoint: resumed, initialised, distilled."""
+"""Test training that uses a checkpoint: resumed, initialized, distilled."""
 
 from __future__ import annotations
 
@@ -16,22 +16,20 @@ def content(path: Path) -> Any:
 
 
 def moments(checkpoint: Any) -> list[torch.Tensor]:
-    """First and second moments of the optimiser."""
+    """First and second moments of the optimizer."""
     state = checkpoint["optimizer_states"][0]["state"]
     return [state[key][name] for key in sorted(state) for name in ("exp_avg", "exp_avg_sq")]
 
 
 @pytest.fixture(scope="module")
 def straight(start: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """Two epochs in one go, with the checkpoint after the first one kept."""
+    """Return a run of two epochs with the checkpoint after the first one kept."""
     folder = tmp_path_factory.mktemp("straight")
     [record] = start(folder, *TWO_EPOCHS)
     return folder, record
 
 
-def test_a_resumed_training_ends_as_if_never_interrupted(
-    straight: tuple[Path, Any], start: Any, tmp_path: Path
-) -> None:
+def test_resumed_training_equals_uninterrupted_training(straight: tuple[Path, Any], start: Any, tmp_path: Path) -> None:
     folder, record = straight
     halfway = folder / "checkpoints" / "epoch=0-step=4.ckpt"
     assert content(halfway)["global_step"] == 4
@@ -47,27 +45,27 @@ def test_a_resumed_training_ends_as_if_never_interrupted(
         assert record[name] == resumed[name]
 
 
-def test_the_dual_moved_in_both_halves(straight: tuple[Path, Any]) -> None:
+def test_dual_is_updated_in_both_epochs(straight: tuple[Path, Any]) -> None:
     folder, _ = straight
     half = content(folder / "checkpoints" / "epoch=0-step=4.ckpt")["state_dict"]
     whole = content(folder / "checkpoints" / "last.ckpt")["state_dict"]
-    assert (half["policy.dual.steps"], whole["policy.dual.steps"]) == (4, 8)
-    multipliers = half["policy.dual.multipliers"], whole["policy.dual.multipliers"]
+    assert (half["model.policy.dual.steps"], whole["model.policy.dual.steps"]) == (4, 8)
+    multipliers = half["model.policy.dual.multipliers"], whole["model.policy.dual.multipliers"]
     assert (multipliers[0] > 0).all() and not torch.equal(*multipliers)
 
 
-def test_a_seed_repeats_and_another_differs(finished: Any, start: Any, weights_of: Any, tmp_path: Path) -> None:
+def test_same_seed_repeats_and_another_seed_differs(finished: Any, start: Any, weights_of: Any, tmp_path: Path) -> None:
     first = weights_of(finished.checkpoint)
     for name, typed, same in (("again", [], True), ("other", ["seed=1"], False)):
         start(tmp_path / name, *typed)
         weights = weights_of(tmp_path / name / "checkpoints" / "last.ckpt")
         scorers = [key for key in first if key.startswith("policy.scorers") and first[key].dim() > 1]
         assert scorers
-        for key in ["head.1.weight", *scorers]:
+        for key in ["head.output.1.weight", *scorers]:
             assert torch.equal(first[key], weights[key]) is same, (name, key)
 
 
-def test_init_takes_encoder_and_head(dense: Any, start: Any, weights_of: Any, tmp_path: Path) -> None:
+def test_init_loads_encoder_and_head(dense: Any, start: Any, weights_of: Any, tmp_path: Path) -> None:
     start(tmp_path, f"init={dense.checkpoint}", "optimizer.lr=1.0e-12", "optimizer.weight_decay=0")
     before, after = weights_of(dense.checkpoint), weights_of(tmp_path / "checkpoints" / "last.ckpt")
     shared = [name for name in before if not name.startswith("policy.")]
@@ -76,30 +74,32 @@ def test_init_takes_encoder_and_head(dense: Any, start: Any, weights_of: Any, tm
         torch.testing.assert_close(before[name], after[name], rtol=0, atol=1e-8)
 
 
-def test_distillation_and_saliency_change_what_is_learnt(
-    dense: Any, start: Any, weights_of: Any, tmp_path: Path
-) -> None:
+def test_each_kind_of_distillation_changes_the_weights(dense: Any, start: Any, weights_of: Any, tmp_path: Path) -> None:
     settings = {
         "alone": ["distill.teacher=null"],
-        "taught": ["distill.weight=0.9"],
-        "guided": ["distill.weight=0.9", "distillation=saliency"],
-        "stated": ["distill.weight=0.9", "distillation=saliency_and_states"],
+        "logits": ["distill.weight=0.9"],
+        "saliency": ["distill.weight=0.9", "distillation=saliency"],
+        "states": ["distill.weight=0.9", "distillation=saliency_and_states"],
     }
-    found = {}
+    weights = {}
     for name, typed in settings.items():
         [record] = start(tmp_path / name, f"init={dense.checkpoint}", *typed)
         assert record["keep_ratio"]["mean"] == pytest.approx(0.25, abs=0.01)
-        found[name] = weights_of(tmp_path / name / "checkpoints" / "last.ckpt")
+        weights[name] = weights_of(tmp_path / name / "checkpoints" / "last.ckpt")
     assert min(record["config"]["distill"][key] for key in ("saliency", "token_states")) > 0
     assert record["config"]["phases"]["pruning_start"] == 0
-    scorer = next(name for name in found["alone"] if name.startswith("policy.scorers.0") and "weight" in name)
-    assert not torch.allclose(found["alone"]["head.1.weight"], found["taught"]["head.1.weight"], atol=1e-6)
-    assert not torch.allclose(found["taught"][scorer], found["guided"][scorer], atol=1e-4)
-    assert not torch.allclose(found["guided"]["head.1.weight"], found["stated"]["head.1.weight"], atol=1e-6)
-    assert not any("teacher" in name for name in found["guided"])
+    scorer = next(name for name in weights["alone"] if name.startswith("policy.scorers.0") and "weight" in name)
+    assert not torch.allclose(
+        weights["alone"]["head.output.1.weight"], weights["logits"]["head.output.1.weight"], atol=1e-6
+    )
+    assert not torch.allclose(weights["logits"][scorer], weights["saliency"][scorer], atol=1e-4)
+    assert not torch.allclose(
+        weights["saliency"]["head.output.1.weight"], weights["states"]["head.output.1.weight"], atol=1e-6
+    )
+    assert not any("teacher" in name for name in weights["saliency"])
 
 
-def test_a_rho_of_one_trains(start: Any, tmp_path: Path) -> None:
+def test_keep_ratio_of_one_trains(start: Any, tmp_path: Path) -> None:
     [record] = start(tmp_path, "retention.rho=1.0", "data.train_size=16", "data.test_size=8")
     assert record["keep_ratio"]["mean"] == 1.0
     assert record["flops_ratio"] == pytest.approx(1.0)

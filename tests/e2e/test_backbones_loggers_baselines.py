@@ -1,4 +1,4 @@
-"""Other tasks, loggers and comparisons through the same entry."""
+"""Test pretrained backbones, baselines of ``compare``, callbacks and loggers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from retention.tasks.classification.keywords import KeywordData
 
 @pytest.fixture
 def pretrained_folder(tmp_path: Path) -> Path:
-    """A random BERT with a word tokenizer, saved as a checkpoint of the hub would be."""
+    """Save a random BERT with a word tokenizer and return its folder."""
     folder = tmp_path / "encoder"
     tokenizer = KeywordData.build_tokenizer()
     torch.manual_seed(0)
@@ -29,7 +29,7 @@ def pretrained_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sentences(tmp_path: Path) -> Path:
-    """SST-2 in small: train.csv and validation.csv with the columns sentence and label."""
+    """Write train.csv and validation.csv with the columns sentence and label, and return their folder."""
     folder = tmp_path / "sst2"
     folder.mkdir()
     for name, count in (("train", 40), ("validation", 12)):
@@ -41,7 +41,7 @@ def sentences(tmp_path: Path) -> Path:
     return folder
 
 
-def test_texts_from_a_folder_with_a_checkpoint_from_a_folder(
+def test_local_texts_with_a_local_backbone(
     pretrained_folder: Path, sentences: Path, start_bare: Any, tmp_path: Path
 ) -> None:
     typed = ["task=sst2", f"data.dir={sentences}", "task.data.val_size=8", "task.data.batch_size=8"]
@@ -57,7 +57,7 @@ def test_texts_from_a_folder_with_a_checkpoint_from_a_folder(
     assert (tested["metrics"], tested["keep_ratio"]) == (record["metrics"], record["keep_ratio"])
 
 
-def test_rivals_are_trained_alike_and_tabled(finished: Any, start: Any, tmp_path: Path) -> None:
+def test_baselines_are_trained_alike_and_tabulated(finished: Any, start: Any, tmp_path: Path) -> None:
     records = start(tmp_path, "compare=[dense,random]")
     assert [record["policy"] for record in records] == ["dense", "random", "adaptive"]
     assert [record["rho"] for record in records] == [1.0, 0.25, 0.25]
@@ -67,25 +67,25 @@ def test_rivals_are_trained_alike_and_tabled(finished: Any, start: Any, tmp_path
     for name in ("dense", "random"):
         kept = json.loads((tmp_path / name / "record.json").read_text())
         assert kept["policy"] == name and kept["config"]["task"] == records[2]["config"]["task"]
-    assert records[2]["metrics"] == finished.record["metrics"], "rivals leave no trace in the run itself"
+    assert records[2]["metrics"] == finished.record["metrics"], "baselines do not affect the run itself"
     profiles = [(path / "retention_profile.json").read_text() for path in (tmp_path, finished.folder)]
     assert profiles[0] == profiles[1]
 
 
-def test_a_callback_can_be_left_out(start: Any, tmp_path: Path) -> None:
+def test_callback_can_be_removed(start: Any, tmp_path: Path) -> None:
     [record] = start(tmp_path, "~callbacks.profile", "data.train_size=16", "data.test_size=8")
     assert record["keep_ratio"] == {"mean": None, "by_layer": {}}, "not measured"
     assert not (tmp_path / "retention_profile.json").exists() and not (tmp_path / "kept_tokens.html").exists()
 
 
-def test_tensorboard(start: Any, tmp_path: Path) -> None:
+def test_tensorboard_logger_writes_events(start: Any, tmp_path: Path) -> None:
     start(tmp_path, "logger=tensorboard", "data.train_size=16", "data.test_size=8")
     events = [path.read_bytes() for path in (tmp_path / "tensorboard").glob("events.out.tfevents.*")]
     assert any(b"test/accuracy" in each for each in events)
 
 
 @pytest.mark.slow
-def test_wandb_offline_gives_every_run_its_own(start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_offline_writes_one_folder_per_run(start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     start(tmp_path, "logger=wandb", "compare=[dense]", "data.train_size=16", "data.test_size=8")
