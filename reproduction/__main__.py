@@ -24,7 +24,7 @@ from reproduction.check_figures import update_pages
 from reproduction.claims import claims_page
 from reproduction.cost_report import cost_report
 from reproduction.depth_report import depth_report
-from reproduction.figures import depth_figure, hyperparameter_figure, pareto_figure, speed_figure
+from reproduction.figures import depth_figure, hyperparameter_figure, overview_figure, pareto_figure, speed_figure
 from reproduction.leaderboard import leaderboard
 from reproduction.quality_report import ablation_report, quality_report
 from reproduction.sources import RecordSet, committed_files, read_record_set
@@ -46,6 +46,7 @@ TABLES: dict[str, Callable[[RecordSet], Report]] = {
 }
 FIGURES: dict[str, Callable[[RecordSet], Figure]] = {
     "figure2": lambda records: hyperparameter_figure(records.records),
+    "overview": lambda records: overview_figure(records.runs),
     "pareto": lambda records: pareto_figure(records.runs),
     "speed": lambda records: speed_figure(records.runs, records.speeds),
     "depth": lambda records: depth_figure(records.runs),

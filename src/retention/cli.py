@@ -24,6 +24,9 @@ COMMANDS = {
         "retention.experiment.entry", "main", "train and test a model with key=value settings; -m for sweeps"
     ),
     "bench": Command("retention.bench.main", "main", "measure speed and memory against the fastest dense model"),
+    "bench-models": Command(
+        "retention.bench.trained_models", "main", "time finished runs side by side on their task's test rows"
+    ),
     "bench-plots": Command("retention.bench.plots", "main", "draw figures from speed records"),
     "bench-limits": Command("retention.bench.limits", "main", "measure arithmetic rate and memory bandwidth"),
     "report": Command("retention.report", "main", "print the quality table of run folders or record files"),

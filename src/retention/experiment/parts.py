@@ -25,6 +25,9 @@ from retention.training.settings import TrainingSettings
 log = logging.getLogger(__name__)
 
 
+FEWER_LAYERS = "fewer_layers"  # dense encoder with some of its layers only
+
+
 @dataclass
 class Parts:
     """Objects that a run consists of, built before any data or weights are loaded.
@@ -46,6 +49,12 @@ class Parts:
     head_type: Callable[..., Any]
     callbacks: list[Callback]
     loggers: list[Any]
+
+    @property
+    def method(self) -> str:
+        """Return the name of the method in result records: the policy, or ``fewer_layers`` for a shallower student."""
+        shallow = self.backbone.layer_indices is not None and not self.policy.layers
+        return FEWER_LAYERS if shallow else self.policy.name
 
     @property
     def writes(self) -> bool:

@@ -237,7 +237,7 @@ def _record(
     result = Quality(
         task=str(config.task.name),
         data=parts.data.describe(),
-        policy=parts.policy.name,
+        policy=parts.method,
         backbone=parts.backbone.name,
         rho=parts.policy.rho,
         keep_ratio=kept,

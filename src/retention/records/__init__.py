@@ -11,9 +11,10 @@ from retention.records.files import (
     write_records,
 )
 from retention.records.plain import Record
-from retention.records.schema import Limits, Paired, Quality, Speed, build_record
+from retention.records.schema import Latency, Limits, Paired, Quality, Speed, build_record
 
 __all__ = [
+    "Latency",
     "Limits",
     "Paired",
     "Quality",

@@ -117,6 +117,34 @@ class Speed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Times of trained models that took turns on the same test rows.
+
+    Attributes:
+        task: name of the task.
+        data: description of the rows, and their number ``rows``.
+        device: device type, ``cpu`` or ``cuda``.
+        dtype: of weights and activations.
+        threads: PyTorch threads on a CPU.
+        batch: rows per batch.
+        rounds: timed rounds over all batches.
+        models: one entry per model, the reference first: ``policy``, ``rho``, ``seed``, ``layers`` (None = all),
+            ``saliency`` (weight of the saliency distillation), ``flops_ratio``, ``monitor`` and its value ``metric``,
+            ``ms_per_row`` and ``speedup`` over the reference, both with ``median``, ``low`` and ``high``.
+    """
+
+    kind: ClassVar[str] = "latency"
+    task: str
+    data: Mapping[str, Any]
+    device: str
+    dtype: str
+    threads: int
+    batch: int
+    rounds: int
+    models: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """Highest rates that the matrix products of an encoder's layers reach on a machine.
 
@@ -173,7 +201,7 @@ class Paired:
 
 
 def build_record(
-    result: Quality | Speed | Limits | Paired,
+    result: Quality | Speed | Latency | Limits | Paired,
     *,
     config: Mapping[str, Any],
     seed: int,

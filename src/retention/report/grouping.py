@@ -15,8 +15,8 @@ from retention.records.identity import training, variants
 DENSE = "dense"
 NOT_RUN = "not run"
 _REQUIRED = ("task", "data", "policy", "backbone", "rho", "seed", "keep_ratio", "flops_ratio", "metrics", "monitor")
-# Training settings that act on pruned runs alone, so that a dense run without them may be trained alike.
-_PRUNING_SETTINGS = ("prune_at", "phases.", "budgets.", "distill.saliency")
+# Training settings that act on pruned or shallower models alone: a dense run without them may be trained alike.
+_PRUNING_SETTINGS = ("prune_at", "phases.", "budgets.", "distill.saliency", "backbone.layers")
 
 Record = Mapping[str, Any]
 

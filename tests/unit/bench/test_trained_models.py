@@ -1,0 +1,35 @@
+"""Tests of timing trained models side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from retention.bench.trained_models import main, measure_latency
+from retention.errors import ConfigError
+from retention.records import read_records
+
+
+def test_runs_are_timed_on_their_test_rows(
+    trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record_file = tmp_path / "latency.jsonl"
+    arguments = [str(trained_run), "--rows", "12", "--batch-size", "4", "--rounds", "2", "--record", str(record_file)]
+    assert main(arguments) == 0
+    assert "adaptive 0.3" in capsys.readouterr().out
+    [record] = read_records([record_file])
+    [model] = record["models"]
+    assert (record["kind"], record["data"]["rows"], record["rounds"]) == ("latency", 12, 2)
+    assert model["speedup"]["median"] == 1.0 and model["ms_per_row"]["median"] > 0
+    assert model["policy"] == "adaptive" and 0 < model["flops_ratio"] < 1
+
+
+def test_numbers_out_of_range_are_refused(trained_run: Path) -> None:
+    with pytest.raises(ConfigError, match="--rounds"):
+        measure_latency([trained_run], rounds=0)
+
+
+def test_a_folder_without_a_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
