@@ -24,7 +24,7 @@ from reproduction.check_figures import update_pages
 from reproduction.claims import claims_page
 from reproduction.cost_report import cost_report
 from reproduction.depth_report import depth_report
-from reproduction.figures import depth_figure, hyperparameter_figure, overview_figure, pareto_figure, speed_figure
+from reproduction.figures import depth_figure, hyperparameter_figure, overview_figure, pareto_figure, speed_figure, tokens_figure
 from reproduction.leaderboard import leaderboard
 from reproduction.quality_report import ablation_report, quality_report
 from reproduction.sources import RecordSet, committed_files, read_record_set
@@ -50,6 +50,7 @@ FIGURES: dict[str, Callable[[RecordSet], Figure]] = {
     "pareto": lambda records: pareto_figure(records.runs),
     "speed": lambda records: speed_figure(records.runs, records.speeds),
     "depth": lambda records: depth_figure(records.runs),
+    "tokens_per_layer": lambda records: tokens_figure(ROOT),
 }
 GROUPS = {"tables": tuple(TABLES), "figures": tuple(FIGURES)}
 PAGES = ("claims", "readme")  # committed pages, made from committed records only

@@ -17,7 +17,7 @@ from retention.report.figure_style import GREY, curve_style
 from retention.report.grouping import DENSE, EvaluationSetup, RunGroup, Runs
 
 # Task, and training and test rows, of each subplot.
-_SETUPS = (("sst2", "20000", "872"), ("imdb", "2000", "1000"), ("newsgroups20", "4000", "5403"))
+_SETUPS = (("sst2", "20000", "872"), ("imdb", "2000", "1000"), ("newsgroups20", "4000", "2000"))
 _DEFAULTS: Mapping[str, float] = {"distill.saliency": 0, "distill.token_states": 0, "budgets.sampled": 0}
 # Label, policy, and settings that differ from the defaults.
 _CURVES: tuple[tuple[str, str, Mapping[str, float]], ...] = (

@@ -1,13 +1,15 @@
 """Drop tokens between the layers of Hugging Face encoders, by policies that decide which tokens to keep.
 
->>> import torch, transformers, retention
->>> config = transformers.BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
->>> model = transformers.BertModel(config).eval()
->>> batch = {"input_ids": torch.arange(10, 20)[None], "attention_mask": torch.ones(1, 10, dtype=torch.long)}
->>> with torch.no_grad(), retention.retain(model, retention.Truncate(rho=0.5, schedule="flat").eval()) as retainer:
-...     states = model(**batch).last_hidden_state
->>> retainer.report.kept[0].tolist()
-[5]
+Examples:
+    >>> import torch, transformers, retention
+    >>> sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    >>> config = transformers.BertConfig(**sizes)
+    >>> model = transformers.BertModel(config).eval()
+    >>> batch = {"input_ids": torch.arange(10, 20)[None], "attention_mask": torch.ones(1, 10, dtype=torch.long)}
+    >>> with torch.no_grad(), retention.retain(model, retention.Truncate(rho=0.5, schedule="flat").eval()) as retainer:
+    ...     states = model(**batch).last_hidden_state
+    >>> retainer.report.kept[0].tolist()
+    [5]
 
 Importing this package imports neither torch nor transformers; they are loaded with the first name that is used.
 """
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from retention.extras import missing_extra_message
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     import torch
@@ -101,13 +104,20 @@ __all__ = [
 ]
 
 
-def load(path: str | Path, *, rho: float | None = None, device: str | torch.device = "cpu") -> TrainedModel:
+def load(
+    path: str | Path,
+    rho: float | None = None,
+    device: str | torch.device = "cpu",
+    *,
+    classes: Iterable[type] = (),
+) -> TrainedModel:
     """Load a finished run as a model to use, see ``retention.trained.load``.
 
     Args:
         path: the run folder, or a checkpoint in it.
         rho: target keep ratio in (0, 1]; None = the one it was trained for.
-        device: where the model goes.
+        device: device of the model.
+        classes: classes from outside the package that the run names, for example ``[my_package.MyPolicy]``.
 
     Raises:
         ImportError: the packages of the extra ``experiments`` are not installed.
@@ -121,7 +131,7 @@ def load(path: str | Path, *, rho: float | None = None, device: str | torch.devi
         if message is None:
             raise
         raise ImportError(message) from error
-    return load_trained(path, rho=rho, device=device)
+    return load_trained(path, rho, device, classes=classes)
 
 
 def __getattr__(name: str) -> Any:

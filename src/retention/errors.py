@@ -69,11 +69,12 @@ def require(condition: bool, key: str, message: str) -> None:
     Raises:
         ConfigError: ``condition`` is false.
 
-    >>> require(0 < 1.7 <= 1, "rho", "must be in (0, 1], got 1.7")
-    Traceback (most recent call last):
-    ...
-    retention.errors.ConfigError: 1 problem
-      rho: must be in (0, 1], got 1.7
+    Examples:
+        >>> require(0 < 1.7 <= 1, "rho", "must be in (0, 1], got 1.7")
+        Traceback (most recent call last):
+        ...
+        retention.errors.ConfigError: 1 problem
+          rho: must be in (0, 1], got 1.7
     """
     if not condition:
         raise ConfigError([Problem(key, message)])
@@ -82,14 +83,15 @@ def require(condition: bool, key: str, message: str) -> None:
 class Checks:
     """Collect the problems of a configuration, then raise them together.
 
-    >>> checks = Checks()
-    >>> checks.require(0 < 1.7 <= 1, "rho", "must be in (0, 1], got 1.7")
-    False
-    >>> checks.finish()
-    Traceback (most recent call last):
-    ...
-    retention.errors.ConfigError: 1 problem
-      rho: must be in (0, 1], got 1.7
+    Examples:
+        >>> checks = Checks()
+        >>> checks.require(0 < 1.7 <= 1, "rho", "must be in (0, 1], got 1.7")
+        False
+        >>> checks.finish()
+        Traceback (most recent call last):
+        ...
+        retention.errors.ConfigError: 1 problem
+          rho: must be in (0, 1], got 1.7
     """
 
     def __init__(self) -> None:

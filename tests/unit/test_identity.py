@@ -1,30 +1,30 @@
-"""Labels of differing settings."""
+"""Test the labels that tell runs apart by their settings."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from retention.records.identity import variants
+from retention.records.identity import settings, variants
 
 
 def configs(*values: dict[str, Any] | None) -> list[dict[str, Any]]:
     return [{"config": value} for value in values]
 
 
-def test_only_what_differs_is_named() -> None:
+def test_only_differing_settings_are_named() -> None:
     one = {"retention": {"beta": 0.66, "gamma": -0.1}, "epochs": 3}
     two = {"retention": {"beta": 1.0, "gamma": -0.1}, "epochs": 5}
     assert variants(configs(one, two)) == ["epochs=3, retention.beta=0.66", "epochs=5, retention.beta=1.0"]
 
 
-def test_a_short_label_leaves_out_what_goes_along() -> None:
+def test_short_label_omits_settings_that_vary_together() -> None:
     settings = [(0, 3, 0.1), (0, 3, 0.4), (1, 5, 0.1)]
     records = configs(*({"a": a, "epochs": epochs, "lr": lr} for a, epochs, lr in settings))
     assert variants(records, short=True) == ["a=0, lr=0.1", "a=0, lr=0.4", "a=1, lr=0.1"]
     assert variants(records)[0] == "a=0, epochs=3, lr=0.1"
 
 
-def test_a_short_label_names_groups_only_where_it_must() -> None:
+def test_short_label_names_groups_only_where_necessary() -> None:
     records = configs(
         *(
             {"a": {"x": x, "n": 1}, "b": {"x": other, "m": m}}
@@ -35,7 +35,7 @@ def test_a_short_label_names_groups_only_where_it_must() -> None:
     assert variants(records)[0] == "a.x=0, b.m=2, b.x=1"
 
 
-def test_the_absence_of_a_later_option_is_not_named() -> None:
+def test_missing_settings_have_their_defaults() -> None:
     records = configs({"budgets": {"sampled": 0}}, {"budgets": {"sampled": 1}}, {}, {"distill": {"saliency": 3.0}})
     assert variants(records) == ["", "budgets.sampled=1", "", "distill.saliency=3.0"]
 
@@ -46,21 +46,42 @@ def test_repetitions_share_an_empty_label() -> None:
     assert variants(configs(one, two)) == ["", ""]
 
 
-def test_an_absent_setting_reads_as_null() -> None:
-    assert variants(configs({"distill": 0.5}, None)) == ["distill=0.5", "distill=null"]
+def test_missing_setting_without_default_reads_as_null() -> None:
+    assert variants(configs({"epochs": 3}, None)) == ["epochs=3", "epochs=null"]
 
 
-def test_the_asked_share_is_no_variant() -> None:
+def test_target_keep_ratio_is_not_named() -> None:
     records = [{"config": {"retention": {"rho": rho, "seed": 0}}} for rho in (0.3, 0.5)]
     assert variants(records) == ["", ""]
 
 
-def test_a_tested_checkpoint_stands_with_the_runs_like_its_training() -> None:
+def test_tested_checkpoint_has_the_backbone_settings_of_its_training() -> None:
     fitted = {"mode": "fit", "backbone": {"_target_": "Pretrained", "attention_dropout": 0.0}}
     tested = {"mode": "test", "backbone": {"_target_": "Saved"}, "trained_backbone": fitted["backbone"]}
     assert variants(configs(fitted, tested)) == ["", ""]
 
 
-def test_the_machines_precision_is_no_variant() -> None:
+def test_precision_is_not_named() -> None:
     records = [{"config": {"trainer": {"precision": precision}}} for precision in ("32-true", "bf16-mixed")]
     assert variants(records) == ["", ""]
+
+
+def test_defaults_come_from_constructors_and_the_main_configuration_file() -> None:
+    policy = {"_target_": "retention.policies.Adaptive", "beta": 0.66}
+    old, new = {"retention": policy}, {"retention": {**policy, "decay": 0.9, "ranking_noise": 0.0}, "freeze": None}
+    assert variants(configs(old, new)) == ["", ""]
+    assert settings(old)["retention.decay"] == 0.9 and settings(old)["distill.weight"] == 0.0
+    other = {"retention": {**policy, "decay": 0.5}}
+    assert variants(configs(old, other)) == ["", "retention.decay=0.5"]
+
+
+def test_defaults_that_changed_keep_their_earlier_value() -> None:
+    node = {"_target_": "retention.policies.ltp.LTP"}
+    calibrated = {"retention": {**node, "calibrate_threshold": True}}
+    assert variants(configs({"retention": node}, calibrated)) == ["", "retention.calibrate_threshold=True"]
+
+
+def test_earlier_and_present_class_names_have_the_same_defaults() -> None:
+    names = ("retention.modules.ClassificationModule", "retention.tasks.classification.head.ClassificationHead")
+    first, second = [settings({"task": {"head": {"_target_": name}}}) for name in names]
+    assert first == second and first["task.head.protect"] == "special"

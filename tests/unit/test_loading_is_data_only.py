@@ -101,7 +101,7 @@ def mapping_nodes(node: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]
     """Return the path of every mapping in a configuration."""
     if not isinstance(node, dict):
         return []
-    return [path, *(found for key, value in node.items() for found in mapping_nodes(value, (*path, key)))]
+    return [path, *(each for key, value in node.items() for each in mapping_nodes(value, (*path, key)))]
 
 
 def hostile(content: dict[str, Any], path: tuple[str, ...], payload: dict[str, Any], *, inside: bool) -> dict[str, Any]:
@@ -210,12 +210,12 @@ def riddled(content: dict[str, Any], run_folder: Path, tmp_path: Path) -> Path:
 )
 def test_no_route_executes_a_checkpoint(overrides: list[str], riddled: Path, tmp_path: Path) -> None:
     words = [word.format(riddled) for word in overrides]
-    small = ["trainer.accelerator=cpu"] if "mode=test" in words else [*SMALL, *words]
-    if "mode=test" in words:
+    reads_configuration = "mode=test" in words or words[-1].startswith("distill.teacher")
+    if reads_configuration:
         with pytest.raises(RetentionError):
-            start(tmp_path / "new", *words, *small)
+            start(tmp_path / "new", *(words if "mode=test" in words else [*SMALL, *words]))
     else:  # these take weights from the checkpoint and nothing else
-        start(tmp_path / "new", *small)
+        start(tmp_path / "new", *SMALL, *words)
     time.sleep(0.3)
     assert not (tmp_path / "marker").exists()
 
@@ -379,8 +379,8 @@ def test_values_that_are_not_plain_data_are_refused(content: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("target", sorted(set(RENAMED_TARGETS.values())))
 def test_every_renamed_class_leads_to_a_class(target: str) -> None:
-    found = resolve_class(target, object)
-    assert any(issubclass(found, expected) for expected in EXPECTED_CLASSES.values())
+    cls = resolve_class(target, object)
+    assert any(issubclass(cls, expected) for expected in EXPECTED_CLASSES.values())
     assert all(
-        resolve_class(earlier, object) is found for earlier, present in RENAMED_TARGETS.items() if present == target
+        resolve_class(earlier, object) is cls for earlier, present in RENAMED_TARGETS.items() if present == target
     )

@@ -46,9 +46,10 @@ class Retainer:
             attention implementation other than those of the adapter; a layer that does not exist; a ``prune_at`` that
             the family does not support; a gate that observes something the model does not provide.
 
-    >>> with Retainer(model, gate, layers=[0]) as retainer:        # doctest: +SKIP
-    ...     output = model(input_ids=ids, attention_mask=mask)
-    ...     retainer.report.kept
+    Examples:
+        >>> with Retainer(model, gate, layers=[0]) as retainer:        # doctest: +SKIP
+        ...     output = model(input_ids=ids, attention_mask=mask)
+        ...     retainer.report.kept
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from retention.errors import Checks, require
 from retention.experiment.checkpoints import encoder_folder, read_checkpoint
 from retention.experiment.parts import Parts, build_parts
 from retention.experiment.stored import FROM_COMMAND, StoredTargets, stored_config
-from retention.records.defaults import known_keys
+from retention.records.defaults import valid_keys
 
 MODES = ("fit", "test")
 _BUDGET = ("rho", "schedule", "slope", "layers")  # what baselines take over from the main policy
@@ -54,7 +54,7 @@ def build_runs(config: DictConfig, compose: Compose, overrides: Sequence[str]) -
 
 def check_run(config: DictConfig) -> None:
     """Raise ``ConfigError`` if top-level settings are unknown or out of range."""
-    checks, valid = Checks(), known_keys()
+    checks, valid = Checks(), valid_keys()
     for key in sorted(str(key) for key in config):
         checks.require(key in valid, key, f"unknown key; valid keys: {', '.join(sorted(valid))}")
     checks.require(config.mode in MODES, "mode", f"must be one of {', '.join(MODES)}, got {config.mode!r}")

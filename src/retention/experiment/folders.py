@@ -41,12 +41,13 @@ def job_name(overrides: str) -> str:
     Args:
         overrides: ``key=value,key=value``, as in ``hydra.job.override_dirname``.
 
-    >>> job_name("retention.rho=0.3,retention=adaptive")
-    'retention.rho=0.3,retention=adaptive'
-    >>> job_name("")
-    'defaults'
-    >>> job_name("retention.schedule=[0.5, 0.3]")
-    'retention.schedule=_0.5,_0.3_-4d65d202'
+    Examples:
+        >>> job_name("retention.rho=0.3,retention=adaptive")
+        'retention.rho=0.3,retention=adaptive'
+        >>> job_name("")
+        'defaults'
+        >>> job_name("retention.schedule=[0.5, 0.3]")
+        'retention.schedule=_0.5,_0.3_-4d65d202'
     """
     plain = re.sub(r"[^\w.,=+~@-]", "_", overrides, flags=re.ASCII)
     if plain == overrides and len(plain) <= _MAX_BYTES:

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 
+from retention.records.defaults import config_dir
+
 if TYPE_CHECKING:
     from retention.policies.bases.retention_policy import RetentionPolicy
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+__all__ = ["config_dir", "policy_node", "register_policies"]
+
 # Settings that follow the rest of the configuration, whatever default the constructor has.
 _INTERPOLATIONS = {"rho": "${task.rho}", "seed": "${seed}", "dual": "${dual}"}
-
-
-def config_dir() -> Path:
-    """Return the folder with the yaml files: inside the installed package, or ``conf/`` of a source checkout."""
-    packaged = _PACKAGE / "conf"
-    return packaged if packaged.is_dir() else _PACKAGE.parents[1] / "conf"
 
 
 def register_policies() -> None:

@@ -21,7 +21,7 @@ from retention.errors import CheckpointError
 from retention.models.backbone import Backbone
 from retention.models.head import Head
 from retention.policies.bases.retention_policy import RetentionPolicy
-from retention.records.defaults import config_groups, default_settings, known_keys
+from retention.records.defaults import config_groups, default_settings, valid_keys
 from retention.records.legacy import upgrade_config
 from retention.records.targets import TargetError, resolve_class
 from retention.training.budget_sampling import BudgetSampling
@@ -168,7 +168,7 @@ def _check_targets(node: Any, path: str, source: str | Path) -> None:
 
 
 def _check_keys(config: Mapping[str, Any], source: str | Path) -> None:
-    if unknown := sorted(config.keys() - known_keys()):
+    if unknown := sorted(config.keys() - valid_keys()):
         raise CheckpointError(
             f"{source}: its configuration has unknown keys ({', '.join(unknown)}); it was made by a later version, or "
             "by another program"

@@ -34,9 +34,10 @@ def retain(
     Raises:
         ConfigError: the family, its attention, or a layer is not supported.
 
-    >>> with retain(model, Truncate(rho=0.3).eval(), protected_ids=[101, 102]) as retainer:   # doctest: +SKIP
-    ...     output = model(**batch)
-    ...     retainer.report.kept
+    Examples:
+        >>> with retain(model, Truncate(rho=0.3).eval(), protected_ids=[101, 102]) as retainer:   # doctest: +SKIP
+        ...     output = model(**batch)
+        ...     retainer.report.kept
     """
     config = encoder_of(model).config
     if not policy.built:

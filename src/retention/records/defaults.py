@@ -35,7 +35,7 @@ def default_settings() -> Mapping[str, Any]:
     return {key: value for key, value in _main_file().items() if key not in ("defaults", "hydra")}
 
 
-def known_keys() -> frozenset[str]:
+def valid_keys() -> frozenset[str]:
     """Return the top-level keys of a composed configuration."""
     return config_groups() | default_settings().keys()
 

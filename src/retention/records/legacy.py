@@ -151,8 +151,9 @@ def upgrade_record(record: Mapping[str, Any]) -> dict[str, Any]:
 def renamed_key(key: str) -> str | None:
     """Return the present name of a key or config group that was renamed, None if it was not.
 
-    >>> renamed_key("task.module.units"), renamed_key("guidance"), renamed_key("retention.rho")
-    ('task.head.spans', 'distillation', None)
+    Examples:
+        >>> renamed_key("task.module.units"), renamed_key("guidance"), renamed_key("retention.rho")
+        ('task.head.spans', 'distillation', None)
     """
     present = RENAMED_GROUPS.get(key, key)
     for old, new in RENAMED_KEYS.items():

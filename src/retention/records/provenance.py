@@ -30,8 +30,9 @@ def portable(value: Any, root: Path = _PROJECT) -> Any:
     A path below ``root`` becomes relative to it, any other keeps its last two parts; relative paths, ``~`` and web
     addresses stay unchanged.
 
-    >>> portable({"dir": "/home/ann/sets/sst2", "hub": "https://example.org/a/b"})
-    {'dir': 'sets/sst2', 'hub': 'https://example.org/a/b'}
+    Examples:
+        >>> portable({"dir": "/home/ann/sets/sst2", "hub": "https://example.org/a/b"})
+        {'dir': 'sets/sst2', 'hub': 'https://example.org/a/b'}
     """
     if isinstance(value, str):
         return _portable_text(value, root)

@@ -34,7 +34,7 @@ def constructor_parameters(target: Any) -> Parameters:
     The ``**settings`` of a constructor stand for the parameters of its base class. A parameter that is annotated with
     a ``FlatConfig`` is replaced by the fields of that dataclass.
     """
-    found = Parameters({}, {}, {}, open=True)
+    parameters = Parameters({}, {}, {}, open=True)
     seen: set[str] = set()
     for function in _constructors(target):
         signature = inspect.signature(function).parameters.values()
@@ -46,10 +46,10 @@ def constructor_parameters(target: Any) -> Parameters:
             variadic = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
             if parameter.name != "self" and not variadic and parameter.name not in seen:
                 seen.add(parameter.name)
-                _add(found, parameter, hints.get(parameter.name))
+                _add(parameters, parameter, hints.get(parameter.name))
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature):
-            return dataclasses.replace(found, open=False)
-    return found
+            return dataclasses.replace(parameters, open=False)
+    return parameters
 
 
 def flat_fields(config: type[FlatConfig]) -> list[str]:
@@ -57,21 +57,21 @@ def flat_fields(config: type[FlatConfig]) -> list[str]:
     return [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
 
 
-def _add(found: Parameters, parameter: inspect.Parameter, hint: Any) -> None:
+def _add(parameters: Parameters, parameter: inspect.Parameter, hint: Any) -> None:
     options = (hint, *typing.get_args(hint))
     config = next((each for each in options if inspect.isclass(each) and issubclass(each, FlatConfig)), None)
     if config is None:
-        found.hints[parameter.name] = hint
+        parameters.hints[parameter.name] = hint
         if parameter.default is not parameter.empty:
-            found.defaults[parameter.name] = parameter.default
+            parameters.defaults[parameter.name] = parameter.default
         return
-    found.flat[parameter.name] = config
+    parameters.flat[parameter.name] = config
     hints = typing.get_type_hints(config)
     for name in flat_fields(config):
-        found.hints[name] = hints[name]
+        parameters.hints[name] = hints[name]
         default = config.__dataclass_fields__[name].default  # type: ignore[attr-defined]
         if default is not dataclasses.MISSING:
-            found.defaults[name] = default
+            parameters.defaults[name] = default
 
 
 def _constructors(target: Any) -> list[Any]:

@@ -33,20 +33,21 @@ def resolve_class(target: Any, expected: type[T], trusted: Iterable[type] = ()) 
     Raises:
         TargetError: there is no such class, or it is not a subclass of ``expected``.
 
-    >>> resolve_class("retention.core.duals.ExactDual", object).__name__
-    'ExactDual'
-    >>> resolve_class("os.system", object)
-    Traceback (most recent call last):
-    ...
-    retention.records.targets.TargetError: 'os.system' is not a class of this package
+    Examples:
+        >>> resolve_class("retention.core.duals.ExactDual", object).__name__
+        'ExactDual'
+        >>> resolve_class("os.system", object)
+        Traceback (most recent call last):
+        ...
+        retention.records.targets.TargetError: 'os.system' is not a class of this package
     """
     name = RENAMED_TARGETS.get(target, target) if isinstance(target, str) else ""
-    found = next((cls for cls in trusted if dotted_name(cls) == name), None) or _package_class(name)
-    if found is None:
+    result = next((cls for cls in trusted if dotted_name(cls) == name), None) or _package_class(name)
+    if result is None:
         raise TargetError(f"{target!r} is not a class of this package")
-    if not issubclass(found, expected):
+    if not issubclass(result, expected):
         raise TargetError(f"{target!r} is not a {expected.__name__}")
-    return found
+    return result
 
 
 def dotted_name(cls: type) -> str:
@@ -61,7 +62,7 @@ def _package_class(name: str) -> type | None:
     if package != "retention" or not public or not parts or parts[0] not in _SUBPACKAGES:
         return None
     try:
-        found = getattr(import_module(module), attribute, None)
+        result = getattr(import_module(module), attribute, None)
     except ModuleNotFoundError:
         return None
-    return found if inspect.isclass(found) and found.__module__.startswith("retention.") else None
+    return result if inspect.isclass(result) and result.__module__.startswith("retention.") else None

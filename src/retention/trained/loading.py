@@ -42,9 +42,10 @@ def load(
         CheckpointError: there is no checkpoint, or it cannot be used.
         ConfigError: ``rho`` is out of range, or the checkpoint names a class that is not allowed.
 
-    >>> model = load("outputs/sst2/2026-01-31_12-00-00", rho=0.3)   # doctest: +SKIP
-    >>> model.predict(["a gripping film"])[0].labels                # doctest: +SKIP
-    ('positive',)
+    Examples:
+        >>> model = load("outputs/sst2/2026-01-31_12-00-00", rho=0.3)   # doctest: +SKIP
+        >>> model.predict(["a gripping film"])[0].labels                # doctest: +SKIP
+        ('positive',)
     """
     given = Path(path)
     checkpoint = given / _CHECKPOINT if given.is_dir() else given
