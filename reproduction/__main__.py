@@ -1,13 +1,17 @@
-"""Make tables, figures and the claims page from result records; runs nothing.
+"""Make tables, figures and pages from result records; only ``theory`` runs anything.
 
     python -m reproduction table1 table2 figure2
     python -m reproduction leaderboard --records outputs/sweeps/leaderboard/records.jsonl
     python -m reproduction pareto --task sst2
     python -m reproduction readme
+    python -m reproduction theory
 
 Reads the committed records of results/quality, results/sweeps and results/speed, and the files of --records. Tables are
 written as Markdown, CSV and LaTeX, figures as PNG and SVG, claims to docs/claims.md. ``readme`` writes the generated
 tables of README.md and docs/*.md (see ``reproduction.check_figures``); ``quality`` prints one table of all runs.
+
+``theory`` checks the paper's propositions on small exact instances (minutes on one core), appends a record per claim to
+results/theory and writes docs/theory.md with its figures; ``theory_page`` writes the page from the committed records.
 """
 
 from __future__ import annotations
@@ -24,13 +28,20 @@ from reproduction.check_figures import update_pages
 from reproduction.claims import claims_page
 from reproduction.cost_report import cost_report
 from reproduction.depth_report import depth_report
-from reproduction.figures import depth_figure, hyperparameter_figure, overview_figure, pareto_figure, speed_figure, tokens_figure
+from reproduction.figures import (
+    depth_figure,
+    hyperparameter_figure,
+    overview_figure,
+    pareto_figure,
+    speed_figure,
+    tokens_figure,
+)
 from reproduction.leaderboard import leaderboard
 from reproduction.quality_report import ablation_report, quality_report
 from reproduction.sources import RecordSet, committed_files, read_record_set
 from reproduction.tables import Report, to_markdown, write_report
 from retention.errors import DataError, RetentionError
-from retention.records import write_atomic
+from retention.records import append_record, write_atomic
 from retention.report.figure_style import save_figure
 from retention.report.quality_table import quality_table
 
@@ -53,7 +64,8 @@ FIGURES: dict[str, Callable[[RecordSet], Figure]] = {
     "tokens_per_layer": lambda records: tokens_figure(ROOT),
 }
 GROUPS = {"tables": tuple(TABLES), "figures": tuple(FIGURES)}
-PAGES = ("claims", "readme")  # committed pages, made from committed records only
+PAGES = ("claims", "readme", "theory", "theory_page")  # committed pages, made from committed records only
+_FIXED = {"readme", "theory", "theory_page"}  # other records cannot be added, not even with --out
 NAMES = (*TABLES, *FIGURES, *GROUPS, *PAGES, "quality")
 
 
@@ -69,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         local = bool(arguments.records or arguments.task)
-        if local and ("readme" in arguments.names or ("claims" in arguments.names and arguments.out is None)):
+        if local and (set(arguments.names) & _FIXED or ("claims" in arguments.names and arguments.out is None)):
             raise DataError(
                 "committed pages are made from all committed records alone: leave out --records and --task, or give "
                 "--out to write the claims page of other records"
@@ -101,8 +113,22 @@ def _make(name: str, records: RecordSet, out: Path | None) -> list[Path]:
         return [path]
     if name == "readme":
         return update_pages(ROOT, records)
+    if name in ("theory", "theory_page"):
+        return _make_theory(name == "theory", records, out)
     print(quality_table(records.records))
     return []
+
+
+def _make_theory(run: bool, records: RecordSet, out: Path | None) -> list[Path]:
+    """Write the theory page; with ``run``, run the lab first and append its records (in ``out``, if given)."""
+    from reproduction import theory  # needs transformers, unlike the other names
+
+    if not run:
+        return theory.write_theory_page(records.records, out or ROOT / "docs")
+    path = ROOT / theory.RECORDS if out is None else out / theory.RECORDS.name
+    for record in theory.run_theory_lab():
+        append_record(path, record)
+    return [path, *theory.write_theory_page(read_record_set([path], ROOT).records, out or ROOT / "docs")]
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from reproduction.equal_time import equal_time_table
 from reproduction.paper import ADAPTIVE
 from reproduction.sources import RecordSet
 from reproduction.speeds import format_speedup, matching_speeds
@@ -60,7 +61,10 @@ def results_table(records: RecordSet) -> str:
     return markdown_table(text_frame(header, rows))
 
 
-GENERATED: Mapping[str, Callable[[RecordSet], str]] = {"results": results_table}
+GENERATED: Mapping[str, Callable[[RecordSet], str]] = {
+    "results": results_table,
+    "equal_time_newsgroups20": lambda records: equal_time_table(records, "newsgroups20"),
+}
 
 
 def pages(root: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Draw which tokens of one document each layer still processes."""
+"""Draw which tokens of one document each layer still processes; see ``reproduction.token_example`` for the data."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def tokens_figure(root: Path) -> Figure:
         raise DataError(f"{file}: is not an example of a token heat map ({error})") from error
     words = [token.text.strip() for token in detokenize(tokens)]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(_CELL * len(words) + 1.4, _CELL * layers * 1.5 + 1.1))
+        figure = Figure(figsize=(_CELL * len(words) + 1.4, _CELL * layers * 1.5 + 0.85))
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         axes.set_axis_off()
         axes.set_xlim(-6.0, len(words))
-        axes.set_ylim(layers * 1.5 + 0.3, -5.2)
+        axes.set_ylim(layers * 1.5 + 0.1, -4.2)
         for layer in range(layers):
             seen = [position for position, passed in enumerate(depth) if passed >= layer]
             top = 1.5 * layer
@@ -49,9 +49,17 @@ def tokens_figure(root: Path) -> Figure:
                 color = COLORS[0] if present else RULE
                 axes.add_patch(Rectangle((position + 0.06, top), 0.88, 1.2, color=color, alpha=1.0 if present else 0.5))
         for position, word in enumerate(words):
-            last = depth[position] >= layers - 1
+            last = depth[position] >= layers - 2
             weight, color = ("bold", "black") if last else ("normal", GREY)
             axes.text(
-                position + 0.55, -0.25, word, rotation=60, ha="left", va="bottom", fontsize=7.0, weight=weight, color=color
+                position + 0.55,
+                -0.25,
+                word,
+                rotation=60,
+                ha="left",
+                va="bottom",
+                fontsize=7,
+                weight=weight,
+                color=color,
             )
     return figure

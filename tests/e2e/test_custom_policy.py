@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-POLICY = '''
+LONGEST = '''
 from retention.policies import RetentionPolicy
 
 
@@ -19,13 +19,31 @@ class Longest(RetentionPolicy):
     def score(self, view):
         return view.hidden_states.norm(dim=-1)
 '''
+PER_HEAD = '''
+import torch
+
+from retention.policies import RetentionPolicy
+
+
+class Longest(RetentionPolicy):
+    """Keep the tokens with the highest received attention in any head."""
+
+    observes = ("attention",)
+
+    def reduce_attention(self, probabilities, query_weights, previous=None):
+        return torch.einsum("bhqk,bq->bhk", probabilities, query_weights)
+
+    def score(self, view):
+        return view.attention_statistics.amax(1)
+'''
 YAML = "_target_: longest.Longest\nrho: ${task.rho}\n"
 
 
 @pytest.mark.slow
-def test_one_file_and_one_yaml_are_enough(command_line: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy", [LONGEST, PER_HEAD], ids=["states", "attention per head"])
+def test_one_file_and_one_yaml_are_enough(policy: str, command_line: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "own" / "retention").mkdir(parents=True)
-    (tmp_path / "own" / "longest.py").write_text(POLICY)
+    (tmp_path / "own" / "longest.py").write_text(policy)
     (tmp_path / "own" / "retention" / "longest.yaml").write_text(YAML)
     run = (f"hydra.searchpath=[file://{tmp_path}/own]", "retention=longest", f"hydra.run.dir={tmp_path}/run")
     done = command_line(*run, path=tmp_path / "own")

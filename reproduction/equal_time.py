@@ -1,0 +1,59 @@
+"""Compare trained models by their measured time per row: pruned models beside shallower students."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reproduction.sources import RecordSet
+from retention.errors import DataError
+from retention.report.grouping import Record
+from retention.report.tables import markdown_table, text_frame
+
+_HEADER = ("method", "keep ratio", "layers", "accuracy", "FLOPs ratio", "ms per row", "speedup")
+
+
+def equal_time_table(records: RecordSet, task: str) -> str:
+    """Return one row per model of the task's latest latency record, from slow to fast.
+
+    Args:
+        records: committed records.
+        task: name of the task.
+
+    Raises:
+        DataError: there is no latency record of the task.
+    """
+    record = latest_latency(records, task)
+    models = sorted(record["models"], key=lambda model: -float(model["ms_per_row"]["median"]))
+    return markdown_table(text_frame(_HEADER, [_row(model) for model in models]))
+
+
+def latest_latency(records: RecordSet, task: str) -> Record:
+    """Return the latest latency record of a task.
+
+    Raises:
+        DataError: there is none.
+    """
+    matching = [record for record in records.records if record["kind"] == "latency" and record["task"] == task]
+    if not matching:
+        raise DataError(f"equal-time table: no latency record of {task} in results/speed; run retention bench-models")
+    return max(matching, key=lambda record: str(record.get("date", "")))
+
+
+def method_name(model: Mapping[str, Any]) -> str:
+    """Return the method of an entry of a latency record, in words."""
+    name = str(model["policy"]).replace("_", " ")
+    return f"{name}, saliency-distilled" if model["policy"] == "adaptive" and model["saliency"] > 0 else name
+
+
+def _row(model: Mapping[str, Any]) -> list[str]:
+    speed, layers = model["speedup"], model["layers"]
+    return [
+        method_name(model),
+        f"{model['rho']:g}",
+        "all" if layers is None else str(layers),
+        f"{100 * model['metric']:.1f}",
+        f"{100 * model['flops_ratio']:.1f} %",
+        f"{model['ms_per_row']['median']:.2f}",
+        f"{speed['median']:.2f}x ({speed['low']:.2f}-{speed['high']:.2f})",
+    ]
