@@ -1,6 +1,7 @@
 """Read the committed records that tables, figures and claims are made from.
 
-``results/quality`` and ``results/sweeps`` hold training runs, ``results/speed`` measurements of speed and memory.
+``results/quality`` and ``results/sweeps`` hold training runs, ``results/speed`` measurements of speed and memory,
+``results/theory`` checks of the paper's propositions on small instances.
 ``results/trials`` holds the runs that chose the default recipe; no table reads them.
 """
 
@@ -17,7 +18,7 @@ from retention.errors import DataError
 from retention.records import read_numbered
 from retention.report.grouping import Record, Runs, group_runs
 
-FOLDERS = ("quality", "sweeps", "speed")
+FOLDERS = ("quality", "sweeps", "speed", "theory")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class RecordSet:
         return tuple(record for record in self.records if record["kind"] == "speed" and not _is_swept(record))
 
     def of_tasks(self, tasks: Sequence[str]) -> RecordSet:
-        """Return the runs of some tasks, and all speed records, which belong to no task.
+        """Return the runs of some tasks, and all records that belong to no task.
 
         Raises:
             DataError: there is no run of one of the tasks.

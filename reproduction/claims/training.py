@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from statistics import fmean
 
-from reproduction.claims.claim import Claim, Finding, Verdict, not_testable
+from reproduction.claims.claim import Claim, Finding, Verdict
 from reproduction.data_provenance import Provenance, data_note, provenance_of
 from reproduction.paper import BENCHMARKS, HYPERPARAMETERS, SEEDS
 from reproduction.sources import RecordSet
@@ -36,38 +36,38 @@ def hyperparameter_claims() -> list[Claim]:
 
 def theory_claims() -> list[Claim]:
     """Return the claims of Propositions 1-3, Lemmas 1-3 and Theorem 1."""
-    slack = "Proposition 1: the slack is at most (F* - E[loss]) / lambda"
-    claims = [Claim(_THEORY, slack, "appendix C", _check_slack)]
-    return claims + [Claim(_THEORY, text, source, not_testable(reason)) for text, source, reason in _NOT_TESTABLE]
+    claims = [
+        Claim(_THEORY, text, source, partial(_check_instances, claim=claim)) for claim, text, source in _THEORY_CLAIMS
+    ]
+    slack = "in training, the slack is at most (F* - E[loss]) / lambda, as Proposition 1 has it at a minimizer"
+    return [*claims, Claim(_THEORY, slack, "appendix C", _check_slack)]
 
 
 _THEORY = "Theory"
-_LIMIT = "a statement on limits and expectations; no finite number of runs decides it"
-# (statement, source, reason)
-_NOT_TESTABLE = (
+# (claim in theory records, statement, source)
+_THEORY_CLAIMS = (
+    ("proposition1", "Proposition 1: at a minimizer the slack is at most (F* - E[loss]) / lambda", "appendix C"),
     (
+        "lemma1",
         "Lemma 1: the Hard-Concrete gradient is an unbiased estimate of the Bernoulli objective's",
         "appendix D",
-        "cannot hold as stated: the stretched, clamped gate is not Bernoulli(p)",
     ),
-    ("Lemma 2: averaging B samples leaves a variance of at most C / B", "appendix E", _LIMIT),
-    ("Proposition 2: the iterates converge to a stationary point", "appendix F", _LIMIT),
-    (
-        "Lemma 3: the duality gap is at least lambda times the slack",
-        "appendix G",
-        "the optimum of the dual problem is not known for a neural encoder",
-    ),
-    (
-        "Proposition 3: attention among M kept tokens stores M x M scores instead of T x T",
-        "appendix I",
-        "holds by construction: removed tokens leave the tensors (tests/equivalence)",
-    ),
-    (
-        "Theorem 1: the Rademacher complexity shrinks by M / T under a random mask",
-        "appendix H",
-        "the complexity of a trained encoder's class cannot be computed",
-    ),
+    ("lemma2", "Lemma 2: averaging B samples leaves a variance of at most C / B", "appendix E"),
+    ("proposition2", "Proposition 2: the iterates converge to a stationary point", "appendix F"),
+    ("lemma3", "Lemma 3: the duality gap is at least lambda times the slack", "appendix G"),
+    ("theorem1", "Theorem 1: the Rademacher complexity shrinks by M / T under a random mask", "appendix H"),
+    ("proposition3", "Proposition 3: attention among M kept tokens stores M x M scores instead of T x T", "appendix I"),
 )
+
+
+def _check_instances(records: RecordSet, *, claim: str) -> Iterator[Finding]:
+    """Take the verdict of the last run of the theory lab; a claim that holds in another form only is not reproduced."""
+    runs = [record for record in records.records if record["kind"] == "theory" and record["claim"] == claim]
+    for record in runs[-1:]:
+        error = "" if record["mc_error"] is None else f" +- {record['mc_error']:.2g}"
+        measured = f"{record['verdict']}; {record['quantity']}: {record['value']:.3g}{error}"
+        verdict = Verdict.REPRODUCED if record["verdict"] == "holds" else Verdict.NOT_REPRODUCED
+        yield Finding(verdict, measured, f"{record['instance']}; exact instances of [theory](theory.md)", (record,))
 
 
 def _check_plateau(records: RecordSet, *, task: str, name: str) -> Iterator[Finding]:

@@ -1,0 +1,34 @@
+"""Run the theory lab and record its results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+
+from reproduction.theory.evidence import evidence_fields
+from reproduction.theory.page import CLAIMS
+from retention.records import Record, Theory, build_record
+
+SEED = 0  # recorded; every claim fixes the seeds of its instances itself
+
+
+def run_theory_lab() -> Iterator[Record]:
+    """Run the experiment of every claim on one thread; yield a record for each."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for claim in CLAIMS:
+            start = time.perf_counter()
+            evidence = claim.run()
+            result = Theory(claim=claim.name, source=claim.source, **evidence_fields(evidence))
+            yield build_record(
+                result,
+                config={},
+                seed=SEED,
+                wall_s=time.perf_counter() - start,
+                argv=["-m", "reproduction", "theory"],
+            )
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,189 @@
+"""Provide one layer of the bounded cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
+
+from retention.cache.budget import CacheBudget
+from retention.cache.eviction import bank_mask, eviction_counts, visible_mask
+from retention.cache.policies.base import Arrivals, CachePolicy
+from retention.cache.slots import Slots
+from retention.cache.step import Step
+from retention.errors import require
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """Inputs of the attention module that ``update`` needs: states, and the mask that it fills."""
+
+    step: Step
+    hidden_states: Tensor
+    mask: Tensor | None
+
+
+class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+    """Hold at most ``budget.size`` tokens of one layer: sinks, window, and the bank of the best scores.
+
+    Tensors are made anew at each eviction, so memory does shrink. A chunk of several tokens is attended to with a mask
+    that shows each query exactly the tokens that were held when it arrived; during that pass the chunk is in memory
+    beside the bank.
+
+    Args:
+        layer_idx: index of the layer, from 0.
+        policy: gives the scores.
+        budget: size, sinks, window and block.
+    """
+
+    is_croppable = False
+    is_compileable = False
+    supports_early_init = False
+
+    def __init__(self, layer_idx: int, policy: CachePolicy, budget: CacheBudget) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.layer_idx = layer_idx
+        self.policy = policy
+        self.budget = budget
+        self.slots: Slots | None = None
+        self.state: Tensor | None = None
+        self.seen = 0
+        self._pending: _Pending | None = None
+
+    def prepare(self, step: Step, hidden_states: Tensor, mask: Tensor | None, *, additive: bool) -> Tensor | None:
+        """Take the inputs of the attention module and return the mask that it has to use.
+
+        Args:
+            step: tokens of this forward pass.
+            hidden_states: [B, Q, D], input of the attention module.
+            mask: mask that the model has made for the new tokens alone.
+            additive: the attention adds its mask to the logits (eager); otherwise the mask is boolean, True = visible.
+
+        Returns:
+            [B, 1, Q, keys]. For several tokens its values are written by ``update``, when the scores are known.
+        """
+        filled = None
+        if hidden_states.shape[1] == 1:
+            mask = self._single_mask(step, hidden_states, additive)
+        elif not (step.is_first_without_padding and max(step.totals) <= self.budget.size):
+            width = 0 if self.slots is None else self.slots.ranks.shape[1]
+            shape = (len(step.totals), 1, hidden_states.shape[1], width + hidden_states.shape[1])
+            dtype = hidden_states.dtype if additive else torch.bool
+            mask = filled = torch.empty(shape, dtype=dtype, device=hidden_states.device)
+        self._pending = _Pending(step, hidden_states, filled)
+        return mask
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Score and store the new tokens, evict, and return what the attention reads.
+
+        Args:
+            key_states: [B, H, Q, D].
+            value_states: [B, H, Q, D].
+            args: not used.
+            kwargs: not used.
+
+        Returns:
+            Keys and values: the bank for a single token; the bank before and the chunk for several.
+
+        Raises:
+            ConfigError: the attention module was called without the hooks of the cache.
+        """
+        pending, self._pending = self._pending, None
+        message = (
+            "the hooks of this cache are not attached to the model that runs; use the cache within "
+            "`with retain_cache(model, ...) as cache`, on that model"
+        )
+        require(pending is not None, "past_key_values", message)
+        assert pending is not None
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        step = pending.step
+        new = Slots(
+            key_states, value_states, self._score(pending, key_states, value_states), step.ranks, step.positions
+        )
+        joined = new if self.slots is None else self.slots.append(new)
+        if pending.mask is not None:
+            evicted = eviction_counts(joined.scores, joined.ranks, self.budget)
+            write_mask(pending.mask, visible_mask(evicted, joined.ranks, step.counts, step.valid))
+        keep = bank_mask(joined.scores, joined.ranks, step.counts[:, -1], self.budget)
+        self._store(joined.compact(keep, max(self._stored(step))))
+        self.seen += key_states.shape[2]
+        if key_states.shape[2] > 1:
+            return joined.keys, joined.values
+        if self.slots is None or not self.slots.ranks.shape[1]:  # only padding so far
+            return key_states, value_states
+        return self.slots.keys, self.slots.values
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Note type and device of the keys; tensors are made by the first ``update``."""
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.is_initialized = True
+
+    def get_seq_length(self) -> int:
+        """Return the number of columns seen, padding and evicted tokens included; positions continue from it."""
+        return self.seen
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Return length and offset of the mask that the model makes: it covers the new tokens alone."""
+        return query_length, self.seen
+
+    def get_max_length(self) -> int:
+        """Return -1: sequences of any length can pass."""
+        return -1
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+        self.keys = self.values = self.slots = self.state = self._pending = None
+        self.seen = 0
+        self.is_initialized = False
+
+    def select_rows(self, rows: Tensor) -> None:
+        """Keep the sequences ``rows`` [B'] long, in that order, with their scores and positions."""
+        if self.slots is not None:
+            rows = rows.to(self.slots.ranks.device)
+            self._store(self.slots.select(rows))
+            self.state = None if self.state is None else self.state.index_select(0, rows)
+
+    def _score(self, pending: _Pending, keys: Tensor, values: Tensor) -> Tensor:
+        """Return finite scores [B, Q] float32 and update the state of the policy."""
+        step = pending.step
+        arrivals = Arrivals(self.layer_idx, pending.hidden_states, keys, values, step.valid, step.ranks, self.state)
+        scores = self.policy.score(arrivals).detach().float()
+        expected = tuple(step.valid.shape)
+        message = f"{type(self.policy).__name__}.score must return a tensor {expected}, got {tuple(scores.shape)}"
+        require(tuple(scores.shape) == expected, "policy", message)
+        self.state = arrivals.state
+        # a score that is no number ranks last: comparisons with it would let the cache grow
+        return torch.nan_to_num(scores, nan=torch.finfo(torch.float32).min)
+
+    def _stored(self, step: Step) -> list[int]:
+        return [self.budget.stored(total) for total in step.totals]
+
+    def _store(self, slots: Slots) -> None:
+        self.slots, self.keys, self.values = slots, slots.keys, slots.values
+
+    def _single_mask(self, step: Step, hidden_states: Tensor, additive: bool) -> Tensor | None:
+        """Return the mask of a single query: None unless sequences hold different numbers of tokens."""
+        stored = self._stored(step)
+        width = max(stored)
+        if min(stored) == width:
+            return None
+        # a sequence without any token yet attends to empty slots, so that its softmax has an entry
+        limits = torch.tensor([count or width for count in stored], device=hidden_states.device)
+        visible = torch.arange(width, device=hidden_states.device) < limits[:, None, None, None]
+        if not additive:
+            return visible
+        mask = torch.empty(visible.shape, dtype=hidden_states.dtype, device=hidden_states.device)
+        write_mask(mask, visible[:, 0])
+        return mask
+
+
+def write_mask(mask: Tensor, visible: Tensor) -> None:
+    """Write ``visible`` [B, Q, K] bool into ``mask`` [B, 1, Q, K], boolean or additive."""
+    if mask.dtype is torch.bool:
+        mask.copy_(visible.unsqueeze(1))
+    else:
+        mask.zero_().masked_fill_(~visible.unsqueeze(1), torch.finfo(mask.dtype).min)

@@ -1,0 +1,122 @@
+"""Learned scores: the paper's gate, an MLP or a linear layer on the hidden states of each layer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from retention.cache.policies.base import Arrivals, CachePolicy
+from retention.core.scorer import GatedScorer, Scorer, ScorerConfig, build_scorer
+from retention.core.summary import previous_summary
+from retention.errors import CheckpointError, require
+
+
+class LearnedScores(CachePolicy):
+    """Score tokens with one scorer per layer, from the hidden state and the running summary of the states before it.
+
+    The summary (eq. 3) is causal and is continued from chunk to chunk, so scores do not depend on the chunks. ``mlp``
+    and ``linear`` read the token's state alone, as KVzap does (arXiv 2601.07891).
+
+    Args:
+        hidden_size: D of the decoder.
+        num_layers: number of its layers.
+        config: kind and width of the scorers; ``bidirectional`` is refused, as later tokens are not known.
+
+    Attributes:
+        origin: how the scorers were trained, plain values for records; empty if unknown.
+
+    Raises:
+        ConfigError: the scorer looks ahead.
+    """
+
+    def __init__(self, hidden_size: int, num_layers: int, config: ScorerConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or ScorerConfig()
+        message = "a token is scored when it arrives, before later tokens are known; set it to False"
+        require(not self.config.bidirectional, "bidirectional", message)
+        self.hidden_size = hidden_size
+        self.origin: dict[str, Any] = {}
+        self.scorers = nn.ModuleList([_build(self.config, hidden_size) for _ in range(num_layers)])
+
+    @classmethod
+    def for_model(cls, model: nn.Module, config: ScorerConfig | None = None) -> LearnedScores:
+        """Build untrained scorers for the layers of ``model``."""
+        settings: Any = model.config
+        return cls(int(settings.hidden_size), int(settings.num_hidden_layers), config)
+
+    def check(self, config: Any) -> None:
+        """Check width and number of layers."""
+        expected, ours = (config.hidden_size, config.num_hidden_layers), (self.hidden_size, len(self.scorers))
+        message = f"built for (hidden_size, layers) = {ours}, but the model has {expected}"
+        require(ours == expected, "policy", message)
+
+    def score(self, arrivals: Arrivals) -> Tensor:
+        """Return the scores of the layer's scorer and continue its running summary."""
+        scorer = self.scorers[arrivals.layer_idx]
+        hidden_states = arrivals.hidden_states.to(next(scorer.parameters()).dtype)
+        if not isinstance(scorer, StreamingGatedScorer):
+            scores: Tensor = scorer(hidden_states)
+            return scores
+        scores, arrivals.state = scorer.continue_from(arrivals.state, hidden_states, arrivals.valid)
+        return scores
+
+    def save(self, path: str | Path) -> None:
+        """Write settings and weights to one file."""
+        settings = {"hidden_size": self.hidden_size, "num_layers": len(self.scorers), "scorer": asdict(self.config)}
+        torch.save({"settings": settings, "origin": self.origin, "weights": self.state_dict()}, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> LearnedScores:
+        """Load a file that ``save`` wrote; it is read as data, without executing code.
+
+        Raises:
+            CheckpointError: the file cannot be read or is no such file.
+        """
+        try:
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+            settings = stored["settings"]
+            policy = cls(settings["hidden_size"], settings["num_layers"], ScorerConfig(**settings["scorer"]))
+            policy.load_state_dict(stored["weights"])
+            policy.origin = dict(stored["origin"])
+        except Exception as error:
+            message = f"{path}: no scorers of a bounded cache; make the file with `python -m retention.cache.train`"
+            raise CheckpointError(f"{message} ({error})") from error
+        return policy.eval()
+
+
+class StreamingGatedScorer(GatedScorer):
+    """Gated scorer of eq. 3 that continues its running summary from one chunk to the next."""
+
+    def continue_from(self, state: Tensor | None, hidden_states: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the scores of a chunk and the summary after it.
+
+        Args:
+            state: summary m after the chunks before, [B, R]; None = zeros.
+            hidden_states: [B, Q, D].
+            valid: [B, Q] bool; padding leaves the summary as it is.
+
+        Returns:
+            Scores [B, Q] and the new summary [B, R].
+        """
+        normed = self._normalize(hidden_states)
+        projected = self.summary(normed).masked_fill(~valid.unsqueeze(2), 0.0)
+        weights = valid.to(projected.dtype)
+        # one more column of weight 0 gives the summary after the last token
+        means = previous_summary(
+            nn.functional.pad(projected, (0, 0, 0, 1)), self.decay, nn.functional.pad(weights, (0, 1))
+        )
+        if state is not None:
+            before = nn.functional.pad(weights.cumsum(1), (1, 0)).unsqueeze(2)
+            means = means + self.decay**before * state.unsqueeze(1)
+        scores: Tensor = self.out(torch.tanh(self.state(normed) + means[:, :-1]))
+        return scores.squeeze(-1), means[:, -1]
+
+
+def _build(config: ScorerConfig, hidden_size: int) -> Scorer:
+    if config.scorer_kind == "gated":
+        return StreamingGatedScorer(hidden_size, config)
+    return build_scorer(config, hidden_size)

@@ -1,0 +1,71 @@
+"""Read texts for the commands of the bounded cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from retention.errors import DataError
+
+
+def read_texts(path: Path, field: str = "text") -> Iterator[str]:
+    """Yield the texts of a file: one per line of ``.txt``, or the value of ``field`` per line of ``.jsonl``.
+
+    Raises:
+        DataError: the file is missing, of another kind, or a line has no such field.
+    """
+    if path.suffix not in (".txt", ".jsonl"):
+        raise DataError(f"{path}: must be .txt (one text per line) or .jsonl")
+    try:
+        lines = path.read_text(encoding="utf8").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        if path.suffix == ".txt":
+            yield line
+            continue
+        try:
+            text = json.loads(line)[field]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}:{number}: not a JSON object with the field {field!r}") from error
+        if not isinstance(text, str):
+            raise DataError(f"{path}:{number}: {field!r} must be a string, got {type(text).__name__}")
+        yield text
+
+
+def encode_texts(
+    path: Path, tokenizer: Any, *, field: str = "text", limit: int, shortest: int, longest: int, skip: int = 0
+) -> list[Tensor]:
+    """Read and tokenize texts, cut to ``longest`` tokens; texts below ``shortest`` tokens are left out.
+
+    Args:
+        path: see ``read_texts``.
+        tokenizer: a Hugging Face tokenizer.
+        field: see ``read_texts``.
+        limit: number of texts to return at most.
+        shortest: fewest tokens of a text.
+        longest: most tokens of a text.
+        skip: number of texts that are long enough to leave out first.
+
+    Returns:
+        Token ids [1, T] of each text.
+
+    Raises:
+        DataError: the file cannot be read, or no text is long enough.
+    """
+    encoded = []
+    for text in read_texts(path, field):
+        ids = tokenizer(text, return_tensors="pt", truncation=True, max_length=longest)["input_ids"]
+        if ids.shape[1] >= shortest:
+            encoded.append(ids)
+        if len(encoded) == skip + limit:
+            break
+    if len(encoded) <= skip:
+        raise DataError(f"{path}: only {len(encoded)} texts have {shortest} tokens or more; needs over {skip}")
+    return encoded[skip:]

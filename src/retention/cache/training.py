@@ -1,0 +1,144 @@
+"""Train the scorers of a bounded cache to rank tokens by the attention that they will receive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from retention.cache.policies.base import Arrivals
+from retention.cache.policies.learned import LearnedScores
+from retention.cache.targets import Example
+from retention.errors import TrainingError, require
+
+LOSSES = ("regression", "ranking")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Settings of the training of scorers.
+
+    Attributes:
+        loss: ``regression`` = 1 - correlation of scores and targets; ``ranking`` = logistic loss on pairs of tokens.
+        epochs: passes over the examples, >= 1.
+        lr: learning rate of AdamW, > 0.
+        weight_decay: of AdamW, >= 0.
+        seed: of the order of the examples and of the pairs.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+
+    loss: str = "ranking"
+    epochs: int = 5
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.loss in LOSSES, "loss", f"must be one of {', '.join(LOSSES)}, got {self.loss!r}")
+        require(self.epochs >= 1, "epochs", f"must be >= 1, got {self.epochs}")
+        require(self.lr > 0, "lr", f"must be > 0, got {self.lr}")
+        require(self.weight_decay >= 0, "weight_decay", f"must be >= 0, got {self.weight_decay}")
+
+
+def train_scores(policy: LearnedScores, examples: Sequence[Example], settings: TrainingSettings) -> list[float]:
+    """Train the scorers of all layers on collected examples, one text per step.
+
+    All examples are in memory: L x T x D x 2 bytes each (35 kB per token for 30 layers of width 576).
+
+    Args:
+        policy: the scorers, changed in place; on their own device.
+        examples: from ``collect_example``.
+        settings: loss, optimizer and seed.
+
+    Returns:
+        Mean loss of each epoch.
+
+    Raises:
+        ConfigError: there are no examples.
+        TrainingError: the loss is not finite.
+    """
+    require(len(examples) > 0, "texts", "needs at least one text")
+    generator = torch.Generator().manual_seed(settings.seed)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    device = next(policy.parameters()).device
+    means = []
+    policy.train()
+    for _ in range(settings.epochs):
+        losses = []
+        for index in torch.randperm(len(examples), generator=generator).tolist():
+            example = examples[index]
+            optimizer.zero_grad()
+            scores = layer_scores(policy, example.hidden_states.to(device))[:, example.counted]
+            targets = example.targets[:, example.counted].to(device)
+            loss = score_loss(scores, targets, settings.loss, generator)
+            if not torch.isfinite(loss):
+                raise TrainingError(f"the loss of the scorers is {loss.item()}; lower lr (now {settings.lr})")
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        means.append(sum(losses) / len(losses))
+    policy.eval()
+    return means
+
+
+def layer_scores(policy: LearnedScores, hidden_states: Tensor) -> Tensor:
+    """Compute the scores [L, T] of a whole text from the hidden states [L, T, D] of all layers."""
+    length = hidden_states.shape[1]
+    valid = torch.ones((1, length), dtype=torch.bool, device=hidden_states.device)
+    ranks = torch.arange(length, device=hidden_states.device).unsqueeze(0)
+    empty = hidden_states.new_zeros((1, 0, length, 0))
+    rows = [
+        policy.score(Arrivals(index, states.float().unsqueeze(0), empty, empty, valid, ranks))
+        for index, states in enumerate(hidden_states)
+    ]
+    return torch.cat(rows)
+
+
+def score_loss(scores: Tensor, targets: Tensor, loss: str, generator: torch.Generator | None = None) -> Tensor:
+    """Compute the loss of the order or of the values of scores; a shift or scale of a layer's targets has no effect.
+
+    Args:
+        scores: [L, N].
+        targets: [L, N].
+        loss: ``regression`` or ``ranking``.
+        generator: draws the pairs of ``ranking``; the global one by default.
+
+    Returns:
+        Scalar, mean over layers: in [0, 2] for ``regression``, >= 0 for ``ranking``.
+    """
+    if loss == "regression":
+        return 1.0 - F.cosine_similarity(_centered(scores), _centered(targets), dim=1).mean()
+    partner = torch.randperm(scores.shape[1], generator=generator).to(scores.device)
+    order = torch.sign(targets - targets[:, partner])
+    return F.softplus(-order * (scores - scores[:, partner])).mean()
+
+
+def pairwise_accuracy(policy: LearnedScores, examples: Iterable[Example]) -> float:
+    """Return the share of pairs of tokens that scores order as future attention does; 0.5 is chance.
+
+    Mean over texts and layers, in [0, 1]; equal scores count as half.
+    """
+    shares = []
+    for example in examples:
+        with torch.no_grad():
+            scores = layer_scores(policy, example.hidden_states)[:, example.counted]
+        targets = example.targets[:, example.counted]
+        for layer_scores_, layer_targets in zip(scores, targets, strict=True):
+            agreement = torch.sign(_differences(layer_scores_)) * torch.sign(_differences(layer_targets))
+            shares.append(float((agreement.mean() + 1) / 2))
+    return sum(shares) / len(shares)
+
+
+def _centered(values: Tensor) -> Tensor:
+    return values - values.mean(1, keepdim=True)
+
+
+def _differences(values: Tensor) -> Tensor:
+    """Return the differences of all pairs, each once."""
+    first, second = torch.triu_indices(len(values), len(values), offset=1)
+    return values[first] - values[second]

@@ -1,0 +1,230 @@
+"""Test the training of scorers and the measurement of losses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.unit.cache.decoders import Texts, random_scorers, run_cache, texts, tiny_decoder
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from retention.cache import CacheBudget, KeyNorm, LearnedScores, StreamingLLM, evaluate, train
+from retention.cache.evaluation import mean_loss, text_loss
+from retention.cache.targets import Example, TargetSettings, collect_example, counted_tokens, future_attention
+from retention.cache.texts import encode_texts, read_texts
+from retention.cache.training import TrainingSettings, layer_scores, pairwise_accuracy, score_loss, train_scores
+from retention.core.scorer import ScorerConfig
+from retention.errors import ConfigError, DataError, TrainingError
+
+TARGETS = TargetSettings(sinks=2, window=4, min_queries=4)
+SETTINGS = TrainingSettings(lr=1e-2)
+
+
+def learnable_examples(count: int = 6, length: int = 60) -> list[Example]:
+    """Build examples whose targets are a direction of the hidden states, another one in each layer."""
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(3, 32, generator=generator)
+    examples = []
+    for _ in range(count):
+        states = torch.randn(3, length, 32, generator=generator)
+        targets = torch.einsum("ltd,ld->lt", states, directions)
+        examples.append(Example(states.half(), targets, counted_tokens(length, TARGETS)))
+    return examples
+
+
+def test_future_attention_equals_a_plain_sum() -> None:
+    attention = torch.rand(1, 3, 12, 12).tril()
+    attention = attention / attention.sum(-1, keepdim=True)
+    result = future_attention(attention, window=4)
+    for key in range(12):
+        terms = [float(attention[0, :, query, key].mean()) * (query + 1) for query in range(key + 4, 12)]
+        if terms:
+            assert float(result[0, key]) == pytest.approx(torch.tensor(sum(terms) / len(terms)).log().item(), rel=1e-4)
+        else:
+            assert float(result[0, key]) == torch.finfo(torch.float32).min
+
+
+def test_uniform_attention_gives_zero() -> None:
+    attention = torch.ones(1, 2, 10, 10).tril() / torch.arange(1, 11)[:, None]
+    torch.testing.assert_close(future_attention(attention, 1)[0, :9], torch.zeros(9))
+
+
+def test_collected_states_give_the_scores_of_the_cache() -> None:
+    model, batch = tiny_decoder("llama", "eager"), texts("none", lengths=(40,))
+    policy = random_scorers(model)
+    example = collect_example(model, batch.input_ids, TARGETS)
+    recorded: list[Any] = []
+
+    class Listening(LearnedScores):
+        def score(self, arrivals: Any) -> Any:
+            recorded.append(super().score(arrivals))
+            return recorded[-1]
+
+    listening = Listening(32, 3, policy.config)
+    listening.load_state_dict(policy.state_dict())
+    run_cache(model, listening, CacheBudget(size=40, sinks=2, window=4), batch, [40])
+    torch.testing.assert_close(layer_scores(policy, example.hidden_states), torch.cat(recorded), rtol=0, atol=2e-2)
+    assert example.targets.shape == (3, 40)
+    assert example.counted.nonzero().flatten().tolist() == list(range(2, 33))
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_collecting_needs_eager_attention_and_enough_tokens() -> None:
+    ids = texts("none", lengths=(40,)).input_ids
+    with pytest.raises(ConfigError, match="attn_implementation"):
+        collect_example(tiny_decoder("llama", "sdpa"), ids, TARGETS)
+    with pytest.raises(ConfigError, match="at least 11 tokens"):
+        collect_example(tiny_decoder("llama", "eager"), ids[:, :10], TARGETS)
+
+
+@pytest.mark.parametrize("loss", ["regression", "ranking"])
+@pytest.mark.parametrize("kind", ["gated", "mlp", "linear"])
+def test_training_learns_the_order(kind: str, loss: str) -> None:
+    torch.manual_seed(0)
+    *training, validation = learnable_examples()
+    policy = LearnedScores(32, 3, ScorerConfig(scorer_kind=kind, keep_bias=0.0))
+    before = pairwise_accuracy(policy, [validation])
+    settings = TrainingSettings(lr=1e-2, epochs=20, loss=loss)
+    losses = train_scores(policy, training, settings)
+    assert losses[-1] < 0.7 * losses[0]
+    assert pairwise_accuracy(policy, [validation]) > 0.8 > before
+    assert not policy.training
+
+
+def test_noise_cannot_be_learned() -> None:
+    """Negative control: targets without any relation to the states leave new texts at chance."""
+    torch.manual_seed(0)
+    noise = [Example(each.hidden_states, torch.randn(3, 60), each.counted) for each in learnable_examples()]
+    policy = LearnedScores(32, 3)
+    train_scores(policy, noise[:-1], SETTINGS)
+    assert pairwise_accuracy(policy, noise[-1:]) == pytest.approx(0.5, abs=0.08)
+
+
+def test_losses_ignore_shift_and_scale_of_targets() -> None:
+    scores, targets = torch.randn(3, 50), torch.randn(3, 50)
+    for loss in ("regression", "ranking"):
+        first = score_loss(scores, targets, loss, torch.Generator().manual_seed(0))
+        second = score_loss(scores, 3 * targets - 5, loss, torch.Generator().manual_seed(0))
+        torch.testing.assert_close(first, second)
+        assert score_loss(targets, targets, loss) < score_loss(-targets, targets, loss)
+
+
+def test_a_loss_that_is_no_number_is_reported() -> None:
+    examples = learnable_examples(1)
+    examples[0].hidden_states[0, 0, 0] = torch.nan
+    with pytest.raises(TrainingError, match="lower lr"):
+        train_scores(LearnedScores(32, 3), examples, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("loss", {"loss": "mse"}),
+        ("epochs", {"epochs": 0}),
+        ("lr", {"lr": 0.0}),
+        ("weight_decay", {"weight_decay": -1.0}),
+        ("sinks", {"sinks": -1}),
+        ("window", {"window": 0}),
+        ("min_queries", {"min_queries": 0}),
+    ],
+)
+def test_settings_refuse_values_out_of_range(key: str, values: dict[str, Any]) -> None:
+    settings = TargetSettings if key in ("sinks", "window", "min_queries") else TrainingSettings
+    with pytest.raises(ConfigError, match=f"{key}: must be"):
+        settings(**values)
+
+
+def test_training_needs_examples() -> None:
+    with pytest.raises(ConfigError, match="at least one text"):
+        train_scores(LearnedScores(32, 3), [], SETTINGS)
+
+
+def test_loss_of_the_full_model_equals_that_of_the_library_and_of_a_large_cache() -> None:
+    model, batch = tiny_decoder("llama"), texts("none", lengths=(40,))
+    with torch.no_grad():
+        expected = float(model(batch.input_ids, labels=batch.input_ids).loss)
+    full = text_loss(model, batch.input_ids, 0)
+    assert full.mean == pytest.approx(expected, abs=1e-5) and full.tokens == 39
+    large = CacheBudget(size=40, sinks=2, window=4)
+    assert text_loss(model, batch.input_ids, 0, KeyNorm(), large, chunk=7).mean == pytest.approx(expected, abs=1e-5)
+    small = CacheBudget(size=8, sinks=2, window=4)
+    after = text_loss(model, batch.input_ids, 20, KeyNorm(), small)
+    assert after.tokens == 20
+    assert after.mean != pytest.approx(text_loss(model, batch.input_ids, 20).mean, abs=1e-3)
+    assert mean_loss([full, after]) == pytest.approx((39 * full.mean + 20 * after.mean) / 59)
+
+
+def test_a_full_cache_changes_no_token_before_it_is_full() -> None:
+    """The first counted token is the first one predicted by a full cache that has evicted nothing."""
+    model, batch = tiny_decoder("llama"), texts("none", lengths=(40,))
+    budget = CacheBudget(size=8, sinks=2, window=4)
+    logits, _ = run_cache(model, StreamingLLM(), budget, Texts(batch.input_ids, batch.attention_mask), [40])
+    with torch.no_grad():
+        plain = model(batch.input_ids).logits
+    difference = (logits - plain).abs().amax(2)[0]
+    assert float(difference[:8].max()) < 5e-6 < 1e-3 < float(difference[8])
+
+
+def save_decoder(folder: Path) -> None:
+    """Write a tiny decoder with a tokenizer of letters."""
+    letters = ["<pad>", *"abcdefghijklmnopqrstuvwxyz"]
+    backend = Tokenizer(models.WordLevel({word: index for index, word in enumerate(letters)}, unk_token="<pad>"))
+    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")  # type: ignore[assignment]
+    PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>").save_pretrained(folder)  # type: ignore[no-untyped-call]
+    tiny_decoder("llama").save_pretrained(folder)
+
+
+def test_commands_train_and_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_decoder(tmp_path / "model")
+    (tmp_path / "texts.txt").write_text("\n".join("thequickbrownfoxjumpsoverthelazydog" * 2 for _ in range(4)))
+    inputs = ["--model", str(tmp_path / "model"), "--texts", str(tmp_path / "texts.txt")]
+    sizes = ["--limit", "3", "--validation", "1", "--length", "64", "--epochs", "2"]
+    scores = tmp_path / "scores.pt"
+    assert train.main([*inputs, *sizes, "--output", str(scores)]) == 0
+    assert "pairs in the right order on 1 other texts" in capsys.readouterr().out
+    record = tmp_path / "records.jsonl"
+    options = ["--sizes", "16", "--scores", str(scores), "--limit", "2", "--record", str(record)]
+    assert evaluate.main([*inputs, *options]) == 0
+    output = capsys.readouterr().out
+    from retention.records import read_objects
+
+    rows = [row for _, row in read_objects(record)]
+    assert [row["policy"] for row in rows] == ["full", "streaming_llm", "random", "key_norm", "learned:scores"]
+    assert rows[-1]["scores"]["texts"] == "texts.txt" and rows[-1]["scores"]["tokens"] == 3 * 64
+    for row in rows:
+        assert row["kind"] == "decoding" and row["counted_tokens"] == [54, 54]
+        assert (row["scores"] is not None) == row["policy"].startswith("learned")
+        assert f"| {row['policy']} | 16 | {row['loss']:.4f} |" in output
+
+
+def test_commands_report_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_decoder(tmp_path / "model")
+    inputs = ["--model", str(tmp_path / "model"), "--texts", str(tmp_path / "missing.txt")]
+    assert train.main([*inputs, "--output", str(tmp_path / "x.pt")]) == 1
+    assert evaluate.main(inputs) == 1
+    assert "missing.txt" in capsys.readouterr().err
+
+
+def test_texts_are_read_from_lines_and_json(tmp_path: Path) -> None:
+    lines, rows = tmp_path / "a.txt", tmp_path / "a.jsonl"
+    lines.write_text("one\n\ntwo\n")
+    rows.write_text('{"body": "one"}\n{"body": "two"}\n{"title": "x"}\n')
+    assert list(read_texts(lines)) == ["one", "two"]
+    with pytest.raises(DataError, match=r"a\.jsonl:3"):
+        list(read_texts(rows, "body"))
+    with pytest.raises(DataError, match=r"must be \.txt"):
+        list(read_texts(tmp_path / "a.csv"))
+
+
+def test_short_texts_are_left_out(tmp_path: Path) -> None:
+    save_decoder(tmp_path / "model")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "model")
+    path = tmp_path / "a.txt"
+    path.write_text("abc\nabcdef\nxyzxyz\nabcdefgh\n")
+    ids = encode_texts(path, tokenizer, limit=2, skip=1, shortest=4, longest=7)
+    assert [tokens.shape[1] for tokens in ids] == [6, 7]
+    with pytest.raises(DataError, match="only 0 texts have 9 tokens"):
+        encode_texts(path, tokenizer, limit=2, shortest=9, longest=20)
