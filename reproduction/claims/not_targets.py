@@ -45,7 +45,7 @@ NOT_TARGETS = (
     ),
     (
         "theta is the fast variable (appendix F)",
-        "Its step sizes make it the slowest; both orders can be configured.",
+        "Its step sizes make it the slowest; both orders can be configured, and [theory](theory.md) compares them.",
     ),
     (
         "Prompted zero-shot references (Tables 1-2)",

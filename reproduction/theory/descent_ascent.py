@@ -11,14 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reproduction.theory.instances import all_masks, generator, mask_probabilities
+from reproduction.theory.instances import all_masks, expected_loss, generator
 from retention.core.duals import AscentDual
 from retention.core.hard_concrete import HardConcrete
 
 FEATURES, BUDGET = 5, 2.0
 TARGET_VARIANCE = 9.0
 ESTIMATORS = ("exact", "REINFORCE", "Hard-Concrete")
-_OFFSET = 10  # steps are (k + 10)^-e, so that the first ones are moderate
+_OFFSET = 10  # steps are c (k + 10)^-e, so that the first ones are moderate
+SCALES = (1.0, 10.0, 2.0)  # c of weights, logits and multiplier; logits move slowly where their gates saturate
 _BASELINE_RATE = 0.01  # of the running mean of the loss that REINFORCE subtracts
 
 
@@ -92,13 +93,13 @@ def kkt_residual(problem: Regression, iterate: Iterate) -> Tensor:
     projected = probs - (probs - in_probs - iterate.multipliers[:, None]).clamp(0.0, 1.0)
     slack = probs.sum(-1) - BUDGET
     parts = [in_weights, projected, slack.clamp(min=0.0)[:, None], (iterate.multipliers * slack)[:, None]]
-    return torch.cat(parts, dim=-1).norm(dim=-1)
+    residual: Tensor = torch.cat(parts, dim=-1).norm(dim=-1)
+    return residual
 
 
 def enumerated_loss(problem: Regression, weights: Tensor, probs: Tensor) -> Tensor:
     """Compute E_{z ~ Bernoulli(p)} f(w, z) by enumeration of all masks, [chains]."""
-    values = problem.loss(weights[:, None], all_masks(FEATURES))
-    return (mask_probabilities(probs) * values).sum(-1)
+    return expected_loss(problem.loss(weights[:, None], all_masks(FEATURES)), probs)
 
 
 def iterate(
@@ -117,7 +118,7 @@ def iterate(
         problem: the regression.
         estimator: one of ``ESTIMATORS``: gradients in w and s without noise, with Bernoulli gates, or with gates of
             the project's ``HardConcrete``.
-        exponents: e of the step sizes (k + 10)^-e of w, s and lambda.
+        exponents: e of the step sizes c (k + 10)^-e of w, s and lambda, with c of ``SCALES``.
         augmented: weight of the quadratic term of ``AscentDual``, >= 0; 0 = the paper's Lagrangian.
         checkpoints: increasing step numbers.
         chains: number of runs.
@@ -129,7 +130,9 @@ def iterate(
     state = Iterate(_normal(chains, source), _normal(chains, source), dual.multipliers)
     gradients = _Gradients(problem, estimator, chains, source)
     for step in range(1, checkpoints[-1] + 1):
-        step_w, step_s, dual.eta = (float((step + _OFFSET) ** -exponent) for exponent in exponents)
+        step_w, step_s, dual.eta = (
+            scale * float((step + _OFFSET) ** -exponent) for scale, exponent in zip(SCALES, exponents, strict=True)
+        )
         probs = torch.sigmoid(state.logits)
         in_weights, in_logits = gradients(state.weights, state.logits, probs)
         slack = probs.sum(-1) - BUDGET

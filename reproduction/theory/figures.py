@@ -124,7 +124,8 @@ def _draw_residuals(axes: Axes, evidence: Evidence, order: str) -> None:
         if order not in name:
             continue
         label = name.replace(f", {order}", "")
-        _plot(axes, evidence.curve(name, "KKT residual", "k"), label, number)
+        curve = evidence.curve(name, "KKT residual", "k")
+        axes.plot(curve.x, curve.y, label=label, **curve_style(number))
         number += 1
     axes.set_xscale("log")
     axes.set_yscale("log")

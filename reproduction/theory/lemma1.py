@@ -45,10 +45,10 @@ def run(draws: int = DRAWS) -> Evidence:
         for label, constant in (("REINFORCE ", 0.0), ("REINFORCE with baseline ", baseline)):
             gradients = reinforce_gradients(objective, logits, draws, source, constant)
             measurements += _compare(name, gradients, exact, label, {})
-    return judge(measurements)
+    return decide(measurements)
 
 
-def judge(measurements: list[Measurement]) -> Evidence:
+def decide(measurements: list[Measurement]) -> Evidence:
     """Decide by the objective with the largest bias, relative to its error, at the default beta."""
     default = [each for each in measurements if each.quantity == "relative bias" and each.at == {"beta": 0.66}]
     relaxed = [each for each in measurements if each.quantity == "relaxed relative bias"]

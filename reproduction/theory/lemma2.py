@@ -41,10 +41,10 @@ def run(draws: int = DRAWS, draws_per_text: int = DRAWS_PER_TEXT) -> Evidence:
     measurements += _variances(MINIBATCH, texts)
     floor = float(texts.mean(1).var(0, correction=0).sum())
     measurements.append(Measurement(MINIBATCH, "variance between texts", floor))
-    return judge(measurements)
+    return decide(measurements)
 
 
-def judge(measurements: list[Measurement]) -> Evidence:
+def decide(measurements: list[Measurement]) -> Evidence:
     """Decide by the slope that is farthest from -1."""
     decisive = max((each for each in measurements if each.quantity == "slope"), key=lambda each: abs(each.value + 1.0))
     holds = abs(decisive.value + 1.0) <= TOLERANCE

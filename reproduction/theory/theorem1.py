@@ -33,10 +33,10 @@ def run(draws: int = DRAWS, network_draws: int = NETWORK_DRAWS) -> Evidence:
         fitted = network_complexity(states, kept, network_draws, seed=31)
         dense = fitted if kept == TOKENS else dense
         measurements.append(_ratio(NETWORK, kept, fitted, dense))
-    return judge(measurements)
+    return decide(measurements)
 
 
-def judge(measurements: list[Measurement]) -> Evidence:
+def decide(measurements: list[Measurement]) -> Evidence:
     """Decide by the linear instance whose ratio at M / T = 0.1 is farthest from 0.1."""
     smallest = KEPT[-1] / TOKENS
     linear = [each for each in measurements if each.instance != NETWORK and each.at["M/T"] == smallest]
@@ -56,7 +56,8 @@ def token_states(common: float, seed: int) -> Tensor:
     source = generator(seed)
     shared = torch.randn(TEXTS, 1, WIDTH, generator=source, dtype=torch.float64)
     separate = torch.randn(TEXTS, TOKENS, WIDTH, generator=source, dtype=torch.float64)
-    return (common**0.5 * shared + (1.0 - common) ** 0.5 * separate) / WIDTH**0.5
+    states: Tensor = (common**0.5 * shared + (1.0 - common) ** 0.5 * separate) / WIDTH**0.5
+    return states
 
 
 def pool_random(states: Tensor, kept: int, pooling: str, source: torch.Generator) -> Tensor:

@@ -143,7 +143,7 @@ def test_keep_ratio_must_meet_the_target(quality: Make) -> None:
 def test_slack_is_weighted_by_the_multipliers(quality: Make, bound: float, verdict: Verdict) -> None:
     slack = {"slack_bound": bound, "price": {"0": 3.0, "1": 1.0}, "by_layer": {"0": 0.2, "1": 0.0}}  # mean 0.15
     record = quality("adaptive", 0.3, 0.9, training={"slack": slack})
-    assert finding(claim("Proposition 1"), [record]).verdict is verdict
+    assert finding(claim("in training", "Proposition 1"), [record]).verdict is verdict
 
 
 def test_records_are_read_with_file_and_line_without_trials(tmp_path: Path, quality: Make) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,10 @@ def curve_style(number: int) -> dict[str, Any]:
     }
 
 
-def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Write ``<stem>.png`` and ``<stem>.svg``; return both paths."""
+def save_figure(figure: Figure, stem: Path, kinds: Sequence[str] = ("png", "svg")) -> list[Path]:
+    """Write ``<stem>.<kind>`` for each kind of image; return the paths."""
     paths = []
-    for kind in ("png", "svg"):
+    for kind in kinds:
         image, target = io.BytesIO(), stem.with_suffix(f".{kind}")
         with mpl.rc_context(STYLE):
             undated = {"Date": None} if kind == "svg" else None
