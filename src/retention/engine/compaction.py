@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 
-def compact_indices(keep_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+def compact_indices(keep_mask: Tensor, minimum: int = 0) -> tuple[Tensor, Tensor | None]:
     """Compute the indices that gather the kept tokens of every sample to the front, in order.
 
     Args:
         keep_mask: [B, N] bool, True = kept.
+        minimum: smallest M, at most N.
 
     Returns:
         A pair: indices [B, M] long with M the largest count, kept tokens first and ascending, where the unused slots of
@@ -19,6 +20,7 @@ def compact_indices(keep_mask: Tensor) -> tuple[Tensor, Tensor | None]:
     """
     counts = keep_mask.sum(1)
     low, high = (int(value) for value in torch.stack([counts.amin(), counts.amax()]).tolist())
+    high = max(high, minimum)
     order = torch.sort(keep_mask.to(torch.uint8), dim=1, descending=True, stable=True).indices[:, :high]
     if low == high:
         return order, None

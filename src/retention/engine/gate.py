@@ -63,12 +63,16 @@ class Decision:
             most 0, except for merged or fused tokens, which count as several keys.
         survival: [B, N] float, updated ``LayerView.survival``; None = unchanged.
         hidden_states: [B, N, D], replace ``LayerView.hidden_states``; None = unchanged. Only kept tokens may change.
+        merged_into: [B, N] long, index in [0, N) of the token that each token was merged into, its own for a token that
+            was not. Where dropped tokens are forwarded, a merged token returns with the final state of that token. None
+            = nothing was merged: a dropped token returns with its last state.
     """
 
     keep_mask: Tensor | None = None
     log_gates: Tensor | None = None
     survival: Tensor | None = None
     hidden_states: Tensor | None = None
+    merged_into: Tensor | None = None
 
 
 class Gate(Protocol):

@@ -129,10 +129,11 @@ class FullSequenceBand:
 
     def band(self, mask: Tensor) -> TokenBand:
         """Return the band for the library's mask [B, N]: < 0 = padding, 0 = local, > 0 = global."""
-        if self._last is None or self._last[0] is not mask:
+        last = self._last  # read once: another thread may replace it
+        if last is None or last[0] is not mask:
             positions = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
-            self._last = mask, TokenBand(positions, mask >= 0, mask > 0)
-        return self._last[1]
+            self._last = last = mask, TokenBand(positions, mask >= 0, mask > 0)
+        return last[1]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the tensors of the last forward pass out of copies."""

@@ -11,7 +11,8 @@ from torch.utils.hooks import RemovableHandle
 from retention.core.attention import received_attention
 from retention.engine.adapters.base import Arguments, AttentionParts, parameter_names
 from retention.engine.gate import OBSERVABLE, Gate
-from retention.engine.state import ForwardState
+from retention.engine.hooks import EngineHook
+from retention.engine.state import ForwardState, Observation
 from retention.errors import require
 
 
@@ -20,9 +21,8 @@ class Observed(Protocol):
 
     gate: Gate
 
-    @property
-    def state(self) -> ForwardState:
-        """Tokens of the current forward pass."""
+    def current_state(self) -> ForwardState:
+        """Return the state of the forward pass that runs in this thread."""
 
 
 class LayerObserver:
@@ -30,7 +30,7 @@ class LayerObserver:
 
     Attention maps are reduced inside the attention module, so that none outlives its layer. Under gradient
     checkpointing the module runs twice. The inputs of the reduction are therefore read before the layer, where hooks
-    run once, and only the result of the first run is handed over.
+    run once, and kept in the state of the pass.
 
     Args:
         owner: holds the state of the forward pass and the gate.
@@ -42,63 +42,60 @@ class LayerObserver:
         self.owner = owner
         self.parts = parts
         self.observes = observes
-        self.query_weights: Tensor | None = None
-        self.previous: Tensor | None = None
-        self.statistics: Tensor | None = None
-        self.key_norms: Tensor | None = None
-        self._first_run = False  # of the layer in this pass
-        self._maps_requested = False  # by this observer and nobody else
 
     def attach(self, layer: nn.Module, gated: nn.Module) -> list[RemovableHandle]:
         """Register the hooks; the result is handed over after ``gated``, the part of the layer before a gate."""
-        handles = [layer.register_forward_pre_hook(self._before), gated.register_forward_hook(self._after)]
+        handles = [
+            layer.register_forward_pre_hook(EngineHook(self._before)),
+            gated.register_forward_hook(EngineHook(self._after)),
+        ]
         if "attention" in self.observes:
             module = self.parts.module
-            handles.append(module.register_forward_pre_hook(self._request_maps, with_kwargs=True))
-            handles.append(module.register_forward_hook(self._reduce))
+            handles.append(module.register_forward_pre_hook(EngineHook(self._request_maps), with_kwargs=True))
+            handles.append(module.register_forward_hook(EngineHook(self._reduce)))
         if "keys" in self.observes:
-            handles.append(self.parts.keys.register_forward_hook(self._measure_keys))
+            handles.append(self.parts.keys.register_forward_hook(EngineHook(self._measure_keys)))
         return handles
 
     def _before(self, layer: nn.Module, args: Any) -> None:
-        state = self.owner.state
-        self.query_weights = state.weights
-        self.previous = None if state.attention_statistics is None else state.attention_statistics.detach()
-        self._first_run = True
+        state = self.owner.current_state()
+        previous = None if state.attention_statistics is None else state.attention_statistics.detach()
+        state.observation = Observation(query_weights=state.weights, previous=previous)
 
     def _after(self, gated: nn.Module, args: Any, output: Any) -> None:
-        if self._first_run:
-            self.owner.state.observe(self.statistics, self.key_norms)
-        self.statistics = self.key_norms = None
-        self._first_run = False
+        state = self.owner.current_state()
+        state.observe(state.observation.statistics, state.observation.key_norms)
+        state.observation = Observation()
 
     def _request_maps(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
         """Set ``output_attentions``, which some families need to return the maps; it is always passed by name."""
         accepted = "output_attentions" in parameter_names(cast(Hashable, type(module)))
-        self._maps_requested = accepted and not kwargs.get("output_attentions", False)
-        return (args, {**kwargs, "output_attentions": True}) if self._maps_requested else None
+        requested = accepted and not kwargs.get("output_attentions", False)
+        self.owner.current_state().observation.maps_requested = requested
+        return (args, {**kwargs, "output_attentions": True}) if requested else None
 
     def _reduce(self, module: nn.Module, args: Any, output: Any) -> Any:
+        observation = self.owner.current_state().observation
         probabilities: Tensor = output[1]
-        query_weights = cast(Tensor, self.query_weights).to(probabilities.dtype)
+        query_weights = cast(Tensor, observation.query_weights).to(probabilities.dtype)
         reduce = getattr(self.owner.gate, "reduce_attention", None)
         if reduce is None:
             statistics = received_attention(probabilities, query_weights)
         else:
-            statistics = reduce(probabilities, query_weights, self.previous)
+            statistics = reduce(probabilities, query_weights, observation.previous)
             batch, _, _, length = probabilities.shape
             if statistics.shape[0] != batch or statistics.shape[-1] != length:
                 raise ValueError(
                     f"reduce_attention must return a tensor [B, ..., N] with B={batch} and N={length}, "
                     f"got shape {tuple(statistics.shape)}"
                 )
-        self.statistics = statistics
-        return (output[0], *output[2:]) if self._maps_requested else None
+        observation.statistics = statistics
+        return (output[0], *output[2:]) if observation.maps_requested else None
 
     def _measure_keys(self, module: nn.Module, args: Any, output: Tensor) -> None:
         joined, heads = self.parts.joined, self.parts.heads
         keys = output.view(*output.shape[:2], joined, heads, -1)[:, :, joined // 2]
-        self.key_norms = keys.float().norm(dim=-1).mean(-1)
+        self.owner.current_state().observation.key_norms = keys.float().norm(dim=-1).mean(-1)
 
 
 def check_observed(observes: Sequence[str], observable: Collection[str], attention: str | None, family: str) -> None:

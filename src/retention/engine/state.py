@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
 import torch
@@ -14,6 +15,25 @@ from retention.engine.gate import Decision, LayerView
 from retention.engine.report import ForwardReport
 
 Cached = TypeVar("Cached")
+
+
+@dataclass
+class Observation:
+    """Observations of the layer that runs now, see ``LayerObserver``.
+
+    Attributes:
+        query_weights: [B, N], weights of the tokens as queries.
+        previous: [B, ..., N], statistics of the layer before, detached.
+        statistics: [B, ..., N], reduced attention of this layer.
+        key_norms: [B, N], of this layer.
+        maps_requested: True if attention maps were requested for the observation only.
+    """
+
+    query_weights: Tensor | None = None
+    previous: Tensor | None = None
+    statistics: Tensor | None = None
+    key_norms: Tensor | None = None
+    maps_requested: bool = False
 
 
 class ForwardState:
@@ -36,6 +56,10 @@ class ForwardState:
             nothing has to be blended.
         attention_statistics: [B, ..., N] of the last observed layer, see ``LayerView``; None without observation.
         key_norms: [B, N], see ``LayerView``.
+        observation: of the layer that runs now.
+        gates_run: layers whose gate has run.
+        layer_inputs: hidden states before each layer so far, dropped tokens included where they are forwarded; None
+            unless they are requested.
     """
 
     def __init__(
@@ -53,18 +77,23 @@ class ForwardState:
         self.residual_states: Tensor | None = None
         self.attention_statistics: Tensor | None = None
         self.key_norms: Tensor | None = None
+        self.observation = Observation()
+        self.gates_run: set[int] = set()
+        self.layer_inputs: list[Tensor] | None = None
         self.shortened = False
         self.padded = not bool(self.valid.all())
         self.report = ForwardReport(lengths=self.lengths)
         self._gate_history: tuple[Tensor | None, ...] = ()  # log_gates after each gate, until a token is removed
-        self._removed: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        self._removed: list[tuple[Tensor, Tensor, Tensor | None, Tensor | None]] = []
         self._cache: dict[object, object] = {}
         self._pass_cache: dict[object, object] = {}
 
     def copy(self) -> ForwardState:
-        """Return an independent copy with the same tokens."""
+        """Return an independent copy with the same tokens, without the record of layer inputs."""
         clone = copy.copy(self)
-        clone._removed, clone._cache = list(self._removed), {}
+        clone._removed, clone._cache, clone._pass_cache = list(self._removed), {}, dict(self._pass_cache)
+        clone.observation, clone.gates_run = replace(self.observation), set(self.gates_run)
+        clone.layer_inputs = None
         return clone
 
     @property
@@ -119,7 +148,7 @@ class ForwardState:
         self._cache.clear()
         if decision.keep_mask is None:
             return hidden_states
-        return self._remove(layer_idx, hidden_states, decision.keep_mask & self.valid, remember)
+        return self._remove(layer_idx, hidden_states, decision.keep_mask & self.valid, decision.merged_into, remember)
 
     def record_gates(self) -> None:
         """Record the gates after a decision, for ``soft_depth``."""
@@ -146,9 +175,11 @@ class ForwardState:
         return torch.lerp(self.residual_states.to(hidden_states.dtype), hidden_states, weights)
 
     def restored(self, hidden_states: Tensor) -> Tensor:
-        """Restore the full length, [B, T, D]; dropped tokens have their last state."""
-        for previous, indices, slots in reversed(self._removed):
+        """Restore the full length, [B, T, D]: dropped tokens have their last state, merged ones their target's."""
+        for previous, indices, slots, merged_into in reversed(self._removed):
             hidden_states = restore(hidden_states, previous, indices, slots)
+            if merged_into is not None:
+                hidden_states = compact(hidden_states, merged_into)
         return hidden_states
 
     def mask(self, dtype: torch.dtype, *, boolean: bool, window: int | None = None) -> Tensor | None:
@@ -200,10 +231,12 @@ class ForwardState:
         bias = cast(Tensor, self.gate_bias(dtype))[:, None, None, :]
         return bias if visible is None else torch.where(visible, bias, torch.finfo(dtype).min)
 
-    def _remove(self, layer_idx: int, hidden_states: Tensor, keep_mask: Tensor, remember: bool) -> Tensor:
-        indices, slots = compact_indices(keep_mask)
+    def _remove(
+        self, layer_idx: int, hidden_states: Tensor, keep_mask: Tensor, merged_into: Tensor | None, remember: bool
+    ) -> Tensor:
+        indices, slots = compact_indices(keep_mask, minimum=1)  # layers cannot run without any token
         if remember:
-            self._removed.append((hidden_states, indices, slots))
+            self._removed.append((hidden_states, indices, slots, merged_into))
         self.positions = compact(self.positions, indices)
         self.protected = compact(self.protected, indices)
         self.valid = torch.ones_like(indices, dtype=torch.bool) if slots is None else slots

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
 from retention.engine import Retainer, adapter_for, encoder_of
+from retention.engine.training_watch import TrainingWatch
 from retention.policies.bases.retention_policy import RetentionPolicy
 
 
@@ -20,28 +22,37 @@ def retain(
 ) -> Retainer:
     """Return a context in which ``model`` drops tokens between its layers, as ``policy`` ranks them.
 
-    Builds the policy for the encoder if it has not been built. The policy follows its own training mode: call
-    ``policy.eval()`` for inference.
+    Builds the policy for the encoder, on its device, if it has not been built. The policy follows its own training
+    mode: call ``policy.eval()`` for inference. To train it, give ``policy.parameters()`` to the optimizer as well: a
+    trainer that gets the model alone does not know them. A warning says so if a policy in training mode is not trained,
+    or runs without gradients.
+
+    The context applies to calls of the model from every thread, see ``Retainer``; so does ``policy.at_budget``.
 
     Args:
-        model: a Hugging Face encoder, with or without a head.
+        model: a Hugging Face encoder, with or without a head; also inside a PEFT or compiled model.
         policy: a retention policy.
-        protected_ids: token ids that are never removed, such as CLS and SEP.
+        protected_ids: token ids that are never removed, such as ``tokenizer.all_special_ids``.
         dropped: ``forward`` = dropped tokens return with their last state, ``cut`` = the output holds kept tokens only.
         prune_at: ``after_layer``, or ``after_attention`` = dropped tokens skip the feed-forward part of their last
             layer.
 
     Raises:
-        ConfigError: the family, its attention, or a layer is not supported.
+        ConfigError: the family, its attention, a layer or a setting is not supported, see ``Retainer``; or the policy
+            was built for an encoder of another shape.
 
     Examples:
         >>> with retain(model, Truncate(rho=0.3).eval(), protected_ids=[101, 102]) as retainer:   # doctest: +SKIP
         ...     output = model(**batch)
         ...     retainer.report.kept
     """
-    config = encoder_of(model).config
+    encoder: Any = encoder_of(model)
     if not policy.built:
-        policy.build(adapter_for(str(config.model_type)).shape(config), str(config.model_type))  # type: ignore[union-attr]
-    return Retainer(
+        name = str(encoder.config.model_type)
+        policy.build(adapter_for(name).shape(encoder.config), name)
+        policy.to(next(encoder.parameters()).device)
+    retainer = Retainer(
         model, policy, layers=policy.layers, dropped=dropped, prune_at=prune_at, protected_ids=protected_ids
     )
+    retainer.training_watch = TrainingWatch(encoder, policy)
+    return retainer

@@ -50,10 +50,36 @@ def adapter_for(model_type: str) -> Adapter:
 
 
 def encoder_of(model: nn.Module) -> nn.Module:
-    """Return the encoder inside a Hugging Face model, without its head or decoder."""
-    base: Any = getattr(model, "base_model", model)
+    """Return the encoder inside a Hugging Face model, without its head or decoder.
+
+    Wrappers around the model (PEFT, ``torch.compile``, distributed data parallel) are looked through.
+
+    Raises:
+        ConfigError: ``model`` is no Hugging Face model.
+    """
+    inner: Any = _unwrapped(model)
+    base: Any = getattr(inner, "base_model", inner)
     encoder: nn.Module = base.get_encoder() if getattr(base, "decoder", None) is not None else base
+    if not hasattr(getattr(encoder, "config", None), "model_type"):
+        message = (
+            f"must be a Hugging Face model, got a {type(model).__name__}; pass the model inside it, such as "
+            "model[0].auto_model of a SentenceTransformer"
+        )
+        raise ConfigError([Problem("model", message)])
     return encoder
+
+
+def _unwrapped(model: Any) -> Any:
+    """Return the Hugging Face model inside wrappers."""
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):  # torch.compile
+            model = model._orig_mod
+        elif hasattr(model, "get_base_model"):  # PEFT
+            model = model.get_base_model()
+        else:
+            return model
 
 
 __all__ = ["Adapter", "adapter_for", "adapters", "encoder_of"]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from retention.core.flops import EncoderShape
 from retention.engine.replacement import Handle
 from retention.engine.state import ForwardState
+from retention.errors import ConfigError, Problem, require
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -85,12 +86,18 @@ class Adapter(ABC):
         """Return the module whose output, or its first item, are the states between attention and feed-forward."""
         raise TypeError(f"no module of a {type(layer).__name__} outputs the states between attention and feed-forward")
 
-    def check(self, config: Any) -> None:  # noqa: B027 - most families have no restriction
-        """Check that removal equals masking for this configuration.
+    def check(self, config: Any) -> None:
+        """Check that removal equals masking for this configuration; a subclass adds to it.
 
         Raises:
             ConfigError: it does not; the message gives the reason.
         """
+        for field in ("is_decoder", "is_causal"):
+            message = "must be false: with causal attention a removed token would let others see later ones"
+            require(not getattr(config, field, False), f"backbone.fields.{field}", f"{message}; load an encoder")
+        chunk = getattr(config, "chunk_size_feed_forward", 0)
+        message = f"must be 0, got {chunk}: the chunks would have to divide the number of kept tokens"
+        require(not chunk, "backbone.fields.chunk_size_feed_forward", message)
 
     def position_table(self, config: Any) -> PositionTable | None:
         """Return the table of learned absolute positions; None where positions are rotary or relative."""
@@ -128,6 +135,23 @@ class Adapter(ABC):
             if config is not None:
                 return str(config._attn_implementation)
         return "eager"
+
+
+def transformer_layers(adapter: Adapter, encoder: nn.Module, num_layers: int) -> Sequence[nn.Module]:
+    """Return the Transformer layers of an encoder.
+
+    Raises:
+        ConfigError: they are not where the family has them, or are not as many as the configuration says.
+    """
+    remedy = "pass the Hugging Face model itself"
+    try:
+        layers = adapter.layers(encoder)
+    except AttributeError as error:
+        message = f"cannot find the layers of a {type(encoder).__name__} ({error}); {remedy}"
+        raise ConfigError([Problem("model", message)]) from error
+    message = f"{type(encoder).__name__} has {len(layers)} layers, its configuration says {num_layers}; correct it"
+    require(len(layers) == num_layers, "model", message)
+    return layers
 
 
 def compute_dtype(hidden_states: Tensor) -> torch.dtype:

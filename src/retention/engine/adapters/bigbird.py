@@ -37,6 +37,7 @@ class BigBirdAdapter(Adapter):
 
     def check(self, config: Any) -> None:
         """Check that removal equals masking for this configuration."""
+        super().check(config)
         if config.attention_type != "original_full":
             message = (
                 f"must be original_full, got {config.attention_type!r}: sparse blocks are laid out over the current "

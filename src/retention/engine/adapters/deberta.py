@@ -50,6 +50,7 @@ class DebertaAdapter(Adapter):
 
     def check(self, config: Any) -> None:
         """Check that removal equals masking for this configuration."""
+        super().check(config)
         kernel = getattr(config, "conv_kernel_size", 0)
         message = (
             f"must be 0, got {kernel}: a convolution over neighboring tokens changes when some of them are removed; "

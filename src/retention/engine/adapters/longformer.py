@@ -85,7 +85,9 @@ class LongformerAdapter(Adapter):
         is_global: Tensor = argument(layer, arguments, "is_index_global_attn")
 
         def build() -> TokenBand:
-            return TokenBand(state.positions, state.valid, compact(is_global, state.positions), state.gate_bias)
+            # A graph that holds the band must not hold the state, which goes on to hold later parts of that graph.
+            present = state.copy()
+            return TokenBand(state.positions, state.valid, compact(is_global, state.positions), present.gate_bias)
 
         band = state.cached("band", build)
         # Prepared here and not inside the layer: a layer that is recomputed in the backward pass must use the same
@@ -120,6 +122,7 @@ class LEDAdapter(LongformerAdapter):
 
     def check(self, config: Any) -> None:
         """Check that removal equals masking for this configuration."""
+        super().check(config)
         rate = config.encoder_layerdrop
         message = f"must be 0, got {rate}: a layer that is skipped in training would skip its gate as well"
         require(rate == 0, "backbone.fields.encoder_layerdrop", message)
