@@ -22,17 +22,21 @@ if TYPE_CHECKING:
     from retention.policies.infor_coef import InforCoef
     from retention.policies.key_norm import KeyNorm
     from retention.policies.length_adaptive import LengthAdaptive
+    from retention.policies.ltc import LTC
     from retention.policies.ltp import LTP
+    from retention.policies.mrt5 import MrT5
     from retention.policies.power_bert import PowerBert
     from retention.policies.random import Random
     from retention.policies.threshold import Threshold
     from retention.policies.tome import ToMe
     from retention.policies.top import ToP
+    from retention.policies.tr_bert import TRBert
     from retention.policies.transkimmer import Transkimmer
     from retention.policies.truncate import Truncate
 
 __all__ = [
     "H2O",
+    "LTC",
     "LTP",
     "Adaptive",
     "AdaptiveAttention",
@@ -42,10 +46,12 @@ __all__ = [
     "InforCoef",
     "KeyNorm",
     "LengthAdaptive",
+    "MrT5",
     "PowerBert",
     "Random",
     "RetentionPolicy",
     "ScorerConfig",
+    "TRBert",
     "Threshold",
     "ToMe",
     "ToP",

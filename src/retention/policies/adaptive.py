@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,11 @@ from retention.core.flops import EncoderShape
 from retention.core.hard_concrete import GateConfig, HardConcrete, log_gate
 from retention.core.scorer import Scorer, ScorerConfig, build_scorer
 from retention.engine.gate import Decision, LayerView
+from retention.engine.pass_values import PassValue
 from retention.engine.report import ForwardReport
 from retention.engine.token_fusion import fuse_dropped
 from retention.errors import require
-from retention.policies.bases.retention_policy import RetentionPolicy
+from retention.policies.bases.saliency_scorers import SaliencyScorers
 
 _DEFAULT_GATE = GateConfig()
 _DEFAULT_SCORER = ScorerConfig()
@@ -33,15 +34,13 @@ class _PassResults:
     Attributes:
         targets: [G, B] float, budget in tokens.
         slacks: layer_idx -> scalar, (expected kept - budget), mean over the batch.
-        ranking: ranking losses of the gates with saliency.
     """
 
     targets: Tensor = field(default_factory=lambda: torch.zeros(0))
     slacks: dict[int, Tensor] = field(default_factory=dict)
-    ranking: list[Tensor] = field(default_factory=list)
 
 
-class Adaptive(RetentionPolicy):
+class Adaptive(SaliencyScorers):
     """Keep the tokens that a learned scorer ranks highest.
 
     In the soft phase, gates z ~ Hard-Concrete enter every later layer as log z on the attention logits of the token as
@@ -81,6 +80,8 @@ class Adaptive(RetentionPolicy):
 
     soft: ClassVar[bool] = True
 
+    _pass = PassValue[_PassResults](_PassResults)
+
     def __init__(
         self,
         *,
@@ -102,12 +103,6 @@ class Adaptive(RetentionPolicy):
         self.scorer_config = scorer
         self.ranking_noise = ranking_noise
         self.token_fusion = token_fusion
-        self._saliency: dict[int, Tensor] = {}
-        self._pass = _PassResults()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the last forward pass out of copies: tensors of a graph cannot be copied."""
-        return {**self.__dict__, "_pass": _PassResults(), "_saliency": {}}
 
     def support_budgets(self, low: float, high: float) -> None:
         """Prepare the weights for every target keep ratio in [low, high].
@@ -147,18 +142,8 @@ class Adaptive(RetentionPolicy):
         scorer: Scorer = self.scorers[str(view.layer_idx)]  # type: ignore[assignment]
         # A fused token counts once in the running summary, whose recurrence is defined for weights up to 1.
         scores: Tensor = scorer(view.hidden_states, view.weights.clamp_max(1.0)).float()
-        if self.training and view.layer_idx in self._saliency:
-            saliency = self._saliency[view.layer_idx].gather(1, view.positions)
-            self._pass.ranking.append(ranking_loss(scores, saliency, view.valid & ~view.protected))
+        self.imitate_saliency(scores, view)
         return scores
-
-    def set_saliency(self, saliency: dict[int, Tensor]) -> None:
-        """Set the token importance that scorers imitate in the next passes; layer_idx -> [B, T] float >= 0."""
-        self._saliency = saliency
-
-    def saliency_loss(self) -> Tensor:
-        """Compute the mean ranking loss of the last pass over the gates, scalar; 0 without saliency."""
-        return torch.stack(self._pass.ranking).mean() if self._pass.ranking else torch.zeros(())
 
     def soft_decision(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
         """Sample soft gates whose expected number meets the budget."""
@@ -239,7 +224,8 @@ class Adaptive(RetentionPolicy):
 
     def _record_slack(self, gate: int, expected: Tensor, view: LayerView) -> None:
         slack = expected - self._target(gate, view)
-        self._pass.slacks[view.layer_idx] = (slack if self.dual.uses_raw_slack() else slack / view.lengths).mean()
+        relative = slack / view.lengths.clamp_min(1)
+        self._pass.slacks[view.layer_idx] = (slack if self.dual.uses_raw_slack() else relative).mean()
 
     def _with_noise(self, scores: Tensor, view: LayerView) -> Tensor:
         if self.ranking_noise == 0.0:
@@ -250,22 +236,3 @@ class Adaptive(RetentionPolicy):
 def scale_states(hidden_states: Tensor, gates: Tensor) -> Tensor:
     """Multiply states [B, N, D] by gates [B, N]."""
     return hidden_states * gates.to(hidden_states.dtype).unsqueeze(-1)
-
-
-def ranking_loss(scores: Tensor, importance: Tensor, candidates: Tensor) -> Tensor:
-    """Compute the ListNet loss between two rankings of the tokens of a sample.
-
-    Cross-entropy between the distribution proportional to ``importance`` and the softmax of ``scores``.
-
-    Args:
-        scores: [B, N].
-        importance: [B, N] >= 0, any scale.
-        candidates: [B, N] bool, tokens that are ranked; a sample without candidates contributes 0.
-
-    Returns:
-        Scalar, mean over samples.
-    """
-    target = importance.masked_fill(~candidates, 0.0)
-    target = target / target.sum(1, keepdim=True).clamp_min(1e-12)
-    log_probs = torch.log_softmax(scores.masked_fill(~candidates, -1e4), dim=1)
-    return -(target * log_probs).sum(1).mean()

@@ -9,22 +9,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from retention.engine.gate import LayerView
-from retention.engine.report import ForwardReport
+from retention.engine.pass_values import PassValue
 from retention.errors import require
 from retention.policies.transkimmer import Transkimmer
 
 
 class InforCoef(Transkimmer):
-    """Keep the tokens that a small MLP per layer selects, with a penalty on the information they carry.
+    """Keep the tokens that a small network per layer selects, with a penalty on the information they carry.
 
-    Training: as ``Transkimmer``, with two more losses per gate: the Frobenius norm of the kept states, mean over
+    Training: as ``Transkimmer``, with two more losses per gate: the Frobenius norm of the gated states, mean over
     samples, and the entropy of the keep probabilities, mean over unprotected tokens, which makes decisions confident.
     Needs no attention maps.
 
     Source: Infor-Coef (arXiv 2305.12458).
 
     Differs from the paper: it also prunes heads and feed-forward dimensions (CoFi), which is left out, so its published
-    FLOPs do not apply; and a dual on the keep ratio is added, so that a budget can be set.
+    FLOPs do not apply; a dual on the keep ratio is added, so that a budget can be set; the gates are those of
+    ``Transkimmer``, whose differences apply here too.
 
     Args:
         norm: weight of the norm loss, >= 0.
@@ -35,22 +36,14 @@ class InforCoef(Transkimmer):
         ConfigError: a setting is out of range.
     """
 
+    _losses = PassValue[list[Tensor]](list)
+
     def __init__(self, *, norm: float = 4e-4, entropy: float = 4e-4, **settings: Any) -> None:
         require(norm >= 0, "norm", f"must be >= 0, got {norm}")
         require(entropy >= 0, "entropy", f"must be >= 0, got {entropy}")
         super().__init__(**settings)
         self.norm = norm
         self.entropy = entropy
-        self._losses: list[Tensor] = []
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the last forward pass out of copies: tensors of a graph cannot be copied."""
-        return {**super().__getstate__(), "_losses": []}
-
-    def begin(self, report: ForwardReport) -> None:
-        """Start a forward pass."""
-        super().begin(report)
-        self._losses = []
 
     def record_losses(self, view: LayerView, scores: Tensor, kept: Tensor) -> None:
         """Record the norm and entropy losses of one gate."""

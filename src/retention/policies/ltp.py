@@ -33,6 +33,8 @@ class LTP(SoftBudgetPolicy):
     Args:
         temperature: of the soft phase, > 0, in units of the average token's attention.
         rate: learning rate of the thresholds relative to ``policy_lr``, > 0.
+        frozen: keep the thresholds as they are during hard pruning; False lets the optimizer's momentum move them on,
+            as earlier versions did.
         **settings: see ``SoftBudgetPolicy``.
 
     Raises:
@@ -42,12 +44,13 @@ class LTP(SoftBudgetPolicy):
     soft: ClassVar[bool] = True
     observes: ClassVar[tuple[str, ...]] = ("attention",)
 
-    def __init__(self, *, temperature: float = 0.1, rate: float = 5.0, **settings: Any) -> None:
+    def __init__(self, *, temperature: float = 0.1, rate: float = 5.0, frozen: bool = True, **settings: Any) -> None:
         require(temperature > 0, "temperature", f"must be > 0, got {temperature}")
         require(rate > 0, "rate", f"must be > 0, got {rate}")
         super().__init__(**settings)
         self.temperature = temperature
         self.rate = rate
+        self.frozen = frozen
 
     def build(self, shape: EncoderShape, name: str = "the encoder") -> None:
         """Allocate one threshold per gate."""

@@ -31,6 +31,7 @@ class PowerBert(RankCurvePolicy):
         rho: target keep ratio, see ``RetentionPolicy``.
         layers: see ``RetentionPolicy``.
         bins: see ``RankCurvePolicy``.
+        frozen: see ``RankCurvePolicy``.
         eta: see ``LagrangianPolicy``.
         augmented: see ``LagrangianPolicy``.
         name: see ``RetentionPolicy``.
@@ -45,11 +46,12 @@ class PowerBert(RankCurvePolicy):
         rho: float,
         layers: Sequence[int] | None = None,
         bins: int = 32,
+        frozen: bool = True,
         eta: float = 0.1,
         augmented: float = 10.0,
         name: str | None = None,
     ) -> None:
-        super().__init__(rho=rho, layers=layers, bins=bins, eta=eta, augmented=augmented, name=name)
+        super().__init__(rho=rho, layers=layers, bins=bins, frozen=frozen, eta=eta, augmented=augmented, name=name)
 
     def build(self, shape: EncoderShape, name: str = "the encoder") -> None:
         """Allocate the rank weights."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,12 +27,33 @@ class ToMe(RetentionPolicy):
 
     Differs from the paper: similarity is the cosine of the states, not of the layer's keys; where more than half of the
     unprotected tokens have to go, the matching is repeated; where only protected tokens fit the budget, the last
-    unprotected one is dropped; a head that pools by ``mean`` weighs a token by its size. ``prune_at=after_attention``
-    merges at the paper's location. The cost of the matching, at most N^2 D multiply-accumulates per round, is missing
-    in the FLOPs, which only include costs per token.
+    unprotected one is dropped. ``prune_at=after_attention`` merges at the paper's location. With ``dropped=forward``
+    merged tokens return with the final state of the token that they were merged into (the paper's unmerging); with
+    ``dropped=cut`` a head that pools by ``mean`` weighs a token by its size. The cost of the matching, at most N^2 D
+    multiply-accumulates per round, is missing in the FLOPs, which only include costs per token.
+
+    Args:
+        rho: target keep ratio, see ``RetentionPolicy``.
+        schedule: see ``RetentionPolicy``.
+        slope: see ``RetentionPolicy``.
+        layers: see ``RetentionPolicy``.
+        unmerge: with ``dropped=forward``, give merged tokens the final state of their target; False leaves them the
+            state in which they were merged, as earlier versions did.
     """
 
     supports_spans: ClassVar[bool] = False  # it pairs single tokens
+
+    def __init__(
+        self,
+        *,
+        rho: float,
+        schedule: str | Sequence[float] = "linear",
+        slope: float = 1.0,
+        layers: Sequence[int] | None = None,
+        unmerge: bool = True,
+    ) -> None:
+        super().__init__(rho=rho, schedule=schedule, slope=slope, layers=layers)
+        self.unmerge = unmerge
 
     def score(self, view: LayerView) -> Tensor:
         """Return equal scores: merging compares pairs instead of ranking tokens."""
@@ -39,7 +61,8 @@ class ToMe(RetentionPolicy):
 
     def hard_decision(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
         """Merge tokens until each sample meets its count."""
-        tokens = _MergedTokens(view.hidden_states, view.weights.float(), view.valid)
+        indices = torch.arange(view.valid.shape[1], device=view.valid.device).expand_as(view.positions)
+        tokens = _MergedTokens(view.hidden_states, view.weights.float(), view.valid, indices)
         floor = view.protected.sum(1)
         surplus = view.valid.sum(1) - torch.maximum(self.counts[gate], floor)
         while bool((surplus > 0).any()):
@@ -51,7 +74,8 @@ class ToMe(RetentionPolicy):
                 break  # a single unprotected token is left, which has no partner
         alive = tokens.alive & (view.protected | (surplus <= 0).unsqueeze(1))
         growth = torch.where(view.valid, tokens.sizes.log() - view.weights.float().log(), 0.0)
-        return Decision(keep_mask=alive, log_gates=growth, hidden_states=tokens.states)
+        merged_into = tokens.targets if self.unmerge else None
+        return Decision(keep_mask=alive, log_gates=growth, hidden_states=tokens.states, merged_into=merged_into)
 
 
 @dataclass(frozen=True)
@@ -62,11 +86,13 @@ class _MergedTokens:
         states: [B, N, D].
         sizes: [B, N] float, number of tokens that each represents.
         alive: [B, N] bool, False = padding or merged into another token.
+        targets: [B, N] long, index of the token that each is part of now.
     """
 
     states: Tensor
     sizes: Tensor
     alive: Tensor
+    targets: Tensor
 
 
 def merge_once(tokens: _MergedTokens, free: Tensor, surplus: Tensor) -> _MergedTokens:
@@ -88,4 +114,5 @@ def merge_once(tokens: _MergedTokens, free: Tensor, surplus: Tensor) -> _MergedT
     sums = weighted.scatter_add(1, partner.unsqueeze(-1).expand_as(gained), gained)
     has_grown = (sizes > tokens.sizes).unsqueeze(-1)
     states = torch.where(has_grown, sums / sizes.clamp_min(1e-6).unsqueeze(-1).to(sums.dtype), tokens.states)
-    return _MergedTokens(states, sizes, tokens.alive & ~merged)
+    moves = torch.where(merged, partner, columns.expand_as(partner))
+    return _MergedTokens(states, sizes, tokens.alive & ~merged, moves.gather(1, tokens.targets))

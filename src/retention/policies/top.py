@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from retention.core.flops import EncoderShape, encoder_flops
 from retention.core.hard_concrete import HardConcrete
 from retention.engine.report import ForwardReport
+from retention.errors import require
 from retention.policies.bases.rank_curve import RankCurvePolicy
 
 _DEFAULT_GATE = HardConcrete()
@@ -27,29 +28,44 @@ class ToP(RankCurvePolicy):
 
     Differs from the paper: its ranking distillation trains attention maps of the student, by which no scorer of this
     method ranks, and is left out (``distill`` uses the logits of a teacher); the gate that disables pruning of a whole
-    layer is left out, since all its bins can stay open; the quadratic multiplier is constant; gates are added to
-    attention logits as log z instead of zeroing states, which would still receive attention; at test time the curves
-    are scaled so that each sample meets its FLOPs.
+    layer is left out, since all its bins can stay open; bins learn at ``rate`` times the policy's learning rate, since
+    the soft phase has hundreds of steps here and about 20,000 in the public code; the quadratic multiplier is constant;
+    gates are added to attention logits as log z instead of zeroing states, which would still receive attention; at test
+    time the curves are scaled so that each sample meets its FLOPs.
 
     Args:
         gate: Hard-Concrete distribution of the gates.
         keep_bias: initial logit of each bin; a positive value starts near keep-all.
+        rate: learning rate of the bins relative to ``policy_lr``, > 0. An optimizer step of AdamW is at most the
+            learning rate, so with few soft steps a small rate leaves every bin near its start and all curves flat.
         **settings: see ``RankCurvePolicy``; ``rho``, ``schedule`` and ``slope`` define the FLOPs budget.
 
     Raises:
         ConfigError: a setting is out of range.
     """
 
-    def __init__(self, *, gate: HardConcrete = _DEFAULT_GATE, keep_bias: float = 3.0, **settings: Any) -> None:
+    slack_unit: ClassVar[str] = "FLOPs"
+
+    def __init__(
+        self, *, gate: HardConcrete = _DEFAULT_GATE, keep_bias: float = 3.0, rate: float = 10.0, **settings: Any
+    ) -> None:
+        require(rate > 0, "rate", f"must be > 0, got {rate}")
         super().__init__(**settings)
         self.gate = gate
         self.keep_bias = keep_bias
+        self.rate = rate
+        self.register_load_state_dict_pre_hook(_read_old_logits)  # type: ignore[no-untyped-call]
 
     def build(self, shape: EncoderShape, name: str = "the encoder") -> None:
         """Allocate the logits of the rank bins."""
         super().build(shape, name)
         self.shape = shape
-        self.logits = nn.Parameter(torch.full((len(self.layers), self.bins), float(self.keep_bias)))
+        self.raw_logits = nn.Parameter(torch.zeros(len(self.layers), self.bins))
+
+    @property
+    def logits(self) -> Tensor:
+        """Return the logits of the bins, [G, bins]."""
+        return self.keep_bias + self.rate * self.raw_logits
 
     def curves(self) -> Tensor:
         """Return the keep probability of each bin, [G, bins]."""
@@ -86,3 +102,9 @@ class ToP(RankCurvePolicy):
     def _flops(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Compute the encoder's FLOPs if ``tokens`` [G, ..., B] are kept by the gates, [..., B] float64."""
         return encoder_flops(self.shape, lengths, dict(zip(self.layers, tokens, strict=True)))
+
+
+def _read_old_logits(policy: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Convert the logits in checkpoints of earlier versions, which had no ``rate``, before they are loaded."""
+    if isinstance(policy, ToP) and (logits := state_dict.pop(f"{prefix}logits", None)) is not None:
+        state_dict[f"{prefix}raw_logits"] = (logits - policy.keep_bias) / policy.rate

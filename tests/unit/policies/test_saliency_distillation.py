@@ -8,7 +8,7 @@ import torch
 
 from retention.core.scorer import ScorerConfig
 from retention.policies import Adaptive
-from retention.policies.adaptive import ranking_loss
+from retention.policies.bases.saliency_scorers import ranking_loss
 
 LINEAR = ScorerConfig(scorer_kind="linear")
 

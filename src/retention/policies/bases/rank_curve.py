@@ -11,6 +11,7 @@ from torch import Tensor
 from retention.core.budget import restore_mean, token_counts
 from retention.core.hard_concrete import log_gate
 from retention.engine.gate import Decision, LayerView
+from retention.engine.pass_values import PassValue
 from retention.engine.report import ForwardReport
 from retention.errors import require
 from retention.policies.bases.lagrangian import LagrangianPolicy
@@ -26,6 +27,8 @@ class RankCurvePolicy(LagrangianPolicy):
 
     Args:
         bins: of the ranking, >= 2; bin k holds the ranks from k T / bins to (k + 1) T / bins.
+        frozen: keep the learned weights as they are during hard pruning; False lets the optimizer's momentum move them
+            on, as earlier versions did.
         **settings: see ``LagrangianPolicy`` and ``RetentionPolicy``.
 
     Raises:
@@ -35,11 +38,13 @@ class RankCurvePolicy(LagrangianPolicy):
     soft: ClassVar[bool] = True
     observes: ClassVar[tuple[str, ...]] = ("attention",)
 
-    def __init__(self, *, bins: int = 32, **settings: Any) -> None:
+    _was_soft = PassValue[bool](bool)  # soft gates were used in the pass
+
+    def __init__(self, *, bins: int = 32, frozen: bool = True, **settings: Any) -> None:
         require(bins >= 2, "bins", f"must be >= 2, got {bins}")
         super().__init__(**settings)
         self.bins = bins
-        self._was_soft = False  # soft gates were used in the last pass
+        self.frozen = frozen
 
     @abstractmethod
     def curves(self) -> Tensor:
@@ -64,7 +69,6 @@ class RankCurvePolicy(LagrangianPolicy):
     def begin(self, report: ForwardReport) -> None:
         """Start a forward pass: compute the counts from the learned curves."""
         super().begin(report)
-        self._was_soft = False
         if self.layers:
             with torch.no_grad():
                 ratios = self.scaled_keep_ratios(report).double()
@@ -90,7 +94,7 @@ def rank_bins(scores: Tensor, view: LayerView, bins: int) -> Tensor:
     order = torch.sort(ranked, dim=1, descending=True, stable=True).indices
     columns = torch.arange(scores.shape[1], device=scores.device).expand_as(order)
     ranks = torch.empty_like(order).scatter(1, order, columns)
-    return (ranks * bins // view.lengths.unsqueeze(1)).clamp_max(bins - 1)
+    return (ranks * bins // view.lengths.clamp_min(1).unsqueeze(1)).clamp_max(bins - 1)
 
 
 def _with_mean(ratios: list[float], mean: float) -> list[float]:

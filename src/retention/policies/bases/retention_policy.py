@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from numbers import Real
 from typing import ClassVar
 
 import torch
@@ -15,6 +17,7 @@ from retention.core.budget import Budget, check_budget
 from retention.core.flops import EncoderShape
 from retention.core.topk import topk_mask
 from retention.engine.gate import Decision, LayerView
+from retention.engine.pass_values import PassValue, PassValues
 from retention.engine.report import ForwardReport
 from retention.engine.retainer import check_layers
 from retention.errors import require
@@ -28,7 +31,9 @@ def check_policy(rho: float, schedule: str | Sequence[float], slope: float, laye
     Raises:
         ConfigError: a setting is out of range.
     """
-    check_budget(rho, schedule, slope)
+    is_number = isinstance(rho, Real) and not isinstance(rho, bool)
+    require(is_number, "rho", f"the target keep ratio must be a number in (0, 1], got {rho!r}")
+    check_budget(float(rho), schedule, slope)
     negative = [layer for layer in layers or () if layer < 0]
     require(not negative, "layers", f"layer indices start at 0, got {negative}")
     require(layers is None or len(layers) > 0, "layers", "is empty; use retention=dense to keep every token")
@@ -53,6 +58,8 @@ class RetentionPolicy(nn.Module):
         layers: gated layers of the encoder for which the policy was built.
         scored: gated layers with a learned scorer.
         name: display name in tables.
+        encoder_shape: dimensions of the encoder that the policy was built for; None before ``build``.
+        pass_values: values of the forward pass, which belong to a thread; attributes declared with ``PassValue``.
         soft: the policy has soft gates.
         supports_spans: spans of several tokens can be kept or removed together, by the mean of their scores.
         observes: what the policy reads of a layer's attention, see ``retention.engine.Gate``.
@@ -67,6 +74,10 @@ class RetentionPolicy(nn.Module):
     observes: ClassVar[tuple[str, ...]] = ()
     any_budget: ClassVar[bool] = True
 
+    _report = PassValue["ForwardReport | None"](lambda: None)
+    _counts = PassValue["Tensor | None"](lambda: None)
+    _dtype = PassValue["torch.dtype | None"](lambda: None)  # of the weights; None without any
+
     def __init__(
         self,
         *,
@@ -78,8 +89,9 @@ class RetentionPolicy(nn.Module):
     ) -> None:
         check_policy(rho, schedule, slope, layers)
         super().__init__()
+        self.pass_values = PassValues()
         self.name = name or type(self).__module__.rpartition(".")[2]
-        self.rho = rho
+        self.rho = float(rho)
         self.schedule = schedule
         self.slope = slope
         self.requested_layers = None if layers is None else tuple(layers)
@@ -88,9 +100,8 @@ class RetentionPolicy(nn.Module):
         self.layers: tuple[int, ...] = ()
         self.scored: tuple[int, ...] = ()
         self.built = False
-        self._supported_budgets: tuple[float, ...] = (rho,)
-        self._report: ForwardReport | None = None
-        self._counts: Tensor | None = None
+        self.encoder_shape: EncoderShape | None = None
+        self._supported_budgets: tuple[float, ...] = (self.rho,)
 
     def resolve_layers(self, shape: EncoderShape, name: str) -> tuple[int, ...]:
         """Return the gated layers of an encoder.
@@ -126,11 +137,12 @@ class RetentionPolicy(nn.Module):
         self.layers = self.resolve_layers(shape, name)
         self.budget = Budget(rho=self.rho, schedule=self.schedule, num_gates=len(self.layers), slope=self.slope)
         self.active = self.budget.active()
+        self.encoder_shape = shape
         self.built = True
 
     @contextmanager
     def at_budget(self, rho: float) -> Iterator[None]:
-        """Use the target keep ratio ``rho`` in (0, 1] in passes inside the block; 1 keeps everything."""
+        """Use the target keep ratio ``rho`` in (0, 1] in passes of all threads inside the block; 1 keeps everything."""
         before = self.active
         with self.budget.at(rho):
             self.active = self.budget.active()
@@ -252,6 +264,8 @@ class RetentionPolicy(nn.Module):
 
     def begin(self, report: ForwardReport) -> None:
         """Start a forward pass: compute the budget of every gate."""
+        self.pass_values.start()
+        self._dtype = next((each.dtype for each in self.parameters() if each.is_floating_point()), None)
         self._report = report
         self._counts = self.budget.counts(report.lengths, self.current_anneal)
 
@@ -265,10 +279,17 @@ class RetentionPolicy(nn.Module):
             if self.current_phase == "hard":
                 self.report.record_kept(view.layer_idx, view.valid, view.positions)
             return None
-        scores = view.by_span(self.score(view))
+        scores = view.by_span(self.score(self._in_weight_dtype(view)))
         if self.current_phase == "soft":
             return self.soft_decision(gate, scores, view)
         return self.hard_decision(gate, scores, view)
+
+    def _in_weight_dtype(self, view: LayerView) -> LayerView:
+        """Return the view with hidden states in the dtype of the policy's weights; autocast converts by itself."""
+        dtype, states = self._dtype, view.hidden_states
+        if dtype is None or dtype == states.dtype or torch.is_autocast_enabled(states.device.type):
+            return view
+        return replace(view, hidden_states=states.to(dtype))
 
 
 def observed(values: Tensor | None) -> Tensor:

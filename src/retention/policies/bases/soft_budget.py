@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from retention.engine.gate import Decision, LayerView
-from retention.engine.report import ForwardReport
+from retention.engine.pass_values import PassValue
 from retention.policies.bases.lagrangian import LagrangianPolicy
 
 _GAIN = 0.5  # change of the threshold offset per optimizer step and unit of slack, in temperatures
@@ -40,6 +40,7 @@ class SoftBudgetPolicy(LagrangianPolicy):
     """
 
     threshold_offset: Tensor
+    _slacks = PassValue[dict[int, Tensor]](dict)
     renamed_state: ClassVar[dict[str, str]] = {**LagrangianPolicy.renamed_state, "level": "threshold_offset"}
 
     def __init__(self, *, exact_topk: bool = False, calibrate_threshold: bool = True, **settings: Any) -> None:
@@ -47,16 +48,6 @@ class SoftBudgetPolicy(LagrangianPolicy):
         self.exact_topk = exact_topk
         self.calibrate_threshold = calibrate_threshold
         self.register_buffer("threshold_offset", torch.zeros(()))
-        self._slacks: dict[int, Tensor] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the last forward pass out of copies: tensors of a graph cannot be copied."""
-        return {**self.__dict__, "_slacks": {}}
-
-    def begin(self, report: ForwardReport) -> None:
-        """Start a forward pass."""
-        super().begin(report)
-        self._slacks = {}
 
     def record_kept_count(self, view: LayerView, kept: Tensor) -> None:
         """Record how many tokens a gate keeps.
@@ -67,7 +58,7 @@ class SoftBudgetPolicy(LagrangianPolicy):
         """
         target = self.budget.targets(view.lengths, self.current_anneal)[self.layers.index(view.layer_idx)]
         reachable = torch.maximum(target, view.protected.sum(1))
-        self._slacks[view.layer_idx] = ((kept - reachable) / view.lengths).mean()
+        self._slacks[view.layer_idx] = ((kept - reachable) / view.lengths.clamp_min(1)).mean()
 
     def hard_decision(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
         """Decide which tokens are removed, and record the kept count in training."""
