@@ -12,10 +12,10 @@ STAMP := $(VENV)/.setup-stamp
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 TABLES := table1 table2 table3 table4 table5 table6 leaderboard
-FIGURES := figure2 pareto speed depth
+FIGURES := figure2 overview pareto speed depth tokens_per_layer
 
 .PHONY: help setup demo test test-all test-package test-examples lint format docs package bench bench-plots bench-gpu \
-	tables figures claims $(TABLES) $(FIGURES) clean
+	tables figures claims theory $(TABLES) $(FIGURES) clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+( [a-z-]+)*:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +45,9 @@ test-all: setup ## run every test, including the slow ones
 
 test-package: setup ## build the wheel, install it into new environments and use it there
 	$(BIN)/python -m pytest tests/packaging
+
+theory: setup ## check the paper's theory on small instances (minutes); writes records and docs/theory.md
+	$(BIN)/python -m reproduction theory
 
 test-examples: setup ## run the examples and the code in the documents
 	$(BIN)/python -m pytest tests/examples tests/docs -n 2
@@ -76,7 +79,7 @@ bench-gpu: setup ## speed and memory on a GPU; SMALL=1 tries it on the CPU
 tables: setup ## the paper's tables and the leaderboard, from records (one: make table1 ... table6, leaderboard)
 	$(BIN)/python -m reproduction $@
 
-figures: setup ## Figure 2 and three more, from records (one: make figure2, pareto, speed, depth)
+figures: setup ## Figure 2 and others, from records (one: make figure2, overview, pareto, speed, depth, tokens_per_layer)
 	$(BIN)/python -m reproduction $@
 
 claims: setup ## docs/claims.md: each claim of the paper with a verdict, from committed records alone

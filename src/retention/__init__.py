@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from retention.engine import ForwardReport, Retainer
     from retention.policies import (
         H2O,
+        LTC,
         LTP,
         Adaptive,
         AdaptiveAttention,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         InforCoef,
         KeyNorm,
         LengthAdaptive,
+        MrT5,
         PowerBert,
         Random,
         RetentionPolicy,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
         ToMe,
         ToP,
         Transkimmer,
+        TRBert,
         Truncate,
     )
     from retention.policies.registry import available_policies
@@ -67,10 +70,13 @@ _LAZY = {
     "H2O": "retention.policies.h2o",
     "InforCoef": "retention.policies.infor_coef",
     "KeyNorm": "retention.policies.key_norm",
+    "LTC": "retention.policies.ltc",
     "LTP": "retention.policies.ltp",
     "LengthAdaptive": "retention.policies.length_adaptive",
+    "MrT5": "retention.policies.mrt5",
     "PowerBert": "retention.policies.power_bert",
     "Random": "retention.policies.random",
+    "TRBert": "retention.policies.tr_bert",
     "Threshold": "retention.policies.threshold",
     "ToMe": "retention.policies.tome",
     "ToP": "retention.policies.top",
@@ -80,6 +86,7 @@ _LAZY = {
 
 __all__ = [
     "H2O",
+    "LTC",
     "LTP",
     "Adaptive",
     "AdaptiveAttention",
@@ -89,10 +96,12 @@ __all__ = [
     "InforCoef",
     "KeyNorm",
     "LengthAdaptive",
+    "MrT5",
     "PowerBert",
     "Random",
     "Retainer",
     "RetentionPolicy",
+    "TRBert",
     "Threshold",
     "ToMe",
     "ToP",

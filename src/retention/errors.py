@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,7 +19,7 @@ class DataError(RetentionError, ValueError):
 
 
 class CheckpointError(RetentionError, ValueError):
-    """Raised when a checkpoint cannot be read, is not safe to load, or belongs to another model."""
+    """Raised when a checkpoint cannot be read or written, is not safe to load, or belongs to another model."""
 
 
 class TrainingError(RetentionError, ArithmeticError):
@@ -78,6 +79,65 @@ def require(condition: bool, key: str, message: str) -> None:
     """
     if not condition:
         raise ConfigError([Problem(key, message)])
+
+
+def require_number(
+    key: str,
+    value: float | None,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    name: str = "",
+) -> None:
+    """Raise ``ConfigError`` unless a setting is a finite number within its range; infinity and NaN are refused.
+
+    Args:
+        key: dotted path of the value, relative to the caller.
+        value: the setting; None is passed through, for settings that may be null.
+        low: smallest allowed value.
+        high: largest allowed value.
+        above: the value must be greater than this.
+        below: the value must be less than this.
+        name: what the value is, for the message.
+
+    Raises:
+        ConfigError: the value is out of range or no number.
+
+    Examples:
+        >>> require_number("lr", float("inf"), above=0, name="the learning rate")
+        Traceback (most recent call last):
+        ...
+        retention.errors.ConfigError: 1 problem
+          lr: the learning rate must be a finite number > 0, got inf
+    """
+    if value is None:
+        return
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    finite = is_number and abs(value) <= sys.float_info.max  # false for NaN and infinity
+    inside = finite and all(
+        (
+            low is None or value >= low,
+            high is None or value <= high,
+            above is None or value > above,
+            below is None or value < below,
+        )
+    )
+    require(inside, key, f"{name} must be {_range(low, high, above, below, finite=finite)}, got {value}".strip())
+
+
+def _range(low: float | None, high: float | None, above: float | None, below: float | None, *, finite: bool) -> str:
+    lower, upper = (above if low is None else low), (below if high is None else high)
+    if lower is not None and upper is not None:
+        text = f"in {'(' if low is None else '['}{lower}, {upper}{')' if high is None else ']'}"
+    elif lower is not None:
+        text = f"{'>' if low is None else '>='} {lower}"
+    elif upper is not None:
+        text = f"{'<' if high is None else '<='} {upper}"
+    else:
+        return "a finite number"
+    return text if finite else f"a finite number {text}"
 
 
 class Checks:

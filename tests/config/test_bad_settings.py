@@ -81,7 +81,7 @@ def problems(start: Start, *typed: str) -> dict[str, str]:
         ("+backbone.fields.hiden_size=8", "backbone.fields.hiden_size", "modernbert has no such configuration field"),
         ("callbacks.throughput.warmup_steps=-1", "callbacks.throughput.warmup_steps", "must be >= 0 batches, got -1"),
         ("trainer.accelerator=abacus", "trainer", "abacus"),
-        ("+trainer.max_epoch=3", "trainer", "max_epoch"),
+        ("+trainer.max_epoch=3", "trainer.max_epoch", "did you mean max_epochs?"),
     ],
 )
 def test_invalid_setting_is_reported(typed: str, key: str, message: str, start: Start) -> None:

@@ -17,6 +17,7 @@ from retention.experiment.config import check_run
 from retention.experiment.parts import build_parts
 from retention.models.backbone import PretrainedBackbone
 from retention.policies.bases.retention_policy import RetentionPolicy
+from retention.training.phases import TrainingPhases
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml") if path.parent != CONF)
@@ -65,7 +66,8 @@ def test_every_file_composes_and_builds(path: Path, composed: Composed) -> None:
 def test_every_policy_takes_keep_ratio_and_layers(name: str, composed: Composed) -> None:
     policy = build_parts(composed(f"retention={name}", "retention.rho=0.25")).policy
     assert isinstance(policy, RetentionPolicy)
-    assert (policy.rho, policy.layers) == ((1.0, ()) if name == "dense" else (0.25, (0, 1, 2)))
+    gates = {"dense": (), "ltc": (1,), "mrt5": (0,), "tr_bert": (0, 1)}
+    assert (policy.rho, policy.layers) == (1.0 if name == "dense" else 0.25, gates.get(name, (0, 1, 2)))
 
 
 @pytest.mark.parametrize("name", names("dual"))
@@ -106,9 +108,27 @@ def test_checking_keys_does_not_load_the_backbone(composed: Composed, monkeypatc
     assert loaded == []
 
 
-@pytest.mark.parametrize(("name", "warned"), [("adaptive", False), ("random", True), ("transkimmer", True)])
+@pytest.mark.parametrize(
+    ("name", "warned"),
+    [("adaptive", False), ("transkimmer", False), ("infor_coef", False), ("random", True), ("ltp", True)],
+)
 def test_saliency_distillation_without_scorers_is_warned_of(
     name: str, warned: bool, composed: Composed, caplog: pytest.LogCaptureFixture
 ) -> None:
     build_parts(composed(f"retention={name}", "distillation=saliency", f"distill.teacher={__file__}"))
     assert (f"{name} has no scorers to distill into" in caplog.text) == warned
+
+
+@pytest.mark.usefixtures("small_pretrained")
+@pytest.mark.parametrize("typed", ["experiment=paper_method", "experiment=[sst2_small,paper_method]"])
+def test_method_of_the_paper_is_trained_as_written(typed: str, composed: Composed) -> None:
+    config = composed(typed)
+    parts = build_parts(config)
+    policy: Any = parts.policy
+    assert (type(policy.dual).__name__, policy.dual.augmented, policy.dual.eta) == ("AscentDual", 0.0, 0.01)
+    assert (policy.gate_config.gate_target, policy.name) == ("states", "paper")
+    assert config.optimizer.policy_lr == config.optimizer.lr == config.task.lr
+    assert {
+        TrainingPhases(**{k: v for k, v in config.phases.items() if k != "_target_"}).at(p) for p in (0, 0.5, 0.99)
+    } == {("soft", 1.0)}
+    assert not any(config.distill[key] for key in ("weight", "pooled_states", "token_states", "saliency"))

@@ -33,6 +33,24 @@ SMALL = (
     "compare=[]",
 )
 
+TWO_EPOCHS = ("trainer.max_epochs=2", "dual=ascent", "dual.eta=0.5")
+EVERY_STEP = "++callbacks.checkpoint.every_n_train_steps=1"
+# Runs run.py, which sends itself a signal in the n-th call of a method of RetentionModule.
+SIGNAL_SCRIPT = """
+import os
+from retention.training.module import RetentionModule
+hook, count, number = {hook!r}, {count}, {number}
+original, calls = getattr(RetentionModule, hook), []
+def send(self, *arguments, **options):
+    calls.append(None)
+    if len(calls) == count:
+        os.kill(os.getpid(), number)
+    return original(self, *arguments, **options)
+setattr(RetentionModule, hook, send)
+command = {command!r}
+exec(compile(open(command).read(), command, "exec"), {{"__name__": "__main__"}})
+"""
+
 Start = Callable[..., list[Record]]
 
 
@@ -119,3 +137,28 @@ def command_line(cache_folder: Path, tmp_path: Path) -> Callable[..., Any]:
         return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
 
     return call
+
+
+@pytest.fixture
+def send_signal(command_line: Any, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs the command line and sends it a signal in the n-th call of a hook."""
+
+    def call(
+        number: int, hook: str, count: int, *typed: str, flags: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        script = tmp_path / f"signal_{hook}_{count}.py"
+        script.write_text(
+            SIGNAL_SCRIPT.format(hook=hook, count=count, number=int(number), command=str(ROOT / "run.py"))
+        )
+        done: subprocess.CompletedProcess[str] = command_line(*typed, script=script, flags=flags)
+        return done
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def two_epochs(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Return an uninterrupted run of two epochs of four steps that kept a checkpoint of every step."""
+    folder = tmp_path_factory.mktemp("two_epochs")
+    [record] = start(folder, *TWO_EPOCHS, "callbacks.checkpoint.save_top_k=-1", EVERY_STEP)
+    return Finished(folder, record, folder / "none")

@@ -85,3 +85,18 @@ def test_earlier_and_present_class_names_have_the_same_defaults() -> None:
     names = ("retention.modules.ClassificationModule", "retention.tasks.classification.head.ClassificationHead")
     first, second = [settings({"task": {"head": {"_target_": name}}}) for name in names]
     assert first == second and first["task.head.protect"] == "special"
+
+
+def test_repaired_policies_differ_from_records_made_before_the_repair() -> None:
+    repaired = {
+        "top.ToP": {"rate": 10.0, "frozen": True},
+        "ltp.LTP": {"frozen": True},
+        "power_bert.PowerBert": {"frozen": True},
+        "transkimmer.Transkimmer": {"predictor": "layer_norm", "soft_gates": True},
+        "infor_coef.InforCoef": {"predictor": "layer_norm", "soft_gates": True},
+        "tome.ToMe": {"unmerge": True},
+    }
+    for target, added in repaired.items():
+        node = {"_target_": f"retention.policies.{target}", **({"rate": 5.0} if "LTP" in target else {})}
+        old, new = variants(configs({"retention": node}, {"retention": {**node, **added}}))
+        assert old == "" and new == ", ".join(f"retention.{key}={value}" for key, value in sorted(added.items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -198,16 +199,53 @@ def test_append_keeps_order_and_unknown_fields(tmp_path: Path) -> None:
     assert path.read_bytes().count(b"\n") == 2
 
 
-def test_append_after_an_interrupted_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("torn", [b'{"kind": "qual', b'{"kind": "quality", "name": "\xc3', b"{"])
+def test_interrupted_line_is_skipped_by_readers_and_removed_by_writers(
+    torn: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "runs.jsonl"
-    append_record(path, {"kind": "quality", "value": 1})
-    with path.open("a") as file:
-        file.write('{"kind": "qual')
-    append_record(path, {"kind": "quality", "value": 2})
-    lines = path.read_text().split("\n")
-    assert json.loads(lines[2]) == {"kind": "quality", "value": 2}
+    first, second = {"kind": "quality", "value": 1}, {"kind": "quality", "value": 2}
+    append_record(path, first)
+    with path.open("ab") as file:
+        file.write(torn)
+    assert read_records([path]) == [first]
+    assert f"{path}: the last line is incomplete" in caplog.text
+    append_missing_record(path, first)
+    assert path.read_bytes().endswith(torn), "nothing to append, nothing to repair"
+    append_record(path, second)
+    assert read_records([path]) == [first, second]
+    assert path.read_bytes().count(b"\n") == 2
+
+
+@pytest.mark.parametrize("content", ["no records\n\nlast words", '{"kind": "quality"}\n[1, 2'])
+def test_other_text_is_neither_skipped_nor_removed(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "notes.jsonl"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"notes\.jsonl:\d: not"):
+        read_records([path])
+    append_record(path, {"kind": "quality"})
+    assert path.read_text().startswith(content + "\n")
+
+
+def test_incomplete_line_within_a_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_text('{"kind": "quality"}\n{"kind": "qual\n{"kind": "quality"}\n')
     with pytest.raises(DataError, match=r"runs\.jsonl:2: not valid JSON .* remove the line"):
         read_records([path])
+
+
+def test_full_disk_leaves_no_part_of_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "runs.jsonl"
+    append_record(path, {"kind": "quality", "value": 1})
+    before = path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DataError, match=r"runs\.jsonl: the record cannot be written \(No space left on device\)"):
+        append_record(path, {"kind": "quality", "value": 2})
+    assert path.read_bytes() == before
 
 
 def test_append_after_a_missing_line_end(tmp_path: Path) -> None:
@@ -267,7 +305,7 @@ def _nothing(path: Path) -> None:
     ("name", "write", "message"),
     [
         ("gone.jsonl", _nothing, r"gone\.jsonl: cannot be read"),
-        ("bytes.jsonl", lambda path: path.write_bytes(b'{"kind"\xff'), r"bytes\.jsonl: is not UTF-8 at byte 7"),
+        ("bytes.jsonl", lambda path: path.write_bytes(b'{"kind"\xff\n'), r"bytes\.jsonl: is not UTF-8 at byte 7"),
         ("list.jsonl", lambda path: path.write_text('\n\n["kind"]\n'), r"list\.jsonl:3: not a JSON object"),
         ("kindless.json", lambda path: path.write_text('{"a": 1}'), r"kindless\.json: not a result record"),
         ("broken.json", lambda path: path.write_text("{"), r"broken\.json: not valid JSON"),

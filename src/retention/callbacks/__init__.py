@@ -1,5 +1,6 @@
-"""Lightning callbacks that log cost and token retention during training and testing."""
+"""Lightning callbacks that log cost and token retention, and keep the latest checkpoint."""
 
+from retention.callbacks.last_checkpoint import LastCheckpoint
 from retention.callbacks.memory import Memory
 from retention.callbacks.predictions import Predictions
 from retention.callbacks.profile import RetentionProfile
@@ -7,4 +8,4 @@ from retention.callbacks.progress import progress_bar
 from retention.callbacks.slack import Slack
 from retention.callbacks.throughput import Throughput
 
-__all__ = ["Memory", "Predictions", "RetentionProfile", "Slack", "Throughput", "progress_bar"]
+__all__ = ["LastCheckpoint", "Memory", "Predictions", "RetentionProfile", "Slack", "Throughput", "progress_bar"]

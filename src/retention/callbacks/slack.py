@@ -46,25 +46,33 @@ class Slack(Callback):
         self._target: float | None = None
         self._best_loss: float | None = None
         self._last: dict[str, Any] = {}
+        self._unmet_budget: float | None = None
 
     def summary(self) -> dict[str, Any]:
         """Return the values of the last epoch with soft gating; {} if there was none.
 
         Keys: ``slack`` and ``abs_slack`` (mean over layers of slack / T and of |slack| / T), ``slack_tokens``,
         ``by_layer`` (layer_idx -> slack / T), ``price`` (layer_idx -> lambda), ``slack_bound`` and
-        ``best_feasible_loss`` (None where not available).
+        ``best_feasible_loss`` (None where not available), ``unmet_budget`` (mean slack of a ``LagrangianPolicy`` over
+        the last steps with soft gating if it is above 0.1, else None).
         """
-        return dict(self._last)
+        return {**self._last, "unmet_budget": self._unmet_budget} if self._last else {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs."""
-        return {"target": self._target, "best_loss": self._best_loss, "last": dict(self._last)}
+        return {
+            "target": self._target,
+            "best_loss": self._best_loss,
+            "last": dict(self._last),
+            "unmet_budget": self._unmet_budget,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state of an earlier run."""
         self._target = state_dict["target"]
         self._best_loss = state_dict["best_loss"]
         self._last = dict(state_dict["last"])
+        self._unmet_budget = state_dict.get("unmet_budget")  # missing in checkpoints of earlier versions
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -93,6 +101,8 @@ class Slack(Callback):
         if self._epoch is None or self._at_target is None:
             return
         module = as_watched(pl_module)
+        if getattr(module.policy, "soft_slack", None) is not None:  # None before the first soft step since a resume
+            self._unmet_budget = getattr(module.policy, "unmet_budget", None)
         layers = module.gated_layers
         epoch, at_target = self._epoch.read(trainer), self._at_target.read(trainer)
         slack = _means(epoch["slack"], epoch["counted"], layers)

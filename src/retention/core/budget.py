@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from retention.errors import require
+from retention.errors import require, require_number
 
 SCHEDULES = ("flat", "linear", "geometric", "learned")
 _ROUNDING = 1e-6
@@ -23,8 +23,8 @@ def check_budget(rho: float, schedule: str | Sequence[float], slope: float) -> N
     Raises:
         ConfigError: a setting is out of range.
     """
-    require(0.0 < rho <= 1.0, "rho", f"the target keep ratio must be in (0, 1], got {rho}")
-    require(0.0 <= slope <= 1.0, "slope", f"must be in [0, 1] (0 = flat), got {slope}")
+    require_number("rho", rho, above=0, high=1, name="the target keep ratio")
+    require_number("slope", slope, low=0, high=1, name="the slope (0 = flat)")
     if isinstance(schedule, str):
         message = f"must be one of {', '.join(SCHEDULES)} or a list of keep ratios, got {schedule!r}"
         require(schedule in SCHEDULES, "schedule", message)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from retention.core.hard_concrete import HardConcrete
-from retention.errors import require
+from retention.errors import require, require_number
 
 COUNTS = ("sigmoid", "nonzero")
 _OPEN_LOGIT = 30.0  # sigmoid is 1 here to float32 rounding
@@ -112,9 +112,9 @@ class AscentDual(Dual):
         normalized: bool = True,
         count: str = "sigmoid",
     ) -> None:
-        require(eta > 0, "eta", f"the dual step must be > 0, got {eta}")
-        require(augmented >= 0, "augmented", f"must be >= 0 (0 = the paper's Lagrangian), got {augmented}")
-        require(warmup_steps >= 0, "warmup_steps", f"must be >= 0, got {warmup_steps}")
+        require_number("eta", eta, above=0, name="the dual step")
+        require_number("augmented", augmented, low=0, name="the quadratic term (0 = the paper's Lagrangian)")
+        require_number("warmup_steps", warmup_steps, low=0)
         super().__init__(count=count)
         self.eta = eta
         self.augmented = augmented
@@ -162,7 +162,7 @@ class FixedDual(AscentDual):
     """
 
     def __init__(self, *, value: float = 1.0, normalized: bool = True, count: str = "sigmoid") -> None:
-        require(value >= 0, "value", f"the multiplier must be >= 0, got {value}")
+        require_number("value", value, low=0, name="the multiplier")
         super().__init__(augmented=0.0, normalized=normalized, count=count)
         self.value = value
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from retention.core.settings import FlatConfig
-from retention.errors import require
+from retention.errors import require, require_number
 
 GATE_TARGETS = ("attention", "states")
 _QUADRATURE_NODES = 64
@@ -37,9 +37,9 @@ class HardConcrete(FlatConfig):
     zeta: float = 1.1
 
     def __post_init__(self) -> None:
-        require(self.beta > 0, "beta", f"the temperature must be > 0, got {self.beta}")
-        require(self.gamma < 0, "gamma", f"the lower stretch limit must be < 0, got {self.gamma}")
-        require(self.zeta > 1, "zeta", f"the upper stretch limit must be > 1, got {self.zeta}")
+        require_number("beta", self.beta, above=0, name="the temperature")
+        require_number("gamma", self.gamma, below=0, name="the lower stretch limit")
+        require_number("zeta", self.zeta, above=1, name="the upper stretch limit")
 
     @property
     def open_shift(self) -> float:
@@ -123,8 +123,7 @@ class GateConfig(FlatConfig):
 
     def __post_init__(self) -> None:
         HardConcrete(beta=self.beta, gamma=self.gamma, zeta=self.zeta)
-        message = f"the temperature must be > 0, or null to stay at beta, got {self.beta_end}"
-        require(self.beta_end is None or self.beta_end > 0, "beta_end", message)
+        require_number("beta_end", self.beta_end, above=0, name="the last temperature (null = beta)")
         message = f"must be one of {', '.join(GATE_TARGETS)}, got {self.gate_target!r}"
         require(self.gate_target in GATE_TARGETS, "gate_target", message)
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from retention.core.settings import FlatConfig
 from retention.core.summary import previous_summary
-from retention.errors import require
+from retention.errors import require, require_number
 
 SCORERS = ("gated", "mlp", "linear")
 
@@ -39,8 +39,9 @@ class ScorerConfig(FlatConfig):
     def __post_init__(self) -> None:
         message = f"must be one of {', '.join(SCORERS)}, got {self.scorer_kind!r}"
         require(self.scorer_kind in SCORERS, "scorer_kind", message)
-        require(self.scorer_dim >= 1, "scorer_dim", f"the scorer width must be >= 1, got {self.scorer_dim}")
-        require(0.0 <= self.decay <= 1.0, "decay", f"the summary decay must be in [0, 1], got {self.decay}")
+        require_number("scorer_dim", self.scorer_dim, low=1, high=2**16, name="the scorer width")
+        require_number("keep_bias", self.keep_bias, name="the initial score")
+        require_number("decay", self.decay, low=0, high=1, name="the summary decay")
         message = f"only the gated scorer has a summary, got scorer_kind={self.scorer_kind}; set bidirectional to false"
         require(self.scorer_kind == "gated" or not self.bidirectional, "bidirectional", message)
 

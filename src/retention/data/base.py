@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from retention.data.batching import ShuffledBuckets, SortedBatches
 from retention.data.encoded_split import EncodedSplit, encode_split
 from retention.data.encoding import check_tokenizer, tokenizer_digest
-from retention.data.loading import Collate, make_loader
+from retention.data.loading import Collate, ResumableLoader, make_loader
 from retention.data.settings import DataSettings
 from retention.data.splits import SPLITS, Split
 from retention.errors import DataError
@@ -50,6 +50,8 @@ class RetentionData(pl.LightningDataModule, ABC):
         self._tokenizer: PreTrainedTokenizerFast | None = None
         self._splits: dict[Split, EncodedSplit] = {}
         self._documents: dict[Split, Dataset] = {}  # of the evaluated splits
+        self._train_loader: ResumableLoader | None = None
+        self._train_position: dict[str, int] | None = None  # of a checkpoint, for the next training loader
 
     @abstractmethod
     def read(self, splits: Sequence[Split]) -> dict[Split, Dataset]:
@@ -143,7 +145,25 @@ class RetentionData(pl.LightningDataModule, ABC):
         rank, world_size = self._rank_and_world_size()
         split, size = self._split("train"), self.settings.batch_size
         order = ShuffledBuckets(split.lengths, size, seed=self.settings.seed, rank=rank, world_size=world_size)
-        return self._loader(split, order)
+        loader = self._loader(split, order)
+        if isinstance(loader, ResumableLoader):
+            self._train_loader = loader
+            if self._train_position is not None:
+                loader.load_state_dict(self._train_position)
+        self._train_position = None
+        return loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position of training in its batches; the trainer stores it in checkpoints."""
+        return {} if self._train_loader is None else {"train": self._train_loader.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Make the next training loader continue after the batches that a checkpoint has seen.
+
+        The trainer restores the state of loaders too late if the loaders are needed for the number of training steps,
+        but that of data modules before anything asks for a loader.
+        """
+        self._train_position = state_dict.get("train")
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return a loader of every validation row once, longest first."""

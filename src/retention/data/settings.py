@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from retention.errors import require
 
+MAX_COUNT = 2**31 - 1  # rows, tokens
+MAX_WORKERS = 1024
 PROVENANCES = ("benchmark", "subset", "stand_in", "generated")
 
 
@@ -20,8 +22,8 @@ class DataSettings:
         max_length: tokens per document, special tokens included; longer documents are truncated and counted.
         batch_size: rows per training batch and process.
         eval_batch_size: rows per validation and test batch and process.
-        num_workers: loader processes; 0 = load in the main process.
-        seed: orders the training batches; at least 0.
+        num_workers: loader processes, at most 1024; 0 = load in the main process.
+        seed: orders the training batches; in [0, 2^32).
         provenance: kind of the rows, one of ``PROVENANCES``: the benchmark itself, a part of it, other rows that stand
             in for it, or rows made by a program.
 
@@ -45,19 +47,20 @@ class DataSettings:
         require(has_note, "source_note", f"must be a text, got {self.source_note!r}")
         for key in ("max_length", "batch_size", "eval_batch_size"):
             require_count(key, getattr(self, key))
-        for key in ("num_workers", "seed"):
-            require_count(key, getattr(self, key), low=0)
+        require_count("num_workers", self.num_workers, low=0, high=MAX_WORKERS)
+        require_count("seed", self.seed, low=0, high=2**32 - 1)
         require_provenance("provenance", self.provenance)
 
 
-def require_count(key: str, value: object, *, low: int = 1, optional: bool = False) -> None:
-    """Check that ``value`` is a whole number of at least ``low``, or None where ``optional``.
+def require_count(key: str, value: object, *, low: int = 1, high: int = MAX_COUNT, optional: bool = False) -> None:
+    """Check that ``value`` is a whole number in [``low``, ``high``], or None where ``optional``.
 
     Raises:
         ConfigError: it is not.
     """
-    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= low
-    allowed = f"a whole number of at least {low}" + (" or null" if optional else "")
+    is_count = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    allowed = f"a whole number of at least {low}" + (f" and at most {high}" if high < MAX_COUNT else "")
+    allowed += " or null" if optional else ""
     require(is_count or (optional and value is None), key, f"must be {allowed}, got {value!r}")
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import logging
+import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +16,12 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from retention.errors import Checks, ConfigError
+from retention.errors import Checks, ConfigError, RetentionError
 from retention.records.signatures import Parameters, constructor_parameters, flat_fields
 
 _ACCEPTED: dict[type, tuple[type, ...]] = {float: (float, int), int: (int,), bool: (bool,), str: (str,)}
+log = logging.getLogger(__name__)
+
 _UNREADABLE = object()  # a node whose problem is already recorded
 
 Resolve = Callable[[str, str], Any]  # (_target_, dotted path of its node) -> class or function
@@ -93,6 +98,11 @@ class Builder:
             self.checks.problems.extend(problem.under(path) for problem in error.problems)
         except (TypeError, ValueError) as error:
             self.checks.require(False, path, str(error))
+        except RetentionError:
+            raise
+        except Exception as error:  # classes of other libraries raise errors of many types
+            log.debug("%s: %s cannot be built", path, target, exc_info=error)
+            self.checks.require(False, path, f"{type(error).__name__}: {' '.join(str(error).split())}")
         return None
 
     def _arguments(self, node: Any, path: str, *, later: bool = False) -> tuple[Any, dict[str, Any]]:
@@ -102,8 +112,12 @@ class Builder:
         if not isinstance(node, Mapping) or "_target_" not in node:
             self.checks.require(False, path, "has no _target_; choose an option of this config group")
             return None, {}
+        name = node["_target_"]
+        valid = isinstance(name, str) and re.fullmatch(r"[^\W\d]\S*\.\S+", name) is not None
+        if not self.checks.require(valid, f"{path}._target_", f"must be the path of a class, got {name!r}"):
+            return None, {}
         try:
-            target = self._resolve(str(node["_target_"]), path)
+            target = self._resolve(name, path)
         except (ImportError, ValueError) as error:
             self.checks.require(False, f"{path}._target_", str(error).splitlines()[0])
             return None, {}
@@ -128,11 +142,33 @@ class Builder:
     def _check_type(self, value: Any, hint: Any, path: str) -> bool:
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         if not all(option in _ACCEPTED or option is type(None) for option in options):
-            return True
+            message = f"must be a node with a _target_ that names a {_class_names(options)}, got {value!r}"
+            return self.checks.require(not (_needs_node(options) and _is_no_node(value)), path, message)
         accepted = tuple(kind for option in options for kind in _ACCEPTED.get(option, (type(None),)))
         fits = isinstance(value, accepted) and (bool in accepted or not isinstance(value, bool))
+        if fits and isinstance(value, float | int) and not _is_finite(value):
+            return self.checks.require(False, path, f"must be a finite number, got {value}")
         names = " or ".join("null" if option is type(None) else option.__name__ for option in options)
         return self.checks.require(fits, path, f"must be {names}, got {value!r}")
+
+
+def _is_finite(value: float) -> bool:
+    return abs(value) <= sys.float_info.max  # false for NaN and infinity
+
+
+def _is_no_node(value: Any) -> bool:
+    """Return True if no object can be built from a value."""
+    return value is not None and not (isinstance(value, Mapping) and "_target_" in value)
+
+
+def _needs_node(options: Sequence[Any]) -> bool:
+    """Return True if a value must be an object of a class of this package, or None."""
+    classes = [option for option in options if option is not type(None)]
+    return all(isinstance(each, type) and each.__module__.startswith("retention.") for each in classes)
+
+
+def _class_names(options: Sequence[Any]) -> str:
+    return " or ".join(getattr(option, "__name__", str(option)) for option in options if option is not type(None))
 
 
 def _any_target(target: str, path: str) -> Any:

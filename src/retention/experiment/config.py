@@ -8,14 +8,18 @@ from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from retention.errors import Checks, require
+from retention.errors import Checks, ConfigError, Problem, require
 from retention.experiment.checkpoints import encoder_folder, read_checkpoint
+from retention.experiment.keys import check_keys, require_keys
 from retention.experiment.parts import Parts, build_parts
+from retention.experiment.resume import OWN_CHECKPOINT, use_own_checkpoint
 from retention.experiment.stored import FROM_COMMAND, StoredTargets, stored_config
-from retention.records.defaults import valid_keys
+from retention.experiment.trainer_settings import check_trainer
 
 MODES = ("fit", "test")
+_FILES = ("ckpt", "init", "record")
 _BUDGET = ("rho", "schedule", "slope", "layers")  # what baselines take over from the main policy
 
 Compose = Callable[[list[str]], DictConfig]
@@ -33,19 +37,34 @@ def build_runs(config: DictConfig, compose: Compose, overrides: Sequence[str]) -
         ConfigError: all problems of all configurations.
         CheckpointError: ``mode=test`` and the checkpoint cannot be used.
     """
+    require_keys(config)
+    try:
+        return _build_runs(config, compose, overrides)
+    except OmegaConfBaseException as error:  # such as a reference to a key that does not exist
+        raise ConfigError([Problem(error.full_key or "", str(error).splitlines()[0])]) from error
+
+
+def _build_runs(config: DictConfig, compose: Compose, overrides: Sequence[str]) -> list[tuple[DictConfig, Parts]]:
     if config.mode == "test":
         check_run(config)
         tested = tested_config(config, overrides)
         return [(tested, build_parts(tested, StoredTargets(typed=typed_targets(overrides))))]
     checks = Checks()
     checks.gather(lambda: check_run(config))
+    requested_ckpt = config.ckpt
+    use_own_checkpoint(config)
     checks.gather(lambda: _check_start(config))
     configs = [config]
-    for name in reversed(config.compare if isinstance(config.compare, ListConfig) else []):
+    names = config.compare if isinstance(config.compare, ListConfig) else []
+    for name in reversed([name for name in names if isinstance(name, str)]):
         try:
-            configs.insert(0, baseline_config(config, compose([f"retention={name}"]), name))
+            baseline = baseline_config(config, compose([f"retention={name}"]), name)
         except HydraException as error:
             checks.require(False, "compare", " ".join(str(error).split()))
+            continue
+        baseline.ckpt = requested_ckpt if requested_ckpt == OWN_CHECKPOINT else None
+        use_own_checkpoint(baseline)
+        configs.insert(0, baseline)
     parts = [checks.gather(lambda each=each: build_parts(each)) for each in configs]  # type: ignore[misc]
     checks.problems = list(dict.fromkeys(checks.problems))  # a setting that the baselines take over is reported once
     checks.finish()
@@ -54,12 +73,17 @@ def build_runs(config: DictConfig, compose: Compose, overrides: Sequence[str]) -
 
 def check_run(config: DictConfig) -> None:
     """Raise ``ConfigError`` if top-level settings are unknown or out of range."""
-    checks, valid = Checks(), valid_keys()
-    for key in sorted(str(key) for key in config):
-        checks.require(key in valid, key, f"unknown key; valid keys: {', '.join(sorted(valid))}")
+    checks = Checks()
+    checks.gather(lambda: check_keys(config))
     checks.require(config.mode in MODES, "mode", f"must be one of {', '.join(MODES)}, got {config.mode!r}")
-    is_list = config.compare is None or isinstance(config.compare, ListConfig)
+    names = config.compare if isinstance(config.compare, ListConfig) else [config.compare]
+    is_list = config.compare is None or (names is config.compare and all(isinstance(name, str) for name in names))
     checks.require(is_list, "compare", f"must be a list such as [dense,random], got {config.compare!r}")
+    for key in _FILES:
+        value = config[key]
+        is_path = value is None or (isinstance(value, str) and bool(value.strip()))
+        checks.require(is_path, key, f"must be null or the path of a file, got {value!r}")
+    checks.gather(lambda: check_trainer(OmegaConf.to_container(config.trainer, resolve=True)), "trainer")
     complete = config.mode != "test" or config.ckpt is not None
     message = "mode=test needs a checkpoint; pass ckpt=<run folder>/checkpoints/last.ckpt"
     checks.require(complete, "ckpt", message)
@@ -119,6 +143,7 @@ def loaded_config(content: Mapping[str, Any], ckpt: Path, rho: float | None = No
     # data modules without a hub data set require a folder; it is not read here
     needs_folder = "hub" in config.task.data and config.task.data.hub is None
     config.data.dir = folder if needs_folder else None
+    config.data.source = config.data.provenance = None  # they describe local files
     if rho is not None:
         config.retention.rho = rho
     _use_saved_encoder(config, str(ckpt))

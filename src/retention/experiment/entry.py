@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import hydra
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from pytorch_lightning.utilities import rank_zero_only
 
 from retention.errors import Checks, RetentionError
 from retention.experiment.hydra_setup import config_dir, register_policies
+from retention.experiment.resume import resume_hint
 from retention.experiment.run import run
+from retention.experiment.stopping import Stopped
+from retention.experiment.sweeps import jobs_left
 from retention.records.legacy import renamed_key
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Compose the configuration and run it; exit with status 2 if the user has to fix something.
+    """Compose the configuration and run it.
+
+    Exits with status 2 if the user has to fix something, and with 128 + its number (130, 143, 138) after a signal.
 
     Args:
         argv: Hydra's arguments, such as ``["task=sst2", "retention.rho=0.3"]`` or ``["-m", "sweep=table1"]``;
@@ -31,7 +38,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     except RetentionError as error:
         _fail(error)
     register_policies()
-    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(run_composed)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(run_composed)()
+    except KeyboardInterrupt:  # before or after training and test, which end with ``Stopped``
+        print("SIGINT: interrupted; run the same command again", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def run_composed(config: DictConfig) -> float | None:
@@ -45,6 +56,9 @@ def run_composed(config: DictConfig) -> float | None:
         if sweep:
             raise  # the sweep notes the failure and goes on, see ``Sweep.on_job_end``
         _fail(error)
+    except Stopped as stopped:
+        _print_stopped(stopped, config, sweep=sweep)
+        raise
     result: float = records[-1]["metrics"][records[-1]["monitor"]]
     return result
 
@@ -61,6 +75,17 @@ def check_overrides(arguments: Sequence[str]) -> None:
         if not argument.startswith("-") and "=" in argument and (present := renamed_key(key)) is not None:
             checks.require(False, key, f"was renamed; use {argument.replace(key, present, 1)}")
     checks.finish()
+
+
+@rank_zero_only
+def _print_stopped(stopped: Stopped, config: DictConfig, *, sweep: bool) -> None:
+    """Print how to go on, and what is left of a sweep."""
+    lines = [f"{stopped.name}: stopped; {resume_hint(config, sweep=sweep)}"]
+    if sweep:
+        job = HydraConfig.get()
+        left = jobs_left(Path(job.sweep.dir), int(job.job.num))
+        lines += [f"{len(left)} jobs of the sweep are left, the stopped one included:", *(f"  {each}" for each in left)]
+    print("\n".join(lines), file=sys.stderr)
 
 
 def _fail(error: RetentionError) -> None:

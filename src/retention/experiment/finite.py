@@ -18,7 +18,7 @@ _REMEDY = "lower optimizer.lr or optimizer.policy_lr, or train with trainer.prec
 class FiniteCheck(pl.Callback):
     """Raise ``TrainingError`` when a loss, a weight or an output is not finite.
 
-    The loss is checked at each logging step, the weights at the end of each epoch (before a checkpoint is written) and
+    The loss is checked at each logging step, the weights at the end of each epoch, before a checkpoint is written and
     before a test, the outputs in a test.
     """
 
@@ -38,7 +38,13 @@ class FiniteCheck(pl.Callback):
                 raise TrainingError(f"train/loss is {float(loss)} ({position}): the training diverged; {_REMEDY}")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check the weights before the checkpoint callback stores them."""
+        """Check the weights."""
+        check_weights(pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Check the weights before they are stored: nothing can be resumed from others."""
         check_weights(pl_module)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

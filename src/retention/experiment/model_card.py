@@ -46,6 +46,9 @@ def _costs(record: Record) -> list[tuple[str, str]]:
     kept = record["keep_ratio"]
     rows = [("target keep ratio", str(record["rho"])), ("achieved keep ratio", _number(kept.get("mean")))]
     rows += [(f"keep ratio after layer {layer}", _number(value)) for layer, value in kept.get("by_layer", {}).items()]
+    backbone = record["config"].get("trained_backbone") or record["config"]["backbone"]
+    if backbone.get("layers") is not None:
+        rows.append(("encoder layers", str(backbone["layers"])))
     return [*rows, ("FLOPs ratio to the dense encoder", _number(record["flops_ratio"]))]
 
 

@@ -9,15 +9,18 @@ from functools import partial
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
 
 from retention.core.flops import EncoderShape
 from retention.data.base import RetentionData
 from retention.engine.retainer import DROPPED, check_layers
-from retention.errors import Checks, require
+from retention.errors import Checks, RetentionError, require
 from retention.experiment.builder import Builder, Resolve
+from retention.experiment.stored import EXPECTED_CLASSES
 from retention.models.backbone import Backbone
+from retention.models.head import Head
 from retention.policies.bases.retention_policy import RetentionPolicy
 from retention.training.freezing import FREEZE
 from retention.training.settings import TrainingSettings
@@ -76,21 +79,22 @@ def build_parts(config: DictConfig, resolve: Resolve | None = None) -> Parts:
     """
     builder = Builder(config, resolve)
     checks = builder.checks
-    policy, backbone = builder.make("retention"), builder.make("backbone")
-    data = builder.make("task.data")
+    policy, backbone = _make(builder, "retention"), _make(builder, "backbone")
+    data = _make(builder, "task.data")
     training = TrainingSettings(
-        optimizer=builder.make("optimizer"),
-        phases=builder.make("phases"),
-        distill=builder.make("distill"),
-        budgets=builder.make("budgets"),
+        optimizer=_make(builder, "optimizer"),
+        phases=_make(builder, "phases"),
+        distill=_make(builder, "distill"),
+        budgets=_make(builder, "budgets"),
         freeze=config.freeze,
     )
     head_type = builder.make_later("task.head")
-    callbacks = [builder.make(f"callbacks.{name}") for name in config.callbacks or {}]
+    _check_head(config, head_type, checks)
+    callbacks = _make_callbacks(builder, config.get("callbacks") or OmegaConf.create({}))
     seed = config.seed
     valid = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32
     checks.require(valid, "seed", f"must be a whole number in [0, 2^32), got {seed!r}")
-    shape = None if backbone is None else checks.gather(backbone.shape)
+    shape = None if backbone is None else _shape(backbone, checks)
     if backbone is not None and shape is not None:
         _build_policy(config, policy, shape, backbone.name, training, checks)
         if data is not None:
@@ -103,9 +107,51 @@ def build_parts(config: DictConfig, resolve: Resolve | None = None) -> Parts:
     message = f"must be one of {', '.join(DROPPED)}, got {config.dropped!r}"
     checks.require(config.dropped in DROPPED, "dropped", message)
     builder.finish()
-    loggers = [] if config.logger is None else [builder.make("logger")]
+    loggers = [] if config.get("logger") is None else [builder.make("logger")]
+    checks.require(all(isinstance(each, Logger | None) for each in loggers), "logger._target_", "must name a logger")
     builder.finish()
     return Parts(backbone, policy, data, training, head_type, callbacks, loggers)
+
+
+def _make(builder: Builder, path: str) -> Any:
+    """Build the object of a node and check that it is of the class that belongs there."""
+    built, expected = builder.make(path), EXPECTED_CLASSES[path]
+    if built is None or isinstance(built, expected):
+        return built
+    builder.checks.require(False, f"{path}._target_", f"must name a {expected.__name__}, got a {type(built).__name__}")
+    return None
+
+
+def _shape(backbone: Backbone, checks: Checks) -> EncoderShape | None:
+    """Return the dimensions of the encoder; None if its configuration is refused."""
+    try:
+        return checks.gather(backbone.shape)
+    except RetentionError:
+        raise
+    except Exception as error:  # the configuration classes of transformers raise errors of many types
+        reason = " ".join(str(error).split())
+        checks.require(False, "backbone", f"its configuration is not valid ({type(error).__name__}: {reason})")
+        return None
+
+
+def _make_callbacks(builder: Builder, nodes: Any) -> list[Any]:
+    valid = builder.checks.require(isinstance(nodes, DictConfig), "callbacks", f"must be a node, got {nodes!r}")
+    callbacks = [builder.make(f"callbacks.{name}") for name in nodes] if valid else []
+    for name, callback in zip(nodes if valid else (), callbacks, strict=True):
+        is_callback = callback is None or isinstance(callback, Callback)
+        builder.checks.require(is_callback, f"callbacks.{name}._target_", "must name a Lightning callback")
+    return callbacks
+
+
+def _check_head(config: DictConfig, head_type: Any, checks: Checks) -> None:
+    """Check the class of the head, and the main metric if the class declares its metrics."""
+    is_head = isinstance(head_type.func, type) and issubclass(head_type.func, Head)
+    checks.require(is_head or head_type.func is dict, "task.head._target_", "must name a Head")
+    names = vars(head_type.func).get("metric_names", ())  # of the class itself: a subclass may have other metrics
+    monitor = OmegaConf.select(config, "task.monitor")
+    message = f"must be one of {', '.join(names)}" if names else "must be the name of a metric"
+    valid = monitor in names if names else isinstance(monitor, str)
+    checks.require(valid, "task.monitor", f"{message}, got {monitor!r}")
 
 
 def _build_policy(

@@ -1,9 +1,10 @@
-"""Recognize finished runs, so that a restarted sweep runs only what is left."""
+"""Recognize finished and interrupted runs, so that a restarted sweep runs only what is left."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from retention.callbacks.last_checkpoint import LAST
 from retention.records import Record, read_records
 from retention.records.legacy import upgrade_config
 
@@ -19,6 +21,8 @@ RECORD = "record.json"  # written last
 _REPLACED = "record.replaced.json"
 _INPUTS = ("init", "ckpt", "distill.teacher")  # checkpoints, which may have been overwritten since
 _INCIDENTAL = {"record"}  # another file that the record is appended to
+_INTERRUPTED = "interrupted.ckpt"
+OWN_CHECKPOINT = "last"  # ckpt=last: the checkpoint in the run folder, if there is one
 _MAX_SHOWN = 3
 
 log = logging.getLogger(__name__)
@@ -47,6 +51,84 @@ def finished_record(config: DictConfig) -> Record | None:
     return record
 
 
+def checkpoint_path(folder: str | Path) -> Path:
+    """Return the path of the latest checkpoint of a run folder."""
+    return Path(folder) / "checkpoints" / LAST
+
+
+def use_own_checkpoint(config: DictConfig) -> None:
+    """Replace ``ckpt=last`` by the checkpoint that an interrupted run left in the run folder; by null if there is none.
+
+    A finished run has a record; its checkpoint is not resumed.
+    """
+    if config.mode == "fit" and config.ckpt == OWN_CHECKPOINT:
+        own = checkpoint_path(config.paths.run_dir)
+        config.ckpt = str(own) if own.exists() and not has_record(own) else None
+
+
+def has_record(checkpoint: str | Path) -> bool:
+    """Return True if the run that wrote a checkpoint also wrote its record, so that nothing is left to do."""
+    file = Path(checkpoint).resolve()
+    records = [file.parent.parent / name for name in (RECORD, _REPLACED)]
+    return any(record.exists() and record.stat().st_mtime >= file.stat().st_mtime for record in records)
+
+
+def training_is_complete(content: Mapping[str, Any], max_epochs: int | None, max_steps: int) -> bool:
+    """Return True if a checkpoint is of the end of a training.
+
+    Args:
+        content: of ``read_checkpoint``.
+        max_epochs: epochs of the whole training; None = not limited.
+        max_steps: optimizer steps of the whole training; -1 = not limited.
+    """
+    epochs = finished_epochs(content)
+    enough_steps = 0 <= max_steps <= int(content.get("global_step", 0))
+    return enough_steps or (max_epochs is not None and 0 <= max_epochs <= epochs)
+
+
+def finished_epochs(content: Mapping[str, Any]) -> int:
+    """Return the number of finished epochs of a checkpoint."""
+    try:
+        return int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    except (KeyError, TypeError):
+        return int(content.get("epoch", 0))
+
+
+def keep_interrupted_checkpoint(config: DictConfig) -> None:
+    """Rename the checkpoint that an interrupted run left in this folder, and log how to resume it.
+
+    A training that starts anew would overwrite it.
+    """
+    folder = Path(config.paths.run_dir)
+    last = checkpoint_path(folder)
+    if config.mode == "fit" and config.ckpt is None and last.exists() and not has_record(last):
+        kept = last.with_name(_INTERRUPTED)
+        os.replace(last, kept)
+        log.warning(
+            "%s holds the checkpoint of an interrupted run; this run starts anew and keeps it as %s (to go on from it: "
+            "%s; next time: ckpt=last)",
+            *(folder, kept.name, override_of("ckpt", kept)),
+        )
+
+
+def resume_hint(config: DictConfig, *, sweep: bool) -> str:
+    """Return how to go on with a run that was stopped."""
+    if config.mode == "test":
+        return "run the same command again"
+    if not checkpoint_path(config.paths.run_dir).exists():
+        return "no checkpoint was written yet; run the same command again"
+    if sweep:
+        return "to go on, run the same command with ckpt=last (jobs that are finished are not run again)"
+    folder = override_of("hydra.run.dir", Path(config.paths.run_dir))
+    return f"to go on, run the same command with {folder} ckpt=last"
+
+
+def override_of(key: str, path: Path) -> str:
+    """Return ``key=path`` as it is typed in a shell, with the quotes that Hydra needs for special characters."""
+    plain = re.fullmatch(r"[\w./+@:-]+", str(path), flags=re.ASCII)
+    return f"{key}={path}" if plain else f"\"{key}='{path}'\""
+
+
 def put_record_aside(folder: Path) -> None:
     """Rename the record of an earlier run, so that it never lies beside files of a later run."""
     if (folder / RECORD).exists():
@@ -69,6 +151,9 @@ def _changes(file: Path, config: DictConfig) -> list[str]:
         return [f"{file.name} has no paths.run_dir"]
     moved = config.copy()
     moved.paths.run_dir = run_dir
+    own = {None, str(checkpoint_path(run_dir)), str(checkpoint_path(config.paths.run_dir))}
+    if before.get("ckpt") in own and config.ckpt in own:
+        moved.ckpt = before.get("ckpt")  # resumed or not, it is the same run
     now = yaml.safe_load(OmegaConf.to_yaml(moved, resolve=True))  # through YAML, like ``before``
     old, new = _settings(upgrade_config(before)), _settings(now)
     return [

@@ -21,12 +21,26 @@ from retention.callbacks import Memory, RetentionProfile, Slack, Throughput
 from retention.data.encoded_split import cache_folder
 from retention.engine import encoder_of
 from retention.errors import CheckpointError, ConfigError, Problem, TrainingError, require
+from retention.experiment.checkpoint_files import AtomicCheckpointIO
 from retention.experiment.checkpoints import load_weights, read_checkpoint
 from retention.experiment.config import Compose, build_runs, loaded_config
 from retention.experiment.finite import FiniteCheck
 from retention.experiment.model_card import model_card
+from retention.experiment.monitor import MonitorCheck
+from retention.experiment.outputs import check_outputs
 from retention.experiment.parts import Parts, build_parts
-from retention.experiment.resume import CONFIG, RECORD, finished_record, put_record_aside
+from retention.experiment.resume import (
+    CONFIG,
+    RECORD,
+    checkpoint_path,
+    finished_epochs,
+    finished_record,
+    has_record,
+    keep_interrupted_checkpoint,
+    put_record_aside,
+    training_is_complete,
+)
+from retention.experiment.stopping import StopSignals
 from retention.experiment.stored import StoredTargets, storable_config
 from retention.models.retention_model import RetentionModel
 from retention.models.saved import save_backbone
@@ -43,7 +57,7 @@ from retention.records import (
 from retention.report.details import detail_table
 from retention.report.quality_table import quality_table
 from retention.report.token_heatmap import write_token_heatmap
-from retention.trained.model import trained_class_of
+from retention.tasks.trained_model import trained_class_of
 from retention.training.module import RetentionModule
 from retention.training.teacher import Teacher
 
@@ -79,6 +93,7 @@ def run(
     """
     _quiet()
     runs = build_runs(config, compose, overrides)
+    check_outputs([each for each, _ in runs])
     records = [_earlier_record(each) or run_one(each, parts, argv) for each, parts in runs]
     _write_table(records, Path(config.paths.run_dir))
     return records
@@ -89,8 +104,10 @@ def run_one(config: DictConfig, parts: Parts, argv: Sequence[str] | None = None)
     started = time.perf_counter()
     folder = Path(config.paths.run_dir)
     pl.seed_everything(config.seed, verbose=False)
-    trainer = build_trainer(config, parts)
+    signals = StopSignals(checkpoint_path(folder))
+    trainer = build_trainer(config, parts, signals)
     if trainer.is_global_zero:
+        keep_interrupted_checkpoint(config)
         put_record_aside(folder)
         write_atomic(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
 
@@ -98,21 +115,23 @@ def run_one(config: DictConfig, parts: Parts, argv: Sequence[str] | None = None)
     parts.data.attach(tokenizer)
     parts.data.setup("test" if config.mode == "test" else "fit")
     module = build_module(config, parts, len(tokenizer))
-    status = "failed"
+    status, trained = "failed", {}
     try:
-        if config.mode == "test":
-            load_weights(module.model, read_checkpoint(config.ckpt), config.ckpt, policy=True, other_budget=True)
-        else:
-            if trainer.is_global_zero:
-                save_backbone(folder / "encoder", module.encoder, tokenizer)
-            fit(config, parts, module, trainer)
-        [metrics] = trainer.test(module, datamodule=parts.data, verbose=False)
+        with signals.listening():
+            if config.mode == "test":
+                load_weights(module.model, read_checkpoint(config.ckpt), config.ckpt, policy=True, other_budget=True)
+            else:
+                if trainer.is_global_zero:
+                    save_backbone(folder / "encoder", module.encoder, tokenizer)
+                trained = fit(config, parts, module, trainer)
+                signals.check()
+            [metrics] = trainer.test(module, datamodule=parts.data, verbose=False)
         status = "success"
     finally:
         for logger in parts.loggers:
             logger.finalize(status)
         _finish_wandb()
-    record = _record(config, parts, module, dict(metrics), time.perf_counter() - started, argv)
+    record = _record(config, parts, dict(metrics), trained, time.perf_counter() - started, argv)
     if trainer.is_global_zero:
         _write_heatmap(parts, folder)
         write_atomic(folder / "README.md", model_card(record, trained_class_of(module.model.head).example))
@@ -178,23 +197,32 @@ def _build_teacher(config: DictConfig, parts: Parts, vocab_size: int) -> Teacher
     load_weights(model, content, path, policy=False)
     # its outputs depend on its weights, on the settings of its head, and on the rows
     weights = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    origin = [weights, str(config.task.head), parts.data.fingerprint("train")]
+    head = OmegaConf.to_container(teacher_config.task.head, resolve=True)
+    origin = [weights, str(head), parts.data.fingerprint("train")]
     key = hashlib.sha256("/".join(origin).encode()).hexdigest()[:16]
     return Teacher(model, cache_folder() / f"{parts.data.name}-teacher-{key}.pt")
 
 
-def build_trainer(config: DictConfig, parts: Parts) -> pl.Trainer:
+def build_trainer(config: DictConfig, parts: Parts, signals: StopSignals | None = None) -> pl.Trainer:
     """Build the Lightning trainer of a run.
+
+    Args:
+        config: the composed configuration.
+        parts: of ``build_parts``.
+        signals: stops the trainer when the process gets a signal; None = Lightning's own handling.
 
     Raises:
         ConfigError: Lightning refuses its settings.
     """
-    settings = OmegaConf.to_container(config.trainer, resolve=True)
+    settings = cast("dict[str, Any]", OmegaConf.to_container(config.trainer, resolve=True))
+    plugins = settings.pop("plugins", None) or []
+    stop = [] if signals is None else [signals]
     try:
         return pl.Trainer(
-            **settings,  # type: ignore[arg-type]
+            **settings,
+            plugins=[*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()],
             default_root_dir=str(config.paths.run_dir),
-            callbacks=[*parts.callbacks, FiniteCheck()],
+            callbacks=[*parts.callbacks, FiniteCheck(), MonitorCheck(str(config.task.monitor)), *stop],
             logger=parts.loggers,
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
@@ -204,23 +232,39 @@ def build_trainer(config: DictConfig, parts: Parts) -> pl.Trainer:
         raise ConfigError([Problem("trainer", str(error).strip().splitlines()[0])]) from error
 
 
-def fit(config: DictConfig, parts: Parts, module: RetentionModule, trainer: pl.Trainer) -> None:
-    """Train from the start, or resume the training of the checkpoint ``ckpt``."""
+def fit(config: DictConfig, parts: Parts, module: RetentionModule, trainer: pl.Trainer) -> dict[str, int]:
+    """Train from the start, or resume the training of the checkpoint ``ckpt``.
+
+    A training that is complete, but whose run was interrupted before its record was written, only gets its weights.
+
+    Returns:
+        Number of ``epochs`` and optimizer ``steps`` of the whole training.
+
+    Raises:
+        CheckpointError: the checkpoint is of a run that has finished, or of another model, or cannot be written.
+    """
     if config.ckpt is not None:
         content = read_checkpoint(config.ckpt)
         load_weights(module.model, content, config.ckpt, policy=True)
-        if content.get("epoch", 0) >= (trainer.max_epochs or 0):
-            raise CheckpointError(
-                f"{config.ckpt}: has already finished {content['epoch']} epochs; raise trainer.max_epochs"
-            )
+        if training_is_complete(content, trainer.max_epochs, trainer.max_steps):
+            if has_record(config.ckpt):
+                raise CheckpointError(
+                    f"{config.ckpt}: has already finished {trainer.max_epochs} epochs; raise trainer.max_epochs"
+                )
+            log.warning("%s: the training is complete, only its test is missing", config.ckpt)
+            own = checkpoint_path(config.paths.run_dir)
+            if trainer.is_global_zero and Path(config.ckpt).resolve() != own.resolve():
+                AtomicCheckpointIO().save_checkpoint(content, own)
+            return {"epochs": finished_epochs(content), "steps": int(content["global_step"])}
     trainer.fit(module, datamodule=parts.data, ckpt_path=config.ckpt, weights_only=True)
+    return {"epochs": trainer.current_epoch, "steps": trainer.global_step}
 
 
 def _record(
     config: DictConfig,
     parts: Parts,
-    module: RetentionModule,
     metrics: dict[str, float],
+    trained: dict[str, int],
     wall_s: float,
     argv: Sequence[str] | None,
 ) -> Record:
@@ -248,6 +292,7 @@ def _record(
         peak_mib=cast("float | None", peak.get("test_peak_mib")),
         memory_kind=cast("str | None", peak.get("memory_kind")),
         training={
+            **trained,
             "speed": speed,
             "memory": peak,
             "slack": slack.summary() if isinstance(slack, Slack) else {},

@@ -10,10 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from retention.errors import ConfigError, Problem, RetentionError
@@ -100,6 +101,21 @@ def check_folders(config: DictConfig) -> None:
     problems = [Problem(key, message) for key in swept if key in excluded]
     if problems:
         raise ConfigError(problems)
+
+
+def jobs_left(folder: Path, number: int) -> list[str]:
+    """Return the jobs of a sweep from one number on, each as the overrides in which the jobs differ.
+
+    Args:
+        folder: folder of the sweep, in which Hydra's sweeper wrote the overrides of the whole sweep.
+        number: number of the first job, 0-based.
+    """
+    sweep = OmegaConf.load(folder / "multirun.yaml")
+    params = OmegaConf.select(sweep, "hydra.sweeper.params") or {}
+    words = [*(f"{key}={value}" for key, value in params.items()), *sweep.hydra.overrides.task]
+    [jobs] = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(words), None)
+    swept = [index for index, same in enumerate(zip(*jobs, strict=True)) if len(set(same)) > 1]
+    return [" ".join(job[index] for index in swept) or "the only job" for job in jobs[number:]]
 
 
 def write_report(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> str:

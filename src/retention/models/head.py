@@ -25,10 +25,13 @@ class Head(nn.Module, ABC):
     Attributes:
         fixed_width: True if the logits of a sequence have the same shape in every batch; False if it depends on the
             longest sequence of the batch.
+        metric_names: names of all metrics, which ``task.monitor`` is checked against before training; empty = known
+            only after an evaluation.
         writes: True if the head is a decoder and needs an encoder-decoder model.
     """
 
     fixed_width: ClassVar[bool] = True
+    metric_names: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[bool] = False
 
     @staticmethod

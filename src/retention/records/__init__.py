@@ -11,7 +11,7 @@ from retention.records.files import (
     write_records,
 )
 from retention.records.plain import Record
-from retention.records.schema import Latency, Limits, Paired, Quality, Speed, build_record
+from retention.records.schema import Latency, Limits, Paired, Quality, Speed, Theory, build_record
 
 __all__ = [
     "Latency",
@@ -20,6 +20,7 @@ __all__ = [
     "Quality",
     "Record",
     "Speed",
+    "Theory",
     "append_missing_record",
     "append_record",
     "build_record",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from filelock import FileLock
 from retention.errors import DataError
 from retention.records.legacy import upgrade_record
 from retention.records.plain import Record, plain
+
+log = logging.getLogger(__name__)
 
 
 def write_record(path: str | Path, record: Mapping[str, Any]) -> None:
@@ -26,7 +31,7 @@ def append_record(path: str | Path, record: Mapping[str, Any]) -> None:
     """Append one record to a JSON Lines file; create the file and its folder if needed.
 
     Safe beside other processes that append to the same file: each line is written under a lock. If an earlier writer
-    was interrupted within its line, the record starts on a new line.
+    was interrupted within its line, that part of a line is removed first.
 
     Raises:
         DataError: the line could not be written completely, for example because the disk is full.
@@ -78,14 +83,19 @@ def read_numbered(path: str | Path) -> list[tuple[int, Record]]:
 def read_objects(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
     """Read the objects of a JSON Lines file (or the one of a ``.json`` file), each with its line number (from 1).
 
+    An incomplete last line, which an interrupted writer leaves, is skipped with a warning.
+
     Raises:
         DataError: the file cannot be read, or a line of it is not a JSON object; the message names file and line.
     """
     source = Path(path)
-    text = _read(source)
     if source.suffix == ".json":
-        return [(1, _parse(text, str(source)))]
-    lines = text.split("\n")  # splitlines would also split at separators inside JSON strings
+        return [(1, _parse(_decode(_read(source), source), str(source)))]
+    content = _read(source)
+    whole = _whole_lines(content)
+    if len(whole) < len(content):
+        log.warning("%s: the last line is incomplete, its writer was interrupted; it is skipped", source)
+    lines = _decode(whole, source).split("\n")  # splitlines would also split at separators inside JSON strings
     return [(number, _parse(line, f"{source}:{number}")) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
@@ -109,24 +119,69 @@ def _locked(path: Path) -> Iterator[Path]:
 
 def _append(path: Path, record: Mapping[str, Any]) -> None:
     line = json.dumps(plain(record, "record"), ensure_ascii=False).encode() + b"\n"
-    with path.open("a+b", buffering=0) as file:
-        if file.seek(0, os.SEEK_END) > 0:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                line = b"\n" + line
-        written = file.write(line)
-        os.fsync(file.fileno())
-    if written != len(line):
-        raise DataError(f"{path}: only {written} of {len(line)} bytes could be written; free some space and try again")
-
-
-def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 at byte {error.start}; not a file of records") from error
+        with path.open("a+b", buffering=0) as file:
+            end = _end_of_whole_lines(file)
+            if end < file.seek(0, os.SEEK_END):
+                log.warning("%s: removed an incomplete last line, whose writer was interrupted", path)
+                file.truncate(end)
+            elif end > 0 and not _ends_with_newline(file):
+                line = b"\n" + line
+            _write_or_undo(file, line, end)
+    except OSError as error:
+        raise DataError(f"{path}: the record cannot be written ({error.strerror}); free some space") from error
+
+
+def _write_or_undo(file: FileIO, line: bytes, end: int) -> None:
+    """Append a line and wait until it is on the disk; if that fails, cut the file to its earlier length."""
+    try:
+        if file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(end)
+        raise
+
+
+def _end_of_whole_lines(file: FileIO) -> int:
+    """Return the length of a file without an incomplete last line."""
+    size = file.seek(0, os.SEEK_END)
+    if size == 0 or _ends_with_newline(file):
+        return size
+    file.seek(0)
+    return len(_whole_lines(file.readall()))
+
+
+def _ends_with_newline(file: FileIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def _whole_lines(content: bytes) -> bytes:
+    """Return the content without an incomplete last line: the beginning of a JSON object, without a line end."""
+    start = content.rfind(b"\n") + 1
+    last = content[start:]
+    if not last.startswith(b"{"):  # not the work of an interrupted writer of records
+        return content
+    try:
+        json.loads(last)
+    except (ValueError, RecursionError):  # invalid UTF-8 is a ValueError too
+        return content[:start]
+    return content
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+
+
+def _decode(content: bytes, path: Path) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 at byte {error.start}; not a file of records") from error
 
 
 def _parse(text: str, location: str) -> dict[str, Any]:

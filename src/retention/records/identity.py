@@ -15,7 +15,14 @@ _INCIDENTAL = frozenset(
 _ROWS = frozenset({"source", "source_note", "local_note", "provenance", "local_provenance"})
 _TABLE_COLUMNS = frozenset({"retention.rho"})  # shown in a column of its own
 # Settings whose default differs from what runs did before the setting was added.
-_BEFORE_ADDED: Mapping[str, Any] = {"retention.calibrate_threshold": False}
+_BEFORE_ADDED: Mapping[str, Any] = {
+    "retention.calibrate_threshold": False,
+    "retention.frozen": False,  # LTP, ToP, PoWER-BERT: parameters kept moving during hard pruning
+    "retention.predictor": "mlp",  # Transkimmer, Infor-Coef: predictor of half the width
+    "retention.soft_gates": False,  # Transkimmer, Infor-Coef: tokens were removed in the soft phase
+    "retention.unmerge": False,  # ToMe: merged tokens returned with the state in which they were merged
+    "retention.rate": 1.0,  # ToP: bins learned at the policy's rate (LTP's rate is in every record)
+}
 
 
 def variants(records: Sequence[Mapping[str, Any]], *, short: bool = False) -> list[str]:

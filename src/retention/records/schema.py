@@ -30,7 +30,8 @@ class Quality:
         throughput_tokens_per_s: real tokens per second of the test run, None if not timed.
         peak_mib: peak memory of the run, None if not measured.
         memory_kind: kind of memory that ``peak_mib`` counts, see ``retention.callbacks.Memory``.
-        training: summaries of the callbacks: ``speed``, ``memory`` and ``slack`` of the budget.
+        training: ``epochs`` and optimizer ``steps`` of the training (missing where a model was only tested), and
+            summaries of the callbacks: ``speed``, ``memory`` and ``slack`` of the budget.
 
     Raises:
         DataError: ``monitor`` is not in ``metrics``.
@@ -200,8 +201,35 @@ class Paired:
     by_seed: Sequence[float] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Theory:
+    """Check of a proposition, lemma or theorem of the paper on small exact instances.
+
+    Attributes:
+        claim: name of the claim, for example ``lemma1``.
+        source: appendix of the paper.
+        instance: instance of the measurement that decides.
+        quantity: quantity of the measurement that decides.
+        value: its value.
+        mc_error: standard error of ``value``, None if it is exact.
+        verdict: ``holds``, ``fails`` or ``holds in another form``.
+        measurements: all measurements, each with ``instance``, ``quantity``, ``value``, ``mc_error`` and ``at``, its
+            coordinates (name -> number).
+    """
+
+    kind: ClassVar[str] = "theory"
+    claim: str
+    source: str
+    instance: str
+    quantity: str
+    value: float
+    mc_error: float | None
+    verdict: str
+    measurements: Sequence[Mapping[str, Any]]
+
+
 def build_record(
-    result: Quality | Speed | Latency | Limits | Paired,
+    result: Quality | Speed | Latency | Limits | Paired | Theory,
     *,
     config: Mapping[str, Any],
     seed: int,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from retention.data.batching import Batch, SortedBatches
 from retention.data.loading import Collate
-from retention.engine import ForwardReport
 from retention.errors import require
 from retention.models.encoded import Encoded
 from retention.models.retention_model import RetentionModel
@@ -71,8 +70,7 @@ def run_rows(
         with torch.inference_mode():
             encoded = model.encode(batch)
             outputs = read(model.head.logits(encoded, batch), encoded, batch)
-            report = cast(ForwardReport, model.last_report)
-            depths = report.depth(layers, batch["input_ids"].shape[1]).tolist()
+            depths = encoded.gates_passed(batch["input_ids"].shape[1]).tolist()
         for index, output, padded_depth in zip(indices, outputs, depths, strict=True):
             depth = tuple(padded_depth[: rows[index]["length"]])
             results[index] = RowResult(output, depth, keep_ratio(depth, len(layers)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -17,7 +17,7 @@ from retention.models.encoded import Encoded
 from retention.models.retention_model import RetentionModel
 from retention.policies.bases.retention_policy import RetentionPolicy
 from retention.records.columns import as_rows
-from retention.trained.batches import RowResult, run_rows
+from retention.tasks.inference import RowResult, run_rows
 
 
 @dataclass(frozen=True)
@@ -84,23 +84,28 @@ def trained_class_of(head: nn.Module) -> type[TrainedModel]:
     return TrainedModel
 
 
-def check_texts(texts: Sequence[str], name: str, *, plural: str | None = None) -> None:
-    """Check the texts that a method was called with.
+def check_texts(texts: Iterable[str], name: str, *, plural: str | None = None) -> list[str]:
+    """Check the texts that a method was called with, and return them as a list.
 
     Args:
-        texts: to be checked.
+        texts: strings in any one-dimensional container, such as a list, a NumPy array or a pandas Series.
         name: what one of them is, for messages.
         plural: name of the parameter; None = ``name`` with an s.
 
     Raises:
-        ConfigError: ``texts`` is a single string, or an element is not a string.
+        ConfigError: ``texts`` is a single string or a table, or an element is not a string.
         DataError: a text is empty.
     """
     key = plural or f"{name}s"
     if isinstance(texts, str | bytes):
         raise ConfigError([Problem(key, f"got a single {type(texts).__name__}; pass a list of {key}")])
-    for index, text in enumerate(texts):
+    one_dimensional = isinstance(texts, Iterable) and getattr(texts, "ndim", 1) == 1
+    if not one_dimensional or isinstance(texts, Mapping | Set):  # of a table, only the names of its columns
+        raise ConfigError([Problem(key, f"must be a list of strings, got a {type(texts).__name__}")])
+    listed = list(texts)
+    for index, text in enumerate(listed):
         if not isinstance(text, str):
             raise ConfigError([Problem(f"{key}[{index}]", f"must be a string, got {type(text).__name__}")])
         if not text.strip():
             raise DataError(f"{name} {index} is empty; leave it out")
+    return [str(text) for text in listed]

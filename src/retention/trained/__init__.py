@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from retention.tasks.classification.predict import Classifier, Prediction
     from retention.tasks.question_answering.predict import Answer, Reader
     from retention.tasks.summarization.predict import Summarizer, Summary
+    from retention.tasks.trained_model import TrainedModel
     from retention.trained.loading import load
-    from retention.trained.model import TrainedModel
 
 _LOCATIONS = {
     "Classifier": "retention.tasks.classification.predict",
@@ -23,7 +23,7 @@ _LOCATIONS = {
     "Summarizer": "retention.tasks.summarization.predict",
     "Summary": "retention.tasks.summarization.predict",
     "load": "retention.trained.loading",
-    "TrainedModel": "retention.trained.model",
+    "TrainedModel": "retention.tasks.trained_model",
 }
 
 __all__ = ["Answer", "Classifier", "Prediction", "Reader", "Summarizer", "Summary", "TrainedModel", "load"]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Real
 from pathlib import Path
 
 import torch
 
-from retention.errors import CheckpointError
+from retention.errors import CheckpointError, require
 from retention.experiment.checkpoints import load_weights, read_checkpoint
 from retention.experiment.config import load_parts
 from retention.experiment.run import build_model, resolve_tokenizer
-from retention.trained.model import TrainedModel, trained_class_of
+from retention.tasks.trained_model import TrainedModel, trained_class_of
 
 _CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
@@ -29,14 +30,14 @@ def load(
     installed policy packages and of ``classes`` are built.
 
     Args:
-        path: run folder, or a checkpoint in it.
+        path: run folder, or a checkpoint in it; ``~`` is the home folder.
         rho: target keep ratio, in (0, 1]; None = as trained. Models that were trained for a range of budgets (see
             ``experiment=sst2_any_budget``) keep their quality over that range; others lose more than necessary.
         device: device of the model.
         classes: classes from outside the package that the run names, for example ``[my_package.MyPolicy]``.
 
     Returns:
-        A ``Classifier``, ``Reader`` or ``Summarizer``, depending on the task.
+        A ``Classifier``, ``Reader`` or ``Summarizer``, depending on the task. Threads can share it.
 
     Raises:
         CheckpointError: there is no checkpoint, or it cannot be used.
@@ -47,7 +48,11 @@ def load(
         >>> model.predict(["a gripping film"])[0].labels                # doctest: +SKIP
         ('positive',)
     """
-    given = Path(path)
+    given = Path(path).expanduser()
+    if rho is not None:
+        is_number = isinstance(rho, Real) and not isinstance(rho, bool)
+        require(is_number, "rho", f"the target keep ratio must be a number in (0, 1], got {rho!r}")
+        rho = float(rho)  # the configuration takes no numpy numbers
     checkpoint = given / _CHECKPOINT if given.is_dir() else given
     if given.is_dir() and not checkpoint.is_file():
         raise CheckpointError(f"{given}: holds no {_CHECKPOINT}; pass the folder of a finished run, or a checkpoint")

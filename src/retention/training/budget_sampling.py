@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from retention.errors import require
+from retention.errors import require, require_number
 
 KEEP_ALL = 1.0
 
@@ -34,7 +34,7 @@ class BudgetSampling:
     mean the same for any number of passes.
 
     Attributes:
-        sampled: random budgets in each step, >= 0, uniform in [low, high].
+        sampled: random budgets in each step, in [0, 64], uniform in [low, high].
         sandwich: True to run the keep-all and the smallest budget as well.
         low: smallest budget, 0 < low < high.
         high: largest random budget, low < high <= 1.
@@ -55,13 +55,10 @@ class BudgetSampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(
-            self.sampled >= 0, "sampled", f"number of random budgets in each step, must be >= 0, got {self.sampled}"
-        )
+        require_number("sampled", self.sampled, low=0, high=64, name="number of random budgets in each step,")
         ordered = 0.0 < self.low < self.high <= 1.0
         require(ordered, "low", f"must be in (0, high) with high <= 1, got {self.low} with high = {self.high}")
-        valid = 0.0 <= self.in_place_weight <= 1.0
-        require(valid, "in_place_weight", f"must be in [0, 1], got {self.in_place_weight}")
+        require_number("in_place_weight", self.in_place_weight, low=0, high=1)
 
     @property
     def active(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from retention.errors import require
+from retention.errors import require, require_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +36,11 @@ class Distillation:
     teacher: str | None = None
 
     def __post_init__(self) -> None:
-        require(0.0 <= self.weight <= 1.0, "weight", f"must be in [0, 1], got {self.weight}")
-        require(self.temperature > 0, "temperature", f"must be > 0, got {self.temperature}")
+        require_number("weight", self.weight, low=0, high=1)
+        require_number("temperature", self.temperature, above=0)
         for key in ("pooled_states", "token_states", "saliency"):
             value = getattr(self, key)
-            require(value >= 0, key, f"must be >= 0, got {value}")
+            require_number(key, value, low=0)
         message = "distillation needs a teacher; pass distill.teacher=<checkpoint of a dense run>"
         require(not self.active or self.teacher is not None, "teacher", message)
 

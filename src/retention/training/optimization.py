@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from retention.errors import require
+from retention.errors import require_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,10 @@ class AdamWSettings:
     warmup: float = 0.06
 
     def __post_init__(self) -> None:
-        require(self.lr > 0, "lr", f"must be > 0, got {self.lr}")
-        require(self.policy_lr > 0, "policy_lr", f"must be > 0, got {self.policy_lr}")
-        require(self.weight_decay >= 0, "weight_decay", f"must be >= 0, got {self.weight_decay}")
-        require(0.0 <= self.warmup < 1.0, "warmup", f"share of the steps, must be in [0, 1), got {self.warmup}")
+        require_number("lr", self.lr, above=0)
+        require_number("policy_lr", self.policy_lr, above=0)
+        require_number("weight_decay", self.weight_decay, low=0)
+        require_number("warmup", self.warmup, low=0, below=1, name="share of the steps,")
 
     def build(self, model: Iterable[tuple[str, nn.Parameter]], policy: nn.Module, steps: int) -> dict[str, Any]:
         """Build optimizer and learning-rate schedule in Lightning's format.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from retention.errors import require
+from retention.errors import require, require_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,7 @@ class TrainingPhases:
 
     def __post_init__(self) -> None:
         for key in ("anneal_start", "anneal_end", "pruning_start"):
-            value = getattr(self, key)
-            require(0.0 <= value <= 1.0, key, f"share of training, must be in [0, 1], got {value}")
+            require_number(key, getattr(self, key), low=0, high=1, name="share of training,")
         message = f"must not be before anneal_start = {self.anneal_start}, got {self.anneal_end}"
         require(self.anneal_start <= self.anneal_end, "anneal_end", message)
 

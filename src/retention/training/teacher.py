@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,10 +13,13 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from retention.errors import TrainingError
 from retention.models.encoded import Batch, ModelOutput
 from retention.models.retention_model import RetentionModel
 from retention.training.saliency import Saliency, layer_saliency
 from retention.training.token_states import TokenStates, record_token_states
+
+log = logging.getLogger(__name__)
 
 
 class TeacherOutputs(NamedTuple):
@@ -60,6 +65,8 @@ class Teacher:
             return _stacked([self._cache[index] for index in indices], batch["index"].device)
         with torch.no_grad():
             output = self.model.outputs(batch)
+        if any(bool(part.isnan().any()) for part in output if part is not None):
+            raise TrainingError("the teacher's outputs have NaN values; choose another distill.teacher")
         if output.logits.dim() == 2 and self.model.head.fixed_width:
             self._cache.update(zip(indices, _rows(output), strict=True))
             self._unsaved = True
@@ -95,14 +102,19 @@ class Teacher:
         return ModelOutput(logits.detach(), None if pooled is None else pooled.detach()), saliency
 
     def _load(self) -> dict[int, ModelOutput]:
-        """Read the cache file; empty if it lacks the pooled states that this model has."""
+        """Read the cache file; empty if it lacks the pooled states that this model has, or is damaged."""
         if self.file is None or not self.file.exists():
             return {}
-        content = torch.load(self.file, map_location="cpu", weights_only=True)
-        if self.model.head.pools and "pooled" not in content:
+        try:
+            content = torch.load(self.file, map_location="cpu", weights_only=True)
+            if self.model.head.pools and "pooled" not in content:
+                return {}
+            return _read_rows(content)
+        except Exception as error:  # for damaged files the unpickler raises errors of many types
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            log.warning("%s: the cached teacher outputs are damaged (%s) and are computed again", self.file, reason)
+            self.file.unlink(missing_ok=True)
             return {}
-        output = ModelOutput(content["logits"], content.get("pooled"))
-        return dict(zip(content["index"].tolist(), _rows(output), strict=True))
 
     def save(self) -> None:
         """Add new outputs to the cache file, beside those of other processes."""
@@ -112,10 +124,36 @@ class Teacher:
         with FileLock(f"{self.file}.lock"):
             cache = {**self._load(), **self._cache}
             content = {"index": torch.tensor(list(cache)), **_content(list(cache.values()))}
-            temporary = self.file.with_name(f"{self.file.name}.{os.getpid()}")
-            torch.save(content, temporary)
-            os.replace(temporary, self.file)
+            temporary = self.file.with_name(f"{self.file.name}.tmp")
+            try:
+                torch.save({**content, "checksum": _checksum(content)}, temporary)
+                os.replace(temporary, self.file)
+            finally:
+                temporary.unlink(missing_ok=True)
         self._unsaved = False
+
+
+def _read_rows(content: dict[str, Tensor]) -> dict[int, ModelOutput]:
+    """Return the rows of a cache file.
+
+    Raises:
+        ValueError: they are not as they were written, or NaN. Files of earlier versions have no checksum.
+    """
+    stored = content.pop("checksum", None)
+    if stored is not None and not torch.equal(stored, _checksum(content)):
+        raise ValueError("its checksum differs")
+    if any(bool(values.isnan().any()) for values in content.values()):
+        raise ValueError("it has NaN values")
+    output = ModelOutput(content["logits"], content.get("pooled"))
+    return dict(zip(content["index"].tolist(), _rows(output), strict=True))
+
+
+def _checksum(content: dict[str, Tensor]) -> Tensor:
+    """Compute the SHA-256 of the tensors, [32] uint8."""
+    digest = hashlib.sha256()
+    for name in sorted(content):
+        digest.update(name.encode() + content[name].contiguous().numpy().tobytes())
+    return torch.tensor(list(digest.digest()), dtype=torch.uint8)
 
 
 def _rows(output: ModelOutput) -> list[ModelOutput]:

@@ -156,3 +156,32 @@ def test_resumed_run_restores_the_best_feasible_loss(
     again.fit(replay_module((0,)), batches(0.1, 0.5), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     assert resumed.summary()["slack_bound"] == pytest.approx(0.4)
     assert resumed.summary()["best_feasible_loss"] == pytest.approx(0.7)
+
+
+def test_unmet_budget_of_the_soft_phase_is_recorded_and_saved(
+    trainer_with: Callable[..., Any], replay_module: Any, batch_of: Any, loader_of: Any
+) -> None:
+    """The policy's last soft steps count, also if the last epoch has none, and after a resume in the hard phase."""
+    hard = ForwardReport(lengths=torch.tensor([10]), kept={0: torch.tensor([5])}, targets={0: torch.tensor([5.0])})
+    slack, module = Slack(), replay_module((0,))
+    module.policy.soft_slack, module.policy.unmet_budget = 0.4, 0.4
+    trainer_with(slack).fit(module, loader_of([batch_of([10], report=one_gate(0.4))]))
+    assert slack.summary()["unmet_budget"] == 0.4
+    resumed, module = Slack(), replay_module((0,))
+    resumed.load_state_dict(slack.state_dict())
+    module.policy.soft_slack, module.policy.unmet_budget = None, None  # not known after a resume
+    trainer_with(resumed).fit(module, loader_of([batch_of([10], report=hard)]))
+    assert resumed.summary()["unmet_budget"] == 0.4
+    module.policy.soft_slack = 0.05
+    trainer_with(resumed).fit(module, loader_of([batch_of([10], report=hard)]))
+    assert resumed.summary()["unmet_budget"] is None
+
+
+def test_policy_without_multiplier_has_no_unmet_budget(
+    trainer_with: Callable[..., Any], replay_module: Any, batch_of: Any, loader_of: Any
+) -> None:
+    slack = Slack()
+    trainer_with(slack).fit(replay_module((0,)), loader_of([batch_of([10], report=one_gate(0.2))]))
+    assert slack.summary()["unmet_budget"] is None
+    old = {key: value for key, value in slack.state_dict().items() if key != "unmet_budget"}
+    slack.load_state_dict(old)  # of an earlier version

@@ -79,7 +79,7 @@ def test_flops_are_relative_to_all_layers(
     model = make_model(Random(rho=1.0))
     shape: EncoderShape = backbone(folder, 1).full_shape()
     model.encoder.encoder.layer = model.encoder.encoder.layer[:1]
-    model.retainer.shape = backbone(folder, 1).shape()
+    model.retainer.shape, model.retainer.layers = backbone(folder, 1).shape(), (0,)
     model.reference_shape = shape
     model(make_batch(12, 9))
     dense, spent = model.flops()

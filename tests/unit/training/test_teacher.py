@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from retention.errors import TrainingError
 from retention.models.encoded import ModelOutput
 from retention.models.retention_model import RetentionModel
 from retention.training.distillation import Distillation
@@ -109,3 +110,37 @@ def test_cache_without_pooled_states_is_ignored(
     torch.save({"index": torch.arange(2), "logits": torch.zeros(2, 2)}, file)
     assert Teacher(dense_model, file).output(batch).pooled is not None
     assert batch_sizes == [2]
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "random", "value", "nan"])
+def test_damaged_cache_file_is_named_and_computed_again(
+    damage: str, dense_model: RetentionModel, make_batch: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, batch = tmp_path / "outputs.pt", make_batch(9, 7)
+    teacher = Teacher(dense_model, file)
+    expected = teacher.output(batch)
+    teacher.save()
+    content = file.read_bytes()
+    if damage in ("value", "nan"):
+        stored = torch.load(file, weights_only=True)
+        stored["logits"][0, 0] = 5.0 if damage == "value" else float("nan")
+        if damage == "nan":
+            del stored["checksum"]
+        torch.save(stored, file)
+    else:
+        file.write_bytes({"empty": b"", "half": content[: len(content) // 2], "random": b"x" * 999}[damage])
+    again = Teacher(dense_model, file)
+    assert f"{file}: the cached teacher outputs are damaged" in caplog.text
+    assert_same(again.output(batch), expected)
+    again.save()
+    caplog.clear()
+    assert_same(Teacher(dense_model, file).output(batch), expected)
+    assert not caplog.text
+
+
+def test_nan_outputs_of_the_teacher_are_refused(dense_model: RetentionModel, make_batch: Any, tmp_path: Path) -> None:
+    with torch.no_grad():
+        next(parameter for parameter in dense_model.head.parameters() if parameter.dim() == 1).fill_(float("nan"))
+    with pytest.raises(TrainingError, match="NaN"):
+        Teacher(dense_model, tmp_path / "outputs.pt").output(make_batch(9, 7))
+    assert not list(tmp_path.iterdir())

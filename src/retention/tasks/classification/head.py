@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,8 @@ class ClassificationHead(Head):
     Raises:
         ConfigError: a setting is out of range, or the token that the head reads would not be protected.
     """
+
+    metric_names: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
 
     @staticmethod
     def check_settings(*, pooling: str = "cls", dropout: float = 0.1, protect: str = "special") -> None:

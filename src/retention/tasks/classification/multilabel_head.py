@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ class MultiLabelHead(ClassificationHead):
         num_labels: C.
         settings: see ``ClassificationHead``.
     """
+
+    metric_names: ClassVar[tuple[str, ...]] = ("micro_f1", "macro_f1")
 
     def __init__(self, *, num_labels: int, **settings: Any) -> None:
         super().__init__(num_labels=num_labels, **settings)

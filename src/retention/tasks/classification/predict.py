@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from torch import Tensor
 
@@ -20,8 +20,8 @@ from retention.records import write_atomic
 from retention.records.columns import as_rows
 from retention.report.token_heatmap import token_heatmap_html
 from retention.tasks.classification.head import ClassificationHead
-from retention.trained.batches import RowResult, keep_ratio, run_rows
-from retention.trained.model import TrainedModel, check_texts
+from retention.tasks.inference import RowResult, keep_ratio, run_rows
+from retention.tasks.trained_model import TrainedModel, check_texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,7 @@ class Prediction:
         labels: predicted classes, most probable first; one class, or at least one for a multi-label task.
         probabilities: class -> probability in [0, 1]; they sum to 1 unless the task is multi-label.
         tokens: the text as the encoder reads it, with special tokens, truncated to the model's maximum length.
+        truncated: True if the text, with its passage, is longer than what was read.
         depth: for each token the number of gates that kept it, 0 .. ``gates``.
         gates: number of gated layers.
     """
@@ -39,6 +40,7 @@ class Prediction:
     labels: tuple[str, ...]
     probabilities: dict[str, float]
     tokens: tuple[str, ...]
+    truncated: bool
     depth: tuple[int, ...]
     gates: int
 
@@ -54,12 +56,12 @@ class Classifier(TrainedModel):
     example: ClassVar[str] = 'model.predict(["a gripping film"])[0].labels'
 
     def predict(
-        self, texts: Sequence[str], *, passages: Sequence[str] | None = None, batch_size: int = 32
+        self, texts: Iterable[str], *, passages: Iterable[str] | None = None, batch_size: int = 32
     ) -> list[Prediction]:
         """Classify texts, with real token removal.
 
         Args:
-            texts: list of texts.
+            texts: list of texts; also a NumPy array or a pandas Series.
             passages: a second text for each, for models trained on pairs (a clause and its surrounding text).
             batch_size: texts per forward pass, >= 1; texts of similar length are batched together.
 
@@ -70,9 +72,9 @@ class Classifier(TrainedModel):
             ConfigError: ``texts`` is not a list of strings, or ``batch_size`` is below 1.
             DataError: a text is empty, or has no passage.
         """
-        check_texts(texts, "text")
+        texts = check_texts(texts, "text")
         if passages is not None:
-            check_texts(passages, "passage")
+            passages = check_texts(passages, "passage")
             if len(passages) != len(texts):
                 raise DataError(f"{len(passages)} passages for {len(texts)} texts; give one for each")
         head = cast(ClassificationHead, self.model.head)
@@ -83,9 +85,9 @@ class Classifier(TrainedModel):
         rows = as_rows(encode_texts(self.tokenizer, texts, self.max_length, passages)) if texts else []
         collate = partial(pad_inputs, pad_token_id=cast(int, self.tokenizer.pad_token_id))
         results = run_rows(self.model, rows, collate, batch_size, read)
-        return [self._prediction(row["input_ids"], result) for row, result in zip(rows, results, strict=True)]
+        return [self._prediction(row, result) for row, result in zip(rows, results, strict=True)]
 
-    def save_heatmap(self, texts: Sequence[str], path: str | Path, *, title: str = "Kept tokens") -> list[Prediction]:
+    def save_heatmap(self, texts: Iterable[str], path: str | Path, *, title: str = "Kept tokens") -> list[Prediction]:
         """Classify texts and write an HTML page that shows through how many layers each token was kept.
 
         Args:
@@ -127,14 +129,15 @@ class Classifier(TrainedModel):
         write_atomic(Path(path), token_heatmap_html(profile, title))
         return predictions
 
-    def _prediction(self, token_ids: list[int], result: RowResult) -> Prediction:
+    def _prediction(self, row: dict[str, Any], result: RowResult) -> Prediction:
         probabilities, predicted = result.output
         by_name = dict(zip(self.label_names, probabilities, strict=True))
         labels = [name for name, chosen in zip(self.label_names, predicted, strict=True) if chosen]
         return Prediction(
             labels=tuple(sorted(labels, key=by_name.__getitem__, reverse=True)),
             probabilities=by_name,
-            tokens=tuple(self.tokenizer.convert_ids_to_tokens(token_ids)),
+            tokens=tuple(self.tokenizer.convert_ids_to_tokens(row["input_ids"])),
+            truncated=row["truncated"],
             depth=result.depth,
             gates=len(self.model.gated_layers),
         )

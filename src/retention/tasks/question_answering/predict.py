@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, ClassVar
@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 from retention.data.base import RetentionData
 from retention.errors import require
 from retention.records.columns import as_columns, as_rows
+from retention.tasks.inference import RowResult
 from retention.tasks.question_answering.answer_candidates import AnswerCandidates, merge_windows
 from retention.tasks.question_answering.passages import ANSWER_TYPES, NONE, SPAN, Passage, PassageQuestion
 from retention.tasks.question_answering.windows import TokenizedText, tokenize_text
-from retention.trained.batches import RowResult
-from retention.trained.model import TrainedModel, check_texts
+from retention.tasks.trained_model import TrainedModel, check_texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +45,11 @@ class Reader(TrainedModel):
 
     example: ClassVar[str] = 'model.ask(["Which law governs the contract?"], contract)[0].text'
 
-    def ask(self, questions: Sequence[str], text: str, *, batch_size: int = 32) -> list[Answer]:
+    def ask(self, questions: Iterable[str], text: str, *, batch_size: int = 32) -> list[Answer]:
         """Answer questions about one text of any length, read in the windows that the model was trained with.
 
         Args:
-            questions: list of questions.
+            questions: list of questions; also a NumPy array or a pandas Series.
             text: text that the questions are about.
             batch_size: windows per forward pass, >= 1.
 
@@ -62,7 +62,7 @@ class Reader(TrainedModel):
         """
         require(isinstance(text, str), "text", f"must be one string, got {type(text).__name__}")
         check_texts([text], "text")
-        check_texts(questions, "question")
+        questions = check_texts(questions, "question")
         rows = question_rows(self.data, questions, text) if questions else []
         return answers_of(self.data, text, rows, self._evaluated(rows, batch_size))
 

@@ -17,7 +17,7 @@ from retention.errors import require
 from retention.models.encoded import Batch, Encoded
 from retention.models.head import Columns, Head
 from retention.models.soft_targets import soft_target_losses
-from retention.tasks.summarization.metrics import Rouge, rouge_scores
+from retention.tasks.summarization.metrics import ROUGE_TYPES, Rouge, rouge_scores
 
 DecodeFn = Callable[[Sequence[Sequence[int]]], list[str]]
 
@@ -50,6 +50,7 @@ class AbstractiveSummarizationHead(Head):
     """
 
     fixed_width: ClassVar[bool] = False
+    metric_names: ClassVar[tuple[str, ...]] = (*ROUGE_TYPES, "token_loss")
     writes: ClassVar[bool] = True
 
     @staticmethod

@@ -13,7 +13,7 @@ from retention.errors import require
 from retention.models.encoded import Batch, Encoded
 from retention.models.head import Columns, Head, encoder_shape
 from retention.models.soft_targets import binary_soft_target_losses
-from retention.tasks.summarization.metrics import Rouge, rouge_scores, rouge_tokens
+from retention.tasks.summarization.metrics import ROUGE_TYPES, Rouge, rouge_scores, rouge_tokens
 
 SPAN_KINDS = ("tokens", "sentences")
 POOLINGS = ("marker", "mean", "depth")
@@ -46,6 +46,7 @@ class ExtractiveSummarizationHead(Head):
     """
 
     fixed_width: ClassVar[bool] = False
+    metric_names: ClassVar[tuple[str, ...]] = ROUGE_TYPES
 
     @staticmethod
     def check_settings(

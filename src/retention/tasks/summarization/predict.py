@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from retention.records.columns import as_columns, as_rows
+from retention.tasks.inference import RowResult
 from retention.tasks.summarization.extractive_head import ExtractiveSummarizationHead
-from retention.trained.batches import RowResult
-from retention.trained.model import TrainedModel, check_texts
+from retention.tasks.trained_model import TrainedModel, check_texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +36,11 @@ class Summarizer(TrainedModel):
 
     example: ClassVar[str] = "model.summarize([article])[0].sentences"
 
-    def summarize(self, articles: Sequence[str], *, batch_size: int = 8) -> list[Summary]:
+    def summarize(self, articles: Iterable[str], *, batch_size: int = 8) -> list[Summary]:
         """Summarize articles.
 
         Args:
-            articles: list of articles; a line break ends a sentence.
+            articles: list of articles, also a NumPy array or a pandas Series; a line break ends a sentence.
             batch_size: articles per forward pass, >= 1.
 
         Returns:
@@ -50,8 +50,8 @@ class Summarizer(TrainedModel):
             ConfigError: ``articles`` is not a list of strings, or ``batch_size`` is below 1.
             DataError: an article is empty.
         """
-        check_texts(articles, "article")
-        documents = {"text": list(articles), "abstract": [""] * len(articles)}
+        articles = check_texts(articles, "article")
+        documents = {"text": articles, "abstract": [""] * len(articles)}
         rows = as_rows(self.data.encode(documents, list(range(len(articles))))) if articles else []
         results = self._evaluated(rows, batch_size)
         return [self._summary(row["truncated"], result) for row, result in zip(rows, results, strict=True)]

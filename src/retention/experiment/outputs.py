@@ -1,0 +1,55 @@
+"""Check that a run can write its files, before it trains."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from omegaconf import DictConfig
+from pytorch_lightning.utilities import rank_zero_only
+
+from retention.data.encoded_split import cache_folder
+from retention.errors import Checks, require
+
+
+@rank_zero_only
+def check_outputs(configs: Iterable[DictConfig]) -> None:
+    """Create the run folders, and try to write where the runs will write.
+
+    Raises:
+        ConfigError: all places that cannot be written, with the reason.
+    """
+    checks = Checks()
+    for config in configs:
+        checks.gather(lambda config=config: _try_folder("paths.run_dir", Path(config.paths.run_dir)))  # type: ignore[misc]
+        if config.record is not None:
+            checks.gather(lambda config=config: _try_record(Path(config.record)))  # type: ignore[misc]
+    checks.gather(lambda: _try_folder("HF_DATASETS_CACHE", cache_folder()))
+    checks.problems = list(dict.fromkeys(checks.problems))
+    checks.finish()
+
+
+def _try_folder(key: str, folder: Path) -> None:
+    """Raise ``ConfigError`` unless a file can be created in a folder, which is created if needed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:  # a path with a null character is a ValueError
+        reason = getattr(error, "strerror", None) or str(error)
+        require(False, key, f"{str(folder)!r} cannot be written ({reason}); choose another folder")
+
+
+def _try_record(file: Path) -> None:
+    """Raise ``ConfigError`` unless a line can be appended to a file; nothing is written."""
+    require(not file.is_dir(), "record", f"{file} is a folder; name a file in it, such as {file}/records.jsonl")
+    require(file.suffix != ".json", "record", f"{file} would get several records; use the suffix .jsonl")
+    _try_folder("record", file.parent)
+    if file.exists():
+        require(file.is_file(), "record", f"{file} is not a regular file")
+        try:
+            with file.open("ab"):
+                pass
+        except OSError as error:
+            require(False, "record", f"{file} cannot be written ({error.strerror}); choose another file")
