@@ -52,7 +52,7 @@ def _row(model: Mapping[str, Any]) -> list[str]:
         method_name(model),
         f"{model['rho']:g}",
         "all" if layers is None else str(layers),
-        f"{100 * model['metric']:.1f}",
+        f"{100 * model['metric']:.2f}",
         f"{100 * model['flops_ratio']:.1f} %",
         f"{model['ms_per_row']['median']:.2f}",
         f"{speed['median']:.2f}x ({speed['low']:.2f}-{speed['high']:.2f})",

@@ -181,8 +181,8 @@ class Retainer:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open contexts and forward passes out of copies."""
-        own = {"_thread", "_lock", "_entered", "_users", "_handles", "training_watch"}
-        return {name: value for name, value in self.__dict__.items() if name not in own}
+        per_context = {"_thread", "_lock", "_entered", "_users", "_handles", "training_watch"}
+        return {name: value for name, value in self.__dict__.items() if name not in per_context}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -14,7 +14,7 @@ from retention.errors import Checks, ConfigError, Problem, require
 from retention.experiment.checkpoints import encoder_folder, read_checkpoint
 from retention.experiment.keys import check_keys, require_keys
 from retention.experiment.parts import Parts, build_parts
-from retention.experiment.resume import OWN_CHECKPOINT, use_own_checkpoint
+from retention.experiment.resume import LOCAL_CHECKPOINT, use_local_checkpoint
 from retention.experiment.stored import FROM_COMMAND, StoredTargets, stored_config
 from retention.experiment.trainer_settings import check_trainer
 
@@ -52,7 +52,7 @@ def _build_runs(config: DictConfig, compose: Compose, overrides: Sequence[str]) 
     checks = Checks()
     checks.gather(lambda: check_run(config))
     requested_ckpt = config.ckpt
-    use_own_checkpoint(config)
+    use_local_checkpoint(config)
     checks.gather(lambda: _check_start(config))
     configs = [config]
     names = config.compare if isinstance(config.compare, ListConfig) else []
@@ -62,8 +62,8 @@ def _build_runs(config: DictConfig, compose: Compose, overrides: Sequence[str]) 
         except HydraException as error:
             checks.require(False, "compare", " ".join(str(error).split()))
             continue
-        baseline.ckpt = requested_ckpt if requested_ckpt == OWN_CHECKPOINT else None
-        use_own_checkpoint(baseline)
+        baseline.ckpt = requested_ckpt if requested_ckpt == LOCAL_CHECKPOINT else None
+        use_local_checkpoint(baseline)
         configs.insert(0, baseline)
     parts = [checks.gather(lambda each=each: build_parts(each)) for each in configs]  # type: ignore[misc]
     checks.problems = list(dict.fromkeys(checks.problems))  # a setting that the baselines take over is reported once

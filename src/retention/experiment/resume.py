@@ -22,7 +22,7 @@ _REPLACED = "record.replaced.json"
 _INPUTS = ("init", "ckpt", "distill.teacher")  # checkpoints, which may have been overwritten since
 _INCIDENTAL = {"record"}  # another file that the record is appended to
 _INTERRUPTED = "interrupted.ckpt"
-OWN_CHECKPOINT = "last"  # ckpt=last: the checkpoint in the run folder, if there is one
+LOCAL_CHECKPOINT = "last"  # ckpt=last: the checkpoint in the run folder, if there is one
 _MAX_SHOWN = 3
 
 log = logging.getLogger(__name__)
@@ -56,14 +56,14 @@ def checkpoint_path(folder: str | Path) -> Path:
     return Path(folder) / "checkpoints" / LAST
 
 
-def use_own_checkpoint(config: DictConfig) -> None:
+def use_local_checkpoint(config: DictConfig) -> None:
     """Replace ``ckpt=last`` by the checkpoint that an interrupted run left in the run folder; by null if there is none.
 
     A finished run has a record; its checkpoint is not resumed.
     """
-    if config.mode == "fit" and config.ckpt == OWN_CHECKPOINT:
-        own = checkpoint_path(config.paths.run_dir)
-        config.ckpt = str(own) if own.exists() and not has_record(own) else None
+    if config.mode == "fit" and config.ckpt == LOCAL_CHECKPOINT:
+        local = checkpoint_path(config.paths.run_dir)
+        config.ckpt = str(local) if local.exists() and not has_record(local) else None
 
 
 def has_record(checkpoint: str | Path) -> bool:
@@ -151,8 +151,8 @@ def _changes(file: Path, config: DictConfig) -> list[str]:
         return [f"{file.name} has no paths.run_dir"]
     moved = config.copy()
     moved.paths.run_dir = run_dir
-    own = {None, str(checkpoint_path(run_dir)), str(checkpoint_path(config.paths.run_dir))}
-    if before.get("ckpt") in own and config.ckpt in own:
+    equivalent = {None, str(checkpoint_path(run_dir)), str(checkpoint_path(config.paths.run_dir))}
+    if before.get("ckpt") in equivalent and config.ckpt in equivalent:
         moved.ckpt = before.get("ckpt")  # resumed or not, it is the same run
     now = yaml.safe_load(OmegaConf.to_yaml(moved, resolve=True))  # through YAML, like ``before``
     old, new = _settings(upgrade_config(before)), _settings(now)

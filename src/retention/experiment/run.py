@@ -252,9 +252,9 @@ def fit(config: DictConfig, parts: Parts, module: RetentionModule, trainer: pl.T
                     f"{config.ckpt}: has already finished {trainer.max_epochs} epochs; raise trainer.max_epochs"
                 )
             log.warning("%s: the training is complete, only its test is missing", config.ckpt)
-            own = checkpoint_path(config.paths.run_dir)
-            if trainer.is_global_zero and Path(config.ckpt).resolve() != own.resolve():
-                AtomicCheckpointIO().save_checkpoint(content, own)
+            local = checkpoint_path(config.paths.run_dir)
+            if trainer.is_global_zero and Path(config.ckpt).resolve() != local.resolve():
+                AtomicCheckpointIO().save_checkpoint(content, local)
             return {"epochs": finished_epochs(content), "steps": int(content["global_step"])}
     trainer.fit(module, datamodule=parts.data, ckpt_path=config.ckpt, weights_only=True)
     return {"epochs": trainer.current_epoch, "steps": trainer.global_step}
