@@ -13,6 +13,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from retention.errors import CheckpointError, ConfigError, DataError
+from retention.experiment.checkpoints import read_checkpoint
+from retention.experiment.config import loaded_config
 from retention.policies import retain
 from retention.trained import Classifier, load
 
@@ -63,6 +65,14 @@ def test_moved_folder_can_be_loaded(finished: Any, examples: list[dict[str, Any]
     for path in (tmp_path / "moved", Path(checkpoint)):
         [answer] = load(path).predict(texts_of(examples[:1]))
         assert list(answer.depth) == examples[0]["depth"]
+
+
+def test_description_of_local_files_does_not_hinder_loading(finished: Any) -> None:
+    checkpoint = finished.folder / "checkpoints" / "last.ckpt"
+    content = read_checkpoint(checkpoint)
+    content["hyper_parameters"]["config"]["data"] |= {"source": "our reviews", "provenance": "subset"}
+    config = loaded_config(content, checkpoint)
+    assert (config.data.dir, config.data.source, config.data.provenance) == (None, None, None)
 
 
 def test_load_at_another_keep_ratio(finished: Any, examples: list[dict[str, Any]]) -> None:

@@ -40,6 +40,13 @@ def test_missing_settings_have_their_defaults() -> None:
     assert variants(records) == ["", "budgets.sampled=1", "", "distill.saliency=3.0"]
 
 
+def test_baselines_of_a_run_were_trained_like_it() -> None:
+    main_run = {"compare": ["dense", "random"], "task": {"compare": ["dense"], "epochs": 2}}
+    baseline = {"compare": [], "task": {"compare": ["dense"], "epochs": 2}}
+    assert settings(main_run) == settings(baseline)
+    assert settings({**baseline, "task": {"epochs": 3}}) != settings(baseline)
+
+
 def test_repetitions_share_an_empty_label() -> None:
     one = {"seed": 1, "data": {"seed": 1, "dir": "sets/a"}, "teacher": "outputs/1/last.ckpt", "paths": {"run": "x"}}
     two = {"seed": 2, "data": {"seed": 2, "dir": None}, "teacher": "outputs/2/last.ckpt", "paths": {"run": "y"}}

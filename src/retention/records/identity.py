@@ -10,7 +10,7 @@ from retention.records.defaults import derived_defaults
 # Output folders, hardware and the seed are not part of the method; the rows are described by the record's ``data``.
 _OUTSIDE = frozenset({"paths", "logger", "callbacks", "hydra", "mode", "trained_backbone"})
 _INCIDENTAL = frozenset(
-    {"seed", "dir", "dirpath", "save_dir", "accelerator", "devices", "precision", "num_workers", "_target_"}
+    {"seed", "dir", "dirpath", "save_dir", "accelerator", "devices", "precision", "num_workers", "compare", "_target_"}
 )
 _ROWS = frozenset({"source", "source_note", "local_note", "provenance", "local_provenance"})
 _TABLE_COLUMNS = frozenset({"retention.rho"})  # shown in a column of its own
