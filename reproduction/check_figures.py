@@ -64,6 +64,7 @@ def results_table(records: RecordSet) -> str:
 GENERATED: Mapping[str, Callable[[RecordSet], str]] = {
     "results": results_table,
     "equal_time_newsgroups20": lambda records: equal_time_table(records, "newsgroups20"),
+    "equal_time_sst2": lambda records: equal_time_table(records, "sst2"),
 }
 
 

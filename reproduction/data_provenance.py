@@ -69,4 +69,5 @@ def backbone_note(setup: EvaluationSetup, benchmark: Benchmark) -> str:
 
 
 def _count(rows: str, published: int | None) -> str:
-    return rows if published is None or rows == str(published) else f"{rows} of {published}"
+    is_part = published is not None and rows.isdigit() and int(rows) < published
+    return f"{rows} of {published}" if is_part else rows
