@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,9 +40,9 @@ class CachePolicy(nn.Module):
     earlier tokens through ``Arrivals.state``, but neither on the chunk in which the token came nor on other sequences.
     """
 
+    @abstractmethod
     def score(self, arrivals: Arrivals) -> Tensor:
         """Return scores [B, Q], higher = kept longer; values at padding are ignored."""
-        raise NotImplementedError
 
     def check(self, config: Any) -> None:
         """Check that the policy fits the model with this ``config``.
