@@ -56,32 +56,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-# Names that are imported when they are first used, and the modules that define them.
+# Modules of the names that are imported when they are first used; those that are left out are in retention.policies.
 _LAZY = {
     "ForwardReport": "retention.engine",
     "Retainer": "retention.engine",
     "available_policies": "retention.policies.registry",
-    "retain": "retention.policies.retain",
-    "RetentionPolicy": "retention.policies.bases.retention_policy",
-    "Adaptive": "retention.policies.adaptive",
-    "AdaptiveAttention": "retention.policies.adaptive_attention",
-    "AttentionTopK": "retention.policies.attention_topk",
-    "Dense": "retention.policies.dense",
-    "H2O": "retention.policies.h2o",
-    "InforCoef": "retention.policies.infor_coef",
-    "KeyNorm": "retention.policies.key_norm",
-    "LTC": "retention.policies.ltc",
-    "LTP": "retention.policies.ltp",
-    "LengthAdaptive": "retention.policies.length_adaptive",
-    "MrT5": "retention.policies.mrt5",
-    "PowerBert": "retention.policies.power_bert",
-    "Random": "retention.policies.random",
-    "TRBert": "retention.policies.tr_bert",
-    "Threshold": "retention.policies.threshold",
-    "ToMe": "retention.policies.tome",
-    "ToP": "retention.policies.top",
-    "Transkimmer": "retention.policies.transkimmer",
-    "Truncate": "retention.policies.truncate",
 }
 
 __all__ = [
@@ -144,9 +123,9 @@ def load(
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_LAZY[name]), name)
+    value = getattr(import_module(_LAZY.get(name, "retention.policies")), name)
     globals()[name] = value
     return value
 

@@ -8,25 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from reproduction.series import Job, Series
-
-EPOCHS = 2
-STEPS = 4  # per epoch
-TYPED = (f"trainer.max_epochs={EPOCHS}", "dual=ascent", "dual.eta=0.5")
-
-
-def content(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    first, second = content(one)["state_dict"], content(other)["state_dict"]
-    return set(first) == set(second) and all(torch.equal(value, second[name]) for name, value in first.items())
-
-
-def predictions(folder: Path) -> str:
-    return (folder / "predictions.jsonl").read_text()
+from tests.e2e.interruption import EPOCHS, STEPS, TYPED, content, predictions, same_weights
 
 
 @pytest.mark.parametrize(
