@@ -291,7 +291,7 @@ def masked_states(layers_of: Callable[[nn.Module], list[nn.Module]]) -> Callable
 
     @contextlib.contextmanager
     def swapped(encoder: nn.Module, mask: Tensor, keep: Keep) -> Iterator[None]:
-        visible, handles = mask.bool(), []
+        visible, handles = mask.bool() & keep.get(-1, mask.bool()), []  # -1: removed before layer 0
         for layer_idx, layer in enumerate(layers_of(encoder)):
             if layer_idx > min(keep):
                 swap = MaskSwap(native_mask(encoder, layer, visible))

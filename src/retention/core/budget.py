@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
 
+from retention.core.thread_override import ThreadOverride
 from retention.errors import require, require_number
 
 SCHEDULES = ("flat", "linear", "geometric", "learned")
@@ -71,7 +72,8 @@ class Budget(nn.Module):
     def __init__(self, *, rho: float, schedule: str | Sequence[float], num_gates: int, slope: float = 1.0) -> None:
         check_budget(rho, schedule, slope)
         super().__init__()
-        self.rho = rho
+        self._rho = rho
+        self._override = ThreadOverride()
         self.schedule = schedule if isinstance(schedule, str) else tuple(schedule)
         self.num_gates = num_gates
         self.slope = slope
@@ -87,12 +89,14 @@ class Budget(nn.Module):
 
     @contextmanager
     def at(self, rho: float) -> Iterator[None]:
-        """Use another target keep ratio in (0, 1] inside the block."""
-        before, self.rho = self.rho, rho
-        try:
+        """Use another target keep ratio in (0, 1] inside the block, in this thread."""
+        with self._override.using(rho):
             yield
-        finally:
-            self.rho = before
+
+    @property
+    def rho(self) -> float:
+        """Return the target keep ratio, or that of the block of ``at`` in this thread."""
+        return self._rho if self._override.value is None else float(self._override.value)
 
     def keep_ratios(self) -> Tensor:
         """Compute the keep ratio of every gate, [G] float, never increasing; differentiable where learned."""
@@ -165,7 +169,8 @@ def token_counts(keep_ratios: Tensor, lengths: Tensor) -> Tensor:
     """
     exact = keep_ratios.detach().double().to(lengths.device) * lengths.unsqueeze(0).double()
     counts = torch.floor(exact + _ROUNDING).long().clamp_min(1)
-    return counts.cummin(0).values if len(counts) else counts
+    # Not Tensor.cummin, which has no counterpart in ONNX.
+    return torch.stack(list(accumulate(counts.unbind(0), torch.minimum))) if len(counts) else counts
 
 
 def restore_mean(ratios: list[float], mean: float) -> list[float]:

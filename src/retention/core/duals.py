@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from retention.core.hard_concrete import HardConcrete
+from retention.core.settings import RecordsSettings
 from retention.errors import require, require_number
 
 COUNTS = ("sigmoid", "nonzero")
@@ -20,7 +21,7 @@ _OPEN_LOGIT = 30.0  # sigmoid is 1 here to float32 rounding
 _BISECTIONS = 40
 
 
-class Dual(nn.Module):
+class Dual(RecordsSettings, nn.Module):
     """Base class of dual variables.
 
     Args:

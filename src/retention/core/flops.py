@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+BEFORE_FIRST_LAYER = -1  # index of the gate between the embeddings and layer 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderShape:
@@ -49,6 +51,7 @@ def layer_flops(
     global_tokens: Tensor | None = None,
     *,
     ffn_tokens: Tensor | None = None,
+    embedded_tokens: Tensor | None = None,
 ) -> Tensor:
     """Compute the FLOPs (2 per multiply-accumulate) of one layer for ``tokens`` real tokens per sample.
 
@@ -66,6 +69,7 @@ def layer_flops(
         tokens: [B], real tokens that enter the layer.
         global_tokens: [B], how many of them attend to all tokens and are attended to by all; None = none.
         ffn_tokens: [B], how many of them reach the feed-forward part; None = all.
+        embedded_tokens: [B], tokens whose embeddings are projected, in layer 0; None = ``tokens``.
 
     Returns:
         [B] float64.
@@ -78,7 +82,8 @@ def layer_flops(
     window = shape.window(layer_idx)
     keys = n if window is None else torch.minimum(n, 2 * window + 1 + num_global)
     linear = n * (4 * shape.hidden_size * attention + shape.position_macs) + ffn_tokens * feed_forward
-    linear = linear + shape.batch_macs / n.shape[-1] + (n * shape.embedding_macs if layer_idx == 0 else 0.0)
+    embedded = n if embedded_tokens is None else embedded_tokens.double()
+    linear = linear + shape.batch_macs / n.shape[-1] + (embedded * shape.embedding_macs if layer_idx == 0 else 0.0)
     total = 2.0 * linear + 4.0 * n * keys * attention
     return total + _global_flops(shape, n, num_global) if shape.global_heads else total
 
@@ -103,16 +108,19 @@ def flops_by_layer(
 
     Args:
         shape: encoder dimensions.
-        lengths: [B], real tokens that enter layer 0.
-        kept: layer_idx -> [B], tokens that go on after the gate of that layer; without entries for ungated layers.
+        lengths: [B], real tokens of the embeddings.
+        kept: layer_idx -> [B], tokens that go on after the gate of that layer (-1: before layer 0); without entries for
+            ungated layers.
         global_tokens: [B], see ``layer_flops``; they are never removed.
         before_feed_forward: gates sit between the attention and the feed-forward part of their layer.
     """
-    tokens, flops = lengths, []
+    tokens, flops = kept.get(BEFORE_FIRST_LAYER, lengths), []
     for layer_idx in range(shape.num_layers):
         left = kept.get(layer_idx, tokens)
         ffn_tokens = left if before_feed_forward else None
-        flops.append(layer_flops(shape, layer_idx, tokens, global_tokens, ffn_tokens=ffn_tokens))
+        flops.append(
+            layer_flops(shape, layer_idx, tokens, global_tokens, ffn_tokens=ffn_tokens, embedded_tokens=lengths)
+        )
         tokens = left
     widest = max((each.shape for each in flops), key=len)  # counts may have further leading dimensions
     return torch.stack([each.expand(widest) for each in flops])
@@ -135,14 +143,21 @@ def scorer_flops(
 ) -> Tensor:
     """Compute the FLOPs of the scorers, [L, B] float64; a scorer sees the tokens that the gate before it kept.
 
+    Layer 0 includes the scorer of the gate before it.
+
     Args:
         macs_per_token: layer_idx -> multiply-accumulates per token of that gate's scorer.
         lengths: [B], real tokens.
         kept: layer_idx -> [B], tokens that go on after that layer.
         num_layers: L.
     """
-    tokens, flops = lengths, []
+
+    def scored(layer_idx: int, tokens: Tensor) -> Tensor:
+        return 2.0 * tokens.double() * macs_per_token.get(layer_idx, 0)
+
+    tokens, flops = kept.get(BEFORE_FIRST_LAYER, lengths), []
     for layer_idx in range(num_layers):
-        flops.append(2.0 * tokens.double() * macs_per_token.get(layer_idx, 0))
+        flops.append(scored(layer_idx, tokens))
         tokens = kept.get(layer_idx, tokens)
+    flops[0] = flops[0] + scored(BEFORE_FIRST_LAYER, lengths)
     return torch.stack(flops)

@@ -40,7 +40,7 @@ class ScorerConfig(FlatConfig):
         message = f"must be one of {', '.join(SCORERS)}, got {self.scorer_kind!r}"
         require(self.scorer_kind in SCORERS, "scorer_kind", message)
         require_number("scorer_dim", self.scorer_dim, low=1, high=2**16, name="the scorer width")
-        require_number("keep_bias", self.keep_bias, name="the initial score")
+        require_number("keep_bias", self.keep_bias, low=-100, high=100, name="the initial score")
         require_number("decay", self.decay, low=0, high=1, name="the summary decay")
         message = f"only the gated scorer has a summary, got scorer_kind={self.scorer_kind}; set bidirectional to false"
         require(self.scorer_kind == "gated" or not self.bidirectional, "bidirectional", message)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from retention.core.flops import EncoderShape
+from retention.core.flops import BEFORE_FIRST_LAYER, EncoderShape
 from retention.errors import ConfigError, Problem, require
 
 DROPPED = ("forward", "cut")
@@ -24,15 +24,15 @@ _HEADS_BY_POSITION = (
 
 
 def check_layers(layers: Iterable[int], num_layers: int, name: str) -> tuple[int, ...]:
-    """Return the layer indices, sorted and without duplicates.
+    """Return the indices of the gated layers, sorted and without duplicates; -1 is the gate before layer 0.
 
     Raises:
         ConfigError: a layer that the encoder does not have.
     """
     selected = tuple(sorted(set(layers)))
     for layer_idx in selected:
-        message = f"layer {layer_idx} does not exist, {name} has {num_layers} (0..{num_layers - 1})"
-        require(0 <= layer_idx < num_layers, "layers", message)
+        message = f"layer {layer_idx} does not exist, {name} has {num_layers} (0..{num_layers - 1}); -1: before layer 0"
+        require(BEFORE_FIRST_LAYER <= layer_idx < num_layers, "layers", message)
     return selected
 
 

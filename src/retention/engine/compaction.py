@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,11 +21,30 @@ def compact_indices(keep_mask: Tensor, minimum: int = 0) -> tuple[Tensor, Tensor
         None if all samples keep M.
     """
     counts = keep_mask.sum(1)
+    if torch.compiler.is_exporting():
+        return _exported_indices(keep_mask, counts, minimum)
     low, high = (int(value) for value in torch.stack([counts.amin(), counts.amax()]).tolist())
     high = max(high, minimum)
     order = torch.sort(keep_mask.to(torch.uint8), dim=1, descending=True, stable=True).indices[:, :high]
     if low == high:
         return order, None
+    return order, torch.arange(high, device=keep_mask.device).unsqueeze(0) < counts.unsqueeze(1)
+
+
+def _exported_indices(keep_mask: Tensor, counts: Tensor, minimum: int) -> tuple[Tensor, Tensor]:
+    """Compute ``compact_indices`` in a graph that ``torch.export`` records, where M is a symbol; slots are never None.
+
+    The order comes from distinct whole numbers: kept tokens before dropped ones, then by position. So no sort has to be
+    stable, nor to support booleans, in the runtime that the graph is converted to.
+    """
+    width = keep_mask.shape[1]
+    # At least two slots: libraries take other branches for a single token, which a graph cannot hold as well.
+    high = counts.amax(0).clamp_min(max(minimum, 2)).item()
+    check: Any = torch._check  # facts that the export cannot derive
+    check(high >= 2)
+    check(high <= width)
+    positions = torch.arange(width, device=keep_mask.device)
+    order = torch.where(keep_mask, positions, positions + width).sort(dim=1).indices[:, :high]
     return order, torch.arange(high, device=keep_mask.device).unsqueeze(0) < counts.unsqueeze(1)
 
 
@@ -58,4 +79,4 @@ def restore(current: Tensor, previous: Tensor, indices: Tensor, slots: Tensor | 
 
 def _flat(indices: Tensor, length: int) -> Tensor:
     """Convert indices [B, M] into [B, N] to indices [B * M] into [B * N]."""
-    return (indices + length * torch.arange(len(indices), device=indices.device).unsqueeze(1)).flatten()
+    return (indices + length * torch.arange(indices.shape[0], device=indices.device).unsqueeze(1)).flatten()

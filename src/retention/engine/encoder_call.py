@@ -97,4 +97,5 @@ def protected_tokens(
             "protected_ids cannot be located in inputs_embeds; mark the positions to keep with "
             "`with retainer.protect(mask):`, a mask [B, T] with True = never removed"
         )
-    return torch.isin(input_ids, torch.tensor(protected_ids, device=input_ids.device))
+    # Not torch.isin, which has no counterpart in ONNX.
+    return (input_ids.unsqueeze(-1) == torch.tensor(protected_ids, device=input_ids.device)).any(-1)

@@ -15,11 +15,11 @@ OBSERVABLE = ("attention", "keys")
 
 @dataclass(frozen=True)
 class LayerView:
-    """Tokens at the output of one layer; N is the current length.
+    """Tokens at the output of one layer, or at the input of layer 0; N is the current length.
 
     Attributes:
-        layer_idx: 0-based index of the layer that has just run.
-        hidden_states: [B, N, D].
+        layer_idx: 0-based index of the layer that has just run; -1 before layer 0.
+        hidden_states: [B, N, D]; before layer 0 the embeddings, its input.
         valid: [B, N] bool, True = real token.
         protected: [B, N] bool, True = must be kept; never padding.
         positions: [B, N] long, position in the original sequence.
@@ -90,4 +90,4 @@ class Gate(Protocol):
         """Start a forward pass; soft gates write their expected counts into ``report``."""
 
     def decide(self, view: LayerView) -> Decision | None:
-        """Decide after layer ``view.layer_idx``; None = every token is kept."""
+        """Decide after layer ``view.layer_idx`` (-1: before layer 0); None = every token is kept."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from retention.engine.adapters.base import Adapter, Arguments, argument
+from retention.core.flops import BEFORE_FIRST_LAYER
+from retention.engine.adapters.base import Adapter, Arguments, argument, replace
 from retention.engine.hooks import EngineHook
 from retention.engine.layer_output import states_of, with_states
 from retention.engine.observer import LayerObserver, Observed
@@ -22,7 +23,7 @@ class LayerHooks:
     Args:
         owner: of the forward passes and the gate.
         adapter: of the encoder's family.
-        layers: 0-based indices of the gated layers, ascending.
+        layers: 0-based indices of the gated layers, ascending; -1 = before layer 0.
         dropped: see ``Retainer``.
         prune_at: see ``Retainer``.
         observes: what the gate observes, see ``Gate``.
@@ -48,6 +49,8 @@ class LayerHooks:
     def register(self, layers: Sequence[nn.Module]) -> list[Handle]:
         """Register the hooks on all layers of the encoder, in order."""
         handles: list[Handle] = []
+        if BEFORE_FIRST_LAYER in self.layers:
+            handles.append(layers[0].register_forward_pre_hook(EngineHook(self._at_first_gate), with_kwargs=True))
         for layer_idx, layer in enumerate(layers):
             handles.append(layer.register_forward_pre_hook(EngineHook(self._before), with_kwargs=True))
             if self.dropped == "forward":
@@ -87,16 +90,26 @@ class LayerHooks:
         soft = self.dropped == "forward" and state.log_gates is not None
         state.residual_states = hidden_states if soft else None
 
-    def _at_gate(self, layer_idx: int, layer: nn.Module, args: Any, output: Any) -> Any:
-        """Apply the gate's decision to the output of a layer or of its attention part."""
-        state = self.owner.current_state()
+    def _at_first_gate(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """Apply the gate's decision to the input of layer 0."""
+        embeddings = argument(layer, (args, kwargs), "hidden_states")
+        kept = self._decide(BEFORE_FIRST_LAYER, embeddings, self.owner.current_state())
+        return replace(layer, (args, kwargs), hidden_states=kept)
+
+    def _decide(self, layer_idx: int, hidden_states: Tensor, state: ForwardState) -> Tensor:
+        """Let the gate decide and return the states of the kept tokens."""
         state.gates_run.add(layer_idx)
-        hidden_states = state.blended(states_of(output))
         decision = self.owner.gate.decide(state.view(layer_idx, hidden_states))
         if decision is not None:
             remember = self.dropped == "forward"
             hidden_states = state.apply(layer_idx, hidden_states, decision, remember=remember)
         state.record_gates()
+        return hidden_states
+
+    def _at_gate(self, layer_idx: int, layer: nn.Module, args: Any, output: Any) -> Any:
+        """Apply the gate's decision to the output of a layer or of its attention part."""
+        state = self.owner.current_state()
+        hidden_states = self._decide(layer_idx, state.blended(states_of(output)), state)
         if self.prune_at == "after_attention":
             self._remember(hidden_states, state)
         return with_states(output, hidden_states)

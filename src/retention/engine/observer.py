@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from retention.core.attention import received_attention
+from retention.core.flops import BEFORE_FIRST_LAYER
 from retention.engine.adapters.base import Arguments, AttentionParts, parameter_names
 from retention.engine.gate import OBSERVABLE, Gate
 from retention.engine.hooks import EngineHook
@@ -119,3 +120,20 @@ def check_observed(observes: Sequence[str], observable: Collection[str], attenti
         "set attn_implementation=eager (slower, and its memory grows with the square of the length)"
     )
     require("attention" not in observes or attention in (None, "eager"), "attn_implementation", message)
+
+
+def check_observed_layers(observes: Sequence[str], layers: Sequence[int]) -> None:
+    """Check that a layer has run before every gate of a policy that observes layers.
+
+    Args:
+        observes: of the gate.
+        layers: gated layers.
+
+    Raises:
+        ConfigError: a gate is before layer 0.
+    """
+    message = (
+        f"this policy reads the {' and '.join(observes)} of the layer before each gate, and no layer runs before gate "
+        f"{BEFORE_FIRST_LAYER}; remove {BEFORE_FIRST_LAYER} from the list or choose another policy"
+    )
+    require(not observes or BEFORE_FIRST_LAYER not in layers, "layers", message)

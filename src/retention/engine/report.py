@@ -75,7 +75,7 @@ class ForwardReport:
             layers: the gated layers, ascending.
             width: T, length of the batch before any removal.
         """
-        shape, device = (len(self.lengths), width + 1), self.lengths.device
+        shape, device = (self.lengths.shape[0], width + 1), self.lengths.device
         present = torch.ones(shape, dtype=torch.bool, device=device)
         depth = torch.zeros(shape, dtype=torch.long, device=device)
         for layer in layers:
@@ -91,13 +91,13 @@ class ForwardReport:
             width: T, length of the batch before any removal.
         """
         if not self.keep_indices:
-            return torch.ones(len(self.lengths), width, dtype=torch.bool, device=self.lengths.device)
+            return torch.ones(self.lengths.shape[0], width, dtype=torch.bool, device=self.lengths.device)
         last = max(self.keep_indices)  # each gate keeps a subset of the gate before it
         return _presence(self.keep_indices[last], width)[:, :width]
 
 
 def _presence(kept: Tensor, width: int) -> Tensor:
     """Mark the positions in ``kept`` [B, M]: [B, width + 1] bool; -1 (unused slot) marks the last column."""
-    present = torch.zeros(len(kept), width + 1, dtype=torch.bool, device=kept.device)
+    present = torch.zeros(kept.shape[0], width + 1, dtype=torch.bool, device=kept.device)
     columns = torch.where(kept < 0, width, kept)
     return present.scatter(1, columns, torch.ones_like(columns, dtype=torch.bool))

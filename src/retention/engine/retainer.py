@@ -1,4 +1,4 @@
-"""Remove tokens between the layers of a Hugging Face encoder, by hooks."""
+"""Remove tokens before and between the layers of a Hugging Face encoder, by hooks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from retention.engine.gate import Gate
 from retention.engine.hooks import EngineHook, KeptAlive
 from retention.engine.layer_hooks import LayerHooks
 from retention.engine.layer_output import with_layer_inputs
-from retention.engine.observer import check_observed
+from retention.engine.observer import check_observed, check_observed_layers
 from retention.engine.pass_values import PassValues
 from retention.engine.recomputation import RecomputedLayer
 from retention.engine.replacement import Handle, Replacement, Substitute
@@ -69,18 +69,19 @@ class Retainer:
     dropped tokens have their last state, or with ``dropped="cut"`` holds the tokens that the layer saw; the last entry
     is the output. Attention maps (``output_attentions``) are those of the remaining tokens of each layer.
 
-    Not exportable: ``torch.jit.trace`` and ``torch.export`` would record the number of kept tokens of one example. A
-    model compiled by ``torch.compile`` runs uncompiled inside the context.
+    ``torch.export`` with ``strict=False`` records the removal for batches of any size, see ``retention.export``.
+    ``torch.jit.trace`` would record the number of kept tokens of one example. A model compiled by ``torch.compile``
+    runs uncompiled inside the context.
 
     Args:
         model: a Hugging Face encoder, with or without a head, also inside a PEFT or compiled model.
         gate: decides after each gated layer, usually a retention policy.
-        layers: 0-based indices of the gated layers.
+        layers: 0-based indices of the gated layers; -1 = a gate before layer 0, which removes embeddings.
         dropped: ``forward`` puts dropped tokens back after the last layer with their last state, so the output keeps
             its length; ``cut`` returns only the kept tokens, so a head must not read fixed positions of tokens that
             can be dropped.
         prune_at: ``after_layer``, or ``after_attention``: dropped tokens skip the feed-forward part of their last
-            layer.
+            layer; no effect on the gate before layer 0.
         protected_ids: token ids that are never removed (CLS, SEP); used for batches without a mask from ``protect``.
 
     Raises:
@@ -121,6 +122,7 @@ class Retainer:
         check_head(model, dropped)
         self.observes: tuple[str, ...] = tuple(getattr(gate, "observes", ()))
         check_observed(self.observes, self.adapter.observable, str(config._attn_implementation), config.model_type)
+        check_observed_layers(self.observes, self.layers)
         transformer_layers(self.adapter, self.encoder, self.shape.num_layers)
         self.training_watch: TrainingWatch | None = None
         self._initialize()

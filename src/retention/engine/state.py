@@ -81,7 +81,8 @@ class ForwardState:
         self.gates_run: set[int] = set()
         self.layer_inputs: list[Tensor] | None = None
         self.shortened = False
-        self.padded = not bool(self.valid.all())
+        # An exported graph serves batches with and without padding.
+        self.padded = torch.compiler.is_exporting() or not bool(self.valid.all())
         self.report = ForwardReport(lengths=self.lengths)
         self._gate_history: tuple[Tensor | None, ...] = ()  # log_gates after each gate, until a token is removed
         self._removed: list[tuple[Tensor, Tensor, Tensor | None, Tensor | None]] = []

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from retention.core.scorer import ScorerConfig
     from retention.policies.adaptive import Adaptive
     from retention.policies.adaptive_attention import AdaptiveAttention
+    from retention.policies.adaptive_corpus import AdaptiveCorpus
     from retention.policies.attention_topk import AttentionTopK
     from retention.policies.dense import Dense
+    from retention.policies.early_exit import EarlyExit
     from retention.policies.h2o import H2O
     from retention.policies.infor_coef import InforCoef
+    from retention.policies.input_truncation import InputTruncation
     from retention.policies.key_norm import KeyNorm
     from retention.policies.length_adaptive import LengthAdaptive
     from retention.policies.ltc import LTC
@@ -40,10 +43,13 @@ __all__ = [
     "LTP",
     "Adaptive",
     "AdaptiveAttention",
+    "AdaptiveCorpus",
     "AttentionTopK",
     "Dense",
+    "EarlyExit",
     "GateConfig",
     "InforCoef",
+    "InputTruncation",
     "KeyNorm",
     "LengthAdaptive",
     "MrT5",

@@ -20,7 +20,7 @@ from retention.engine.gate import Decision, LayerView
 from retention.engine.pass_values import PassValue
 from retention.engine.report import ForwardReport
 from retention.engine.token_fusion import fuse_dropped
-from retention.errors import require
+from retention.errors import require, require_number
 from retention.policies.bases.saliency_scorers import SaliencyScorers
 
 _DEFAULT_GATE = GateConfig()
@@ -96,7 +96,7 @@ class Adaptive(SaliencyScorers):
         token_fusion: bool = False,
         name: str | None = None,
     ) -> None:
-        require(ranking_noise >= 0, "ranking_noise", f"the noise scale must be >= 0, got {ranking_noise}")
+        require_number("ranking_noise", ranking_noise, low=0, name="the noise scale")
         super().__init__(rho=rho, schedule=schedule, slope=slope, layers=layers, name=name)
         self.dual = ExactDual() if dual is None else dual
         self.gate_config = gate

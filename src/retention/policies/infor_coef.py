@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from retention.engine.gate import LayerView
 from retention.engine.pass_values import PassValue
-from retention.errors import require
+from retention.errors import require_number
 from retention.policies.transkimmer import Transkimmer
 
 
@@ -39,8 +39,8 @@ class InforCoef(Transkimmer):
     _losses = PassValue[list[Tensor]](list)
 
     def __init__(self, *, norm: float = 4e-4, entropy: float = 4e-4, **settings: Any) -> None:
-        require(norm >= 0, "norm", f"must be >= 0, got {norm}")
-        require(entropy >= 0, "entropy", f"must be >= 0, got {entropy}")
+        require_number("norm", norm, low=0, name="the weight of the norm term")
+        require_number("entropy", entropy, low=0, name="the weight of the entropy term")
         super().__init__(**settings)
         self.norm = norm
         self.entropy = entropy

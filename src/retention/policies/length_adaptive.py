@@ -11,7 +11,7 @@ from retention.core.budget import Budget, token_counts
 from retention.core.flops import EncoderShape
 from retention.engine.gate import LayerView
 from retention.engine.report import ForwardReport
-from retention.errors import require
+from retention.errors import require_number
 from retention.policies.bases.retention_policy import RetentionPolicy, observed
 
 
@@ -43,8 +43,7 @@ class LengthAdaptive(RetentionPolicy):
 
     def __init__(self, *, smallest: float = 0.1, **settings: Any) -> None:
         super().__init__(**settings)
-        message = f"must be in (0, rho = {self.rho}], the range of keep ratios in training, got {smallest}"
-        require(0.0 < smallest <= self.rho, "smallest", message)
+        require_number("smallest", smallest, above=0, high=self.rho, name="the smallest keep ratio (at most rho)")
         self.smallest = smallest
 
     def build(self, shape: EncoderShape, name: str = "the encoder") -> None:

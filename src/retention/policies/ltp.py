@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from retention.core.flops import EncoderShape
 from retention.core.topk import threshold_mask
 from retention.engine.gate import Decision, LayerView
-from retention.errors import require
+from retention.errors import require_number
 from retention.policies.bases.retention_policy import observed
 from retention.policies.bases.soft_budget import SoftBudgetPolicy
 
@@ -45,8 +45,8 @@ class LTP(SoftBudgetPolicy):
     observes: ClassVar[tuple[str, ...]] = ("attention",)
 
     def __init__(self, *, temperature: float = 0.1, rate: float = 5.0, frozen: bool = True, **settings: Any) -> None:
-        require(temperature > 0, "temperature", f"must be > 0, got {temperature}")
-        require(rate > 0, "rate", f"must be > 0, got {rate}")
+        require_number("temperature", temperature, above=0, name="the temperature")
+        require_number("rate", rate, above=0, name="the learning rate factor")
         super().__init__(**settings)
         self.temperature = temperature
         self.rate = rate

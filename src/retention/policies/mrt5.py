@@ -11,7 +11,7 @@ from retention.core.flops import EncoderShape
 from retention.core.scorer import Scorer
 from retention.core.topk import threshold_mask
 from retention.engine.gate import Decision, LayerView
-from retention.errors import require
+from retention.errors import require_number
 from retention.policies.bases.saliency_scorers import SaliencyScorers
 from retention.policies.bases.soft_budget import SoftBudgetPolicy
 
@@ -46,7 +46,8 @@ class MrT5(SaliencyScorers, SoftBudgetPolicy):
     soft: ClassVar[bool] = True
 
     def __init__(self, *, gate_scale: float = 30.0, keep_bias: float = 5.0, **settings: Any) -> None:
-        require(gate_scale > 0, "gate_scale", f"must be > 0, got {gate_scale}")
+        require_number("gate_scale", gate_scale, above=0, name="the scale of the gates")
+        require_number("keep_bias", keep_bias, low=-100, high=100, name="the initial score")
         super().__init__(**settings)
         self.gate_scale = gate_scale
         self.keep_bias = keep_bias

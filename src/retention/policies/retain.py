@@ -9,7 +9,9 @@ from torch import nn
 
 from retention.engine import Retainer, adapter_for, encoder_of
 from retention.engine.training_watch import TrainingWatch
+from retention.errors import require
 from retention.policies.bases.retention_policy import RetentionPolicy
+from retention.policies.early_exit import EarlyExit
 
 
 def retain(
@@ -27,7 +29,8 @@ def retain(
     trainer that gets the model alone does not know them. A warning says so if a policy in training mode is not trained,
     or runs without gradients.
 
-    The context applies to calls of the model from every thread, see ``Retainer``; so does ``policy.at_budget``.
+    The context applies to calls of the model from every thread, see ``Retainer``; ``policy.at_budget`` to those of its
+    own thread.
 
     Args:
         model: a Hugging Face encoder, with or without a head; also inside a PEFT or compiled model.
@@ -38,14 +41,16 @@ def retain(
             layer.
 
     Raises:
-        ConfigError: the family, its attention, a layer or a setting is not supported, see ``Retainer``; or the policy
-            was built for an encoder of another shape.
+        ConfigError: the family, its attention, a layer or a setting is not supported, see ``Retainer``; the policy was
+            built for an encoder of another shape, or needs more than the encoder (``EarlyExit``).
 
     Examples:
         >>> with retain(model, Truncate(rho=0.3).eval(), protected_ids=[101, 102]) as retainer:   # doctest: +SKIP
         ...     output = model(**batch)
         ...     retainer.report.kept
     """
+    message = "early_exit needs a trained model with its heads, which retention.load returns; it removes no token"
+    require(not isinstance(policy, EarlyExit), "policy", message)
     encoder: Any = encoder_of(model)
     if not policy.built:
         name = str(encoder.config.model_type)

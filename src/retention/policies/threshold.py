@@ -8,7 +8,7 @@ from torch import Tensor
 
 from retention.core.topk import threshold_mask
 from retention.engine.gate import LayerView
-from retention.errors import require
+from retention.errors import require_number
 from retention.policies.adaptive import Adaptive
 
 
@@ -29,7 +29,7 @@ class Threshold(Adaptive):
     """
 
     def __init__(self, *, threshold: float = 0.5, **settings: Any) -> None:
-        require(0.0 < threshold < 1.0, "threshold", f"the probability threshold must be in (0, 1), got {threshold}")
+        require_number("threshold", threshold, above=0, below=1, name="the probability threshold")
         super().__init__(**settings)
         self.threshold = threshold
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from retention.core.flops import EncoderShape, encoder_flops
 from retention.core.hard_concrete import HardConcrete
 from retention.engine.report import ForwardReport
-from retention.errors import require
+from retention.errors import require_number
 from retention.policies.bases.rank_curve import RankCurvePolicy
 
 _DEFAULT_GATE = HardConcrete()
@@ -49,7 +49,8 @@ class ToP(RankCurvePolicy):
     def __init__(
         self, *, gate: HardConcrete = _DEFAULT_GATE, keep_bias: float = 3.0, rate: float = 10.0, **settings: Any
     ) -> None:
-        require(rate > 0, "rate", f"must be > 0, got {rate}")
+        require_number("rate", rate, above=0, name="the learning rate factor")
+        require_number("keep_bias", keep_bias, low=-100, high=100, name="the initial score")
         super().__init__(**settings)
         self.gate = gate
         self.keep_bias = keep_bias

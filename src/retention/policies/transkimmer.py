@@ -12,7 +12,7 @@ from retention.core.flops import EncoderShape
 from retention.core.scorer import MLPScorer, Scorer
 from retention.core.topk import threshold_mask
 from retention.engine.gate import Decision, LayerView
-from retention.errors import require
+from retention.errors import require, require_number
 from retention.policies.bases.saliency_scorers import SaliencyScorers
 from retention.policies.bases.soft_budget import SoftBudgetPolicy
 
@@ -63,7 +63,8 @@ class Transkimmer(SaliencyScorers, SoftBudgetPolicy):
         soft_gates: bool = True,
         **settings: Any,
     ) -> None:
-        require(temperature > 0, "temperature", f"must be > 0, got {temperature}")
+        require_number("temperature", temperature, above=0, name="the temperature")
+        require_number("keep_bias", keep_bias, low=-100, high=100, name="the initial score")
         require(predictor in PREDICTORS, "predictor", f"must be one of {', '.join(PREDICTORS)}, got {predictor!r}")
         super().__init__(**settings)
         self.temperature = temperature
@@ -172,6 +173,7 @@ def _build_old_predictors(policy: nn.Module, state_dict: dict[str, Tensor], pref
     keys = [key for key in state_dict if key.startswith(f"{prefix}predictors.")]
     if isinstance(policy, Transkimmer) and policy.predictor != "mlp" and any(".inner." in key for key in keys):
         policy.predictor = "mlp"
+        policy.constructor_settings = {**(policy.constructor_settings or {}), "predictor": "mlp"}
         device = policy.threshold_offset.device
         policy.build_predictors()
         policy.predictors.to(device)

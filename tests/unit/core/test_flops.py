@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from retention.core.flops import EncoderShape, encoder_flops, flops_by_layer, layer_flops, scorer_flops
@@ -98,3 +100,20 @@ def test_batch_macs_are_divided_among_the_samples() -> None:
     once = EncoderShape(num_layers=3, hidden_size=4, intermediate_size=8, batch_macs=12)
     more = flops_by_layer(once, torch.tensor([10, 6]), {}) - flops_by_layer(SHAPE, torch.tensor([10, 6]), {})
     assert more.tolist() == [[12, 12]] * 3
+
+
+def test_gate_before_layer_0_shortens_every_layer() -> None:
+    lengths, kept = torch.tensor([10, 6]), {-1: torch.tensor([5, 3])}
+    short = 3 * layer_flops(SHAPE, 0, kept[-1])
+    assert torch.equal(encoder_flops(SHAPE, lengths, kept), short)
+    assert torch.equal(encoder_flops(SHAPE, lengths, kept, before_feed_forward=True), short)
+    projected = replace(SHAPE, embedding_macs=3)  # projects every embedding, before the gate
+    assert torch.equal(encoder_flops(projected, lengths, kept), short + 2 * 3 * lengths)
+
+
+def test_scorer_before_layer_0_counts_in_layer_0() -> None:
+    lengths, kept = torch.tensor([10]), {-1: torch.tensor([6]), 0: torch.tensor([4])}
+    assert scorer_flops({-1: 7, 0: 5, 1: 3}, lengths, kept, num_layers=2).tolist() == [
+        [2 * (10 * 7 + 6 * 5)],
+        [2 * 4 * 3],
+    ]

@@ -112,3 +112,16 @@ def test_local_window(tiny: Callable[..., Any]) -> None:
     counted, _ = profile(encoder)
     masked = 48 * (48 - (2 * 4 + 1))  # pairs of one sequence, in three layers of four
     assert counted == expected + 2 * 3 * 4 * masked * 32
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_removal_before_layer_0(family: str, tiny: Callable[..., Any]) -> None:
+    encoder, policy = tiny(family), Truncate(rho=0.4, slope=0.5, layers=[-1, 0, 2])
+    report, total, counted = profile_removal(encoder, policy, "after_layer")
+    shape = adapter_for(family).shape(encoder.config)
+    dense, spent = report.flops_by_layer(shape, {}, before_feed_forward=False)
+    assert report.kept[-1].tolist() == [28, 28]  # floor(0.4 * 1.5 * 48)
+    assert sum(spent) == pytest.approx(total, rel=0.01)
+    embeddings = 2.0 * shape.embedding_macs * float(LENGTHS.sum())
+    assert [spent[0] - embeddings, *spent[1:]] == pytest.approx(counted, rel=0.01)
+    assert spent[0] < 0.8 * dense[0]

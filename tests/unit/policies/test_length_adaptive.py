@@ -41,5 +41,5 @@ def test_smallest_ratio_is_annealed(build_policy: Any) -> None:
 
 
 def test_rho_below_the_smallest_trained_ratio_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"smallest: must be in \(0, rho = 0.05\]"):
+    with pytest.raises(ConfigError, match=r"smallest: .*at most rho.* must be in \(0, 0.05\]"):
         LengthAdaptive(rho=0.05)

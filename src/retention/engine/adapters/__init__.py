@@ -72,6 +72,13 @@ def encoder_of(model: nn.Module) -> nn.Module:
 def _unwrapped(model: Any) -> Any:
     """Return the Hugging Face model inside wrappers."""
     while True:
+        if isinstance(model, nn.DataParallel):
+            message = (
+                "nn.DataParallel copies the model to threads in every call, and tokens would not be removed in the "
+                "copies; use one process per device (DistributedDataParallel, trainer.strategy=ddp), or pass "
+                "model.module to run on one device"
+            )
+            raise ConfigError([Problem("model", message)])
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module
         elif hasattr(model, "_orig_mod"):  # torch.compile

@@ -14,7 +14,7 @@ from retention.engine.state import ForwardState
 
 
 class T5Adapter(Adapter):
-    """Adapter of T5's encoder: the position bias [1, H, T, T] from block 0 is gathered on both axes."""
+    """Adapter of T5's encoder: the position bias [1, H, T, T] of block 0 is gathered on both axes."""
 
     model_types: ClassVar[tuple[str, ...]] = ("t5",)
     prune_points: ClassVar[tuple[str, ...]] = ("after_layer", "after_attention")
@@ -40,9 +40,17 @@ class T5Adapter(Adapter):
 
     def rewrite(self, layer: nn.Module, arguments: Arguments, state: ForwardState) -> Arguments:
         """Rewrite the arguments of a layer call for the current tokens."""
-        passed: Tensor = argument(layer, arguments, "position_bias")
-        # Every block passes its bias to the next; the first one seen here belongs to the full sequence.
-        bias = state.cached_for_pass("position_bias", lambda: passed)
+        passed: Tensor | None = argument(layer, arguments, "position_bias")
+
+        def full_bias() -> Tensor:
+            # Every block passes its bias to the next; the first one seen here belongs to the full sequence. Before
+            # block 0, which computes the bias for the length of its input, there is none.
+            if passed is not None:
+                return passed
+            compute: Any = cast(Any, layer).layer[0].SelfAttention.compute_bias
+            return cast(Tensor, compute(state.width, state.width, device=state.positions.device))
+
+        bias = state.cached_for_pass("position_bias", full_bias)
 
         def gather() -> Tensor:
             full = bias.expand(len(state.positions), -1, -1, -1)

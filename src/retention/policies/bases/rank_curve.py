@@ -13,7 +13,7 @@ from retention.core.hard_concrete import log_gate
 from retention.engine.gate import Decision, LayerView
 from retention.engine.pass_values import PassValue
 from retention.engine.report import ForwardReport
-from retention.errors import require
+from retention.errors import require_number
 from retention.policies.bases.lagrangian import LagrangianPolicy
 from retention.policies.bases.retention_policy import observed
 
@@ -41,7 +41,7 @@ class RankCurvePolicy(LagrangianPolicy):
     _was_soft = PassValue[bool](bool)  # soft gates were used in the pass
 
     def __init__(self, *, bins: int = 32, frozen: bool = True, **settings: Any) -> None:
-        require(bins >= 2, "bins", f"must be >= 2, got {bins}")
+        require_number("bins", bins, low=2, name="the number of bins")
         super().__init__(**settings)
         self.bins = bins
         self.frozen = frozen

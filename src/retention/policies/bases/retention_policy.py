@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from retention.core.attention import received_attention
 from retention.core.budget import Budget, check_budget
-from retention.core.flops import EncoderShape
+from retention.core.flops import BEFORE_FIRST_LAYER, EncoderShape
+from retention.core.settings import RecordsSettings
+from retention.core.thread_override import ThreadOverride
 from retention.core.topk import topk_mask
 from retention.engine.gate import Decision, LayerView
+from retention.engine.observer import check_observed_layers
 from retention.engine.pass_values import PassValue, PassValues
 from retention.engine.report import ForwardReport
 from retention.engine.retainer import check_layers
@@ -34,12 +37,18 @@ def check_policy(rho: float, schedule: str | Sequence[float], slope: float, laye
     is_number = isinstance(rho, Real) and not isinstance(rho, bool)
     require(is_number, "rho", f"the target keep ratio must be a number in (0, 1], got {rho!r}")
     check_budget(float(rho), schedule, slope)
-    negative = [layer for layer in layers or () if layer < 0]
-    require(not negative, "layers", f"layer indices start at 0, got {negative}")
+    whole = layers is None or (
+        isinstance(layers, Sequence)
+        and not isinstance(layers, str)
+        and all(isinstance(layer, int) and not isinstance(layer, bool) for layer in layers)
+    )
+    require(whole, "layers", f"must be a list of layer indices such as [0, 2], or null, got {layers!r:.80}")
+    negative = [layer for layer in layers or () if layer < BEFORE_FIRST_LAYER]
+    require(not negative, "layers", f"layer indices start at 0, -1 is the gate before layer 0, got {negative}")
     require(layers is None or len(layers) > 0, "layers", "is empty; use retention=dense to keep every token")
 
 
-class RetentionPolicy(nn.Module):
+class RetentionPolicy(RecordsSettings, nn.Module):
     """Base class of policies, which rank the tokens of a batch after each gated layer, within a budget.
 
     A subclass implements ``score``; a trainable one also overrides ``soft_decision``. In evaluation mode every policy
@@ -49,7 +58,8 @@ class RetentionPolicy(nn.Module):
         rho: target keep ratio, in (0, 1]: kept / real tokens of a sample, mean over the gated layers.
         schedule: how the budget is distributed over depth, see ``Budget``.
         slope: of the linear schedule, in [0, 1].
-        layers: 0-based gated layers; None = all but the last, after which a removal would save nothing.
+        layers: 0-based gated layers, -1 = a gate before layer 0, on the embeddings; None = all layers but the last,
+            after which a removal would save nothing.
         name: display name in tables; None = name of the policy's module.
 
     Attributes:
@@ -100,6 +110,8 @@ class RetentionPolicy(nn.Module):
         self.layers: tuple[int, ...] = ()
         self.scored: tuple[int, ...] = ()
         self.built = False
+        self._active: tuple[bool, ...] = ()
+        self._active_override = ThreadOverride()
         self.encoder_shape: EncoderShape | None = None
         self._supported_budgets: tuple[float, ...] = (self.rho,)
 
@@ -110,7 +122,15 @@ class RetentionPolicy(nn.Module):
             ConfigError: a layer that the encoder does not have.
         """
         layers = range(shape.num_layers - 1) if self.requested_layers is None else self.requested_layers
-        return check_layers(layers, shape.num_layers, name)
+        checked = check_layers(layers, shape.num_layers, name)
+        check_observed_layers(self.observes, checked)
+        return checked
+
+    def set_rho(self, rho: float) -> None:
+        """Replace the target keep ratio, in (0, 1]; call before ``build``."""
+        check_policy(rho, self.schedule, self.slope, None)
+        self.rho = float(rho)
+        self._supported_budgets = (self.rho,)
 
     def support_budgets(self, low: float, high: float) -> None:
         """Prepare the weights for every target keep ratio in [low, high] and ``rho``; call before ``build``.
@@ -123,6 +143,11 @@ class RetentionPolicy(nn.Module):
         message = f"a list of keep ratios is one budget; name a schedule to sample budgets, got {self.schedule}"
         require(isinstance(self.schedule, str), "schedule", message)
         self._supported_budgets = (self.rho, low, high)
+
+    @property
+    def budget_range(self) -> tuple[float, float]:
+        """Return the lowest and the highest target keep ratio that the weights are for; both are rho by default."""
+        return min(self._supported_budgets), max(self._supported_budgets)
 
     def build(self, shape: EncoderShape, name: str = "the encoder") -> None:
         """Allocate everything that depends on the encoder; call once, before training or loading weights.
@@ -142,14 +167,24 @@ class RetentionPolicy(nn.Module):
 
     @contextmanager
     def at_budget(self, rho: float) -> Iterator[None]:
-        """Use the target keep ratio ``rho`` in (0, 1] in passes of all threads inside the block; 1 keeps everything."""
-        before = self.active
-        with self.budget.at(rho):
-            self.active = self.budget.active()
-            try:
-                yield
-            finally:
-                self.active = before
+        """Use the target keep ratio ``rho`` in (0, 1] inside the block, in passes of this thread; 1 keeps everything.
+
+        Raises:
+            ConfigError: ``rho`` is out of range.
+        """
+        check_policy(rho, "flat", 0.0, None)
+        with self.budget.at(float(rho)), self._active_override.using(self.budget.active()):
+            yield
+
+    @property
+    def active(self) -> tuple[bool, ...]:
+        """Return for each of the G gates True if it removes tokens, at the budget of this thread."""
+        override: tuple[bool, ...] | None = self._active_override.value
+        return self._active if override is None else override
+
+    @active.setter
+    def active(self, active: tuple[bool, ...]) -> None:
+        self._active = active
 
     def gates_in_use(self) -> tuple[bool, ...]:
         """Return for each of the G gates True if it removes tokens at some supported budget.
