@@ -36,6 +36,7 @@ _HIDDEN_DROPOUT = (  # names in the supported families; T5 has one field for bot
 )
 _ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
 _UNKNOWN_VOCABULARY = 1000  # until the task brings its tokenizer; the shape does not depend on it
+_MAX_FIELD = 2**31 - 1  # of a whole number in a configuration
 
 
 class Backbone:
@@ -135,14 +136,8 @@ class Backbone:
         require(max_length <= limit, "task.data.max_length", message)
 
     def check_prune_at(self, prune_at: str) -> None:
-        """Raise ``ConfigError`` if tokens cannot leave the layers at this ``prune_at``.
-
-        With gradient checkpointing layers run again in the backward pass, when gates inside them are detached.
-        """
-        prune_points, name = adapter_for(self.config().model_type).prune_points, self.name
-        if self.gradient_checkpointing:
-            prune_points, name = prune_points[:1], f"{name} whose layers are recomputed (gradient_checkpointing=true)"
-        check_prune_at(prune_at, prune_points, name)
+        """Raise ``ConfigError`` if tokens cannot leave the layers at this ``prune_at``."""
+        check_prune_at(prune_at, adapter_for(self.config().model_type).prune_points, self.name)
 
     def support_observation(self, observes: Sequence[str]) -> None:
         """Choose an ``attn_implementation`` that shows a policy what it observes, if none is configured.
@@ -357,6 +352,7 @@ class ScratchBackbone(Backbone):
         default = CONFIG_MAPPING[model_type]()
         for key in fields:
             require(hasattr(default, key), f"fields.{key}", f"{model_type} has no such configuration field")
+            _check_field(key, fields[key])
         super().__init__(
             name=name, attn_implementation=attn_implementation, gradient_checkpointing=gradient_checkpointing
         )
@@ -370,6 +366,14 @@ class ScratchBackbone(Backbone):
             vocab_size: of the tokenizer; None = not known yet.
         """
         return AutoConfig.for_model(self.model_type, **self.fields, vocab_size=vocab_size or _UNKNOWN_VOCABULARY)
+
+
+def _check_field(key: str, value: Any) -> None:
+    """Raise ``ConfigError`` for a whole number that is no size; ids and indices may be negative."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        low = -_MAX_FIELD if key.endswith(("_id", "_index")) else 0
+        message = f"must be a whole number in [{low}, {_MAX_FIELD}], got {value}"
+        require(low <= value <= _MAX_FIELD, f"fields.{key}", message)
 
 
 def _replace(config: Any, names: tuple[str, ...], value: float | None) -> None:

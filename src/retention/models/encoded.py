@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from retention.core.flops import BEFORE_FIRST_LAYER
+from retention.engine.retainer import Retainer
 from retention.engine.state import ForwardState
 
 Batch = dict[str, Any]  # tensors; tasks that score text add lists of strings
@@ -24,7 +26,7 @@ class Encoded:
         weights: [B, M] float in [0, 1]; 0 = padding, the product of the gates during soft gating.
         positions: [B, M] long, original positions.
         state: state of the forward pass, which knows what every gate did; None = no gate acted.
-        gated_layers: 0-based layers after which the policy may remove tokens.
+        gated_layers: 0-based layers after which the policy may remove tokens; -1 = before layer 0.
     """
 
     hidden_states: Tensor
@@ -33,6 +35,21 @@ class Encoded:
     state: ForwardState | None = None
     gated_layers: tuple[int, ...] = ()
 
+    @classmethod
+    def from_pass(cls, hidden_states: Tensor, attention_mask: Tensor, retainer: Retainer) -> Encoded:
+        """Build the view of the forward pass that a retainer has just seen.
+
+        Args:
+            hidden_states: last hidden states of the encoder, [B, M, D].
+            attention_mask: of the input, [B, T], 1 = real token.
+            retainer: that the encoder ran in.
+        """
+        state = retainer.state
+        if retainer.dropped == "cut":
+            return cls(hidden_states, state.weights, state.positions, state, retainer.layers)
+        positions = torch.arange(attention_mask.shape[1], device=attention_mask.device).expand_as(attention_mask)
+        return cls(hidden_states, attention_mask.float(), positions, state, retainer.layers)
+
     def gates_passed(self, width: int) -> Tensor:
         """Return the number of gates that each input token passed, [B, width] long; soft gates count as passed.
 
@@ -40,7 +57,7 @@ class Encoded:
             width: T.
         """
         if self.state is None:
-            return torch.zeros(len(self.positions), width, dtype=torch.long, device=self.positions.device)
+            return torch.zeros(self.positions.shape[0], width, dtype=torch.long, device=self.positions.device)
         return self.state.report.depth(self.gated_layers, width)
 
     def survived(self, width: int) -> Tensor:
@@ -50,21 +67,23 @@ class Encoded:
             width: T.
         """
         if self.state is None:
-            return torch.ones(len(self.positions), width, dtype=torch.bool, device=self.positions.device)
+            return torch.ones(self.positions.shape[0], width, dtype=torch.bool, device=self.positions.device)
         return self.state.report.survived(width)
 
     def depth_ratio(self) -> Tensor:
-        """Return the part of the encoder that each token of the head went through, [B, M] float in (0, 1].
+        """Return the part of the encoder that each token of the head went through, [B, M] float in [0, 1].
 
-        (1 + gates passed) / (1 + gates). A soft gate counts as far as it and those before it are open. Values on
-        padding are not meaningful.
+        The gates divide the layers into parts. Without a gate before layer 0, every token goes through the first part:
+        (1 + gates passed) / (1 + gates). With one, tokens that it removes go through none: gates passed / gates. A soft
+        gate counts as far as it and those before it are open. Values on padding are not meaningful.
         """
         if self.state is None:
             return torch.ones_like(self.weights)
         passed = self.state.soft_depth()
         if passed is None:
             passed = self.gates_passed(self.state.width).float()
-        ratio: Tensor = (1.0 + passed) / (1.0 + len(self.gated_layers))
+        always = 0.0 if BEFORE_FIRST_LAYER in self.gated_layers else 1.0
+        ratio: Tensor = (always + passed) / (always + len(self.gated_layers))
         return ratio.gather(1, self.positions)
 
     def depth_weighted(self) -> Encoded:
@@ -74,6 +93,19 @@ class Encoded:
         dominate a plain mean. A dense model is not changed.
         """
         return replace(self, weights=self.weights * self.depth_ratio())
+
+    def survivor_weighted(self) -> Encoded:
+        """Return a copy whose weights are those of the last layer's tokens; 0 for removed tokens.
+
+        A mean over it is the same with ``dropped=forward`` as with ``dropped=cut``. A dense model is not changed.
+        """
+        if self.state is None:
+            return self
+        remaining = self.state.weights
+        empty = remaining.new_zeros(remaining.shape[0], self.state.width)
+        weights = empty.scatter_add(1, self.state.positions, remaining)
+        # unused slots repeat the position of a kept token
+        return replace(self, weights=weights.gather(1, self.positions).masked_fill(self.weights == 0, 0.0))
 
 
 class ModelOutput(NamedTuple):

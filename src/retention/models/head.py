@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -28,11 +29,18 @@ class Head(nn.Module, ABC):
         metric_names: names of all metrics, which ``task.monitor`` is checked against before training; empty = known
             only after an evaluation.
         writes: True if the head is a decoder and needs an encoder-decoder model.
+        has_weights: False if the head has no parameters, so that a pretrained encoder can be the teacher as it is.
+        compares_with_teacher: True if the task has no labels: the loss is distillation alone, and evaluation batches
+            have the teacher's logits of their rows under ``teacher_logits``.
+        loss_settings: settings that the logits do not depend on.
     """
 
     fixed_width: ClassVar[bool] = True
     metric_names: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[bool] = False
+    has_weights: ClassVar[bool] = True
+    compares_with_teacher: ClassVar[bool] = False
+    loss_settings: ClassVar[tuple[str, ...]] = ()
 
     @staticmethod
     def check_settings() -> None:
@@ -40,6 +48,13 @@ class Head(nn.Module, ABC):
 
         A head with settings overrides this with its own keyword arguments; they are checked before any data or weights
         are loaded.
+        """
+
+    def write_files(self, folder: Path) -> None:
+        """Write what the head needs besides its weights; by default nothing.
+
+        Args:
+            folder: of the run, with the encoder's configuration and the tokenizer.
         """
 
     @abstractmethod
@@ -79,7 +94,11 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def confidence(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Compute the log-probability of the prediction, summed over the batch; its gradient is the saliency."""
+        """Compute the log-probability of the prediction, summed over the batch; its gradient is the saliency.
+
+        Returns:
+            A scalar; or [K] scalars, whose saliency is the root mean square of theirs.
+        """
 
     def predictions(self, logits: Tensor) -> Tensor | None:
         """Return the predicted class per sequence, [B] long or [B, C] bool; None for tasks without classes."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 
-import torch
 from torch import Tensor, nn
 
 from retention.core.flops import EncoderShape
@@ -53,7 +53,7 @@ class RetentionModel(nn.Module):
 
     @property
     def gated_layers(self) -> tuple[int, ...]:
-        """Return the 0-based layers after which the policy may remove tokens."""
+        """Return the 0-based layers after which the policy may remove tokens; -1 = before layer 0."""
         return self.policy.layers
 
     @property
@@ -67,18 +67,21 @@ class RetentionModel(nn.Module):
         pruned_together = nullcontext() if spans is None else self.retainer.prune_together(spans)
         with pruned_together, self.retainer, self.retainer.protect(self.head.protected(batch)):
             output = self.encoder(**self.retainer.adapter.inputs(batch))
-        hidden_states, state = output.last_hidden_state, self.retainer.state
-        self.last_report = state.report
-        if self.retainer.dropped == "cut":
-            return Encoded(hidden_states, state.weights, state.positions, state, self.gated_layers)
-        mask = batch["attention_mask"]
-        positions = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
-        return Encoded(hidden_states, mask.float(), positions, state, self.gated_layers)
+        self.last_report = self.retainer.report
+        return Encoded.from_pass(output.last_hidden_state, batch["attention_mask"], self.retainer)
 
     def outputs(self, batch: Batch) -> ModelOutput:
         """Compute the logits and the pooled state that they are read from."""
         encoded = self.encode(batch)
-        return ModelOutput(self.head.logits(encoded, batch), self.head.pooled(encoded))
+        return ModelOutput(self.logits(encoded, batch), self.head.pooled(encoded))
+
+    def logits(self, encoded: Encoded, batch: Batch) -> Tensor:
+        """Compute the logits from the output of ``encode``."""
+        return self.head.logits(encoded, batch)
+
+    def exit_logits(self) -> Mapping[int, Tensor]:
+        """Return layer_idx -> logits of heads after inner layers in the last training pass; none by default."""
+        return {}
 
     def forward(self, batch: Batch) -> Tensor:
         """Compute the logits."""

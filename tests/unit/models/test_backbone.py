@@ -14,6 +14,7 @@ from transformers import AutoConfig
 from retention.errors import CheckpointError, ConfigError
 from retention.models.backbone import PretrainedBackbone, ScratchBackbone
 from retention.models.saved import SavedBackbone
+from retention.policies import Adaptive, retain
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -47,12 +48,33 @@ def test_gradient_checkpointing_without_support_raises() -> None:
         scratch_encoder("mpnet", gradient_checkpointing=True)
 
 
-def test_recomputed_layers_refuse_gates_inside() -> None:
-    backbone = ScratchBackbone(name="small", model_type="bert", fields=SMALL, gradient_checkpointing=True)
-    backbone.check_prune_at("after_layer")
-    with pytest.raises(ConfigError, match=r"prune_at: .*gradient_checkpointing=true"):
-        backbone.check_prune_at("after_attention")
-    ScratchBackbone(name="small", model_type="bert", fields=SMALL).check_prune_at("after_attention")
+def gradients(*, gradient_checkpointing: bool, rho: float = 0.5) -> torch.Tensor:
+    """Return all gradients of one pass with learned gates between attention and feed-forward."""
+    torch.manual_seed(0)
+    backbone = ScratchBackbone(
+        name="small", model_type="bert", fields=SMALL, gradient_checkpointing=gradient_checkpointing
+    )
+    backbone.check_prune_at("after_attention")
+    encoder: Any = backbone.encoder(40).train()
+    for dropout in (each for each in encoder.modules() if isinstance(each, nn.Dropout)):
+        dropout.p = 0.0
+    policy = Adaptive(rho=rho).train()
+    policy.phase = "soft"
+    torch.manual_seed(1)
+    ids = torch.arange(40).reshape(2, 20)
+    with retain(encoder, policy, prune_at="after_attention"):
+        torch.manual_seed(2)
+        loss = (encoder(input_ids=ids).last_hidden_state * torch.randn(16)).sum()
+    loss.backward()
+    parameters = [*encoder.parameters(), *policy.parameters()]
+    return torch.cat([each.grad.flatten() for each in parameters if each.grad is not None])
+
+
+def test_recomputed_layers_with_gates_inside_give_the_same_gradients() -> None:
+    plain = gradients(gradient_checkpointing=False)
+    torch.testing.assert_close(gradients(gradient_checkpointing=True), plain, atol=1e-5, rtol=1e-4)
+    other = gradients(gradient_checkpointing=True, rho=0.9)
+    assert (other - plain).norm() / plain.norm() > 1e-3
 
 
 @pytest.mark.parametrize(
