@@ -7,5 +7,15 @@ from retention.callbacks.profile import RetentionProfile
 from retention.callbacks.progress import progress_bar
 from retention.callbacks.slack import Slack
 from retention.callbacks.throughput import Throughput
+from retention.callbacks.training_cost import TrainingCost
 
-__all__ = ["LastCheckpoint", "Memory", "Predictions", "RetentionProfile", "Slack", "Throughput", "progress_bar"]
+__all__ = [
+    "LastCheckpoint",
+    "Memory",
+    "Predictions",
+    "RetentionProfile",
+    "Slack",
+    "Throughput",
+    "TrainingCost",
+    "progress_bar",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol, cast
 
 from pytorch_lightning import LightningModule
+from torch import Tensor
 
 from retention.engine.report import ForwardReport
 
@@ -42,6 +43,9 @@ class WatchedModule(Protocol):
     @property
     def target_keep_ratio(self) -> float:
         """Target keep ratio at the present step of the annealing, in (0, 1]."""
+
+    def step_flops(self) -> Tensor:
+        """Return the FLOPs of the last training step, [3]: student, teacher, dense reference."""
 
 
 def as_watched(module: LightningModule) -> WatchedModule:

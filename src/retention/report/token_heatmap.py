@@ -91,7 +91,7 @@ def _bars(profile: Mapping[str, Any], layers: Sequence[int]) -> str:
     if not measured:
         return ""
     height = _ROW * len(measured) + 6
-    listing = ", ".join(f"layer {layer} {_percent(ratio)}" for layer, ratio in measured)
+    listing = ", ".join(f"{_bar_name(layer)} {_percent(ratio)}" for layer, ratio in measured)
     rows = "".join(_bar(row, layer, ratio) for row, (layer, ratio) in enumerate(measured))
     return (
         "<figure>\n<figcaption>Tokens kept after each gated layer</figcaption>\n"
@@ -103,11 +103,15 @@ def _bar(row: int, layer: int, ratio: float) -> str:
     top, width = _ROW * row + 6, max(2.0, _BAR * ratio)
     baseline = top + 14
     return (
-        f'<text class="name" x="{_LEFT - 12}" y="{baseline}">layer {layer}</text>'
+        f'<text class="name" x="{_LEFT - 12}" y="{baseline}">{_bar_name(layer)}</text>'
         f'<rect class="track" x="{_LEFT}" y="{top}" width="{_BAR}" height="18" rx="3"/>'
         f'<rect class="fill" x="{_LEFT}" y="{top}" width="{width:.1f}" height="18" rx="3"/>'
         f'<text class="value" x="{_LEFT + _BAR + 10}" y="{baseline}">{_percent(ratio)}</text>'
     )
+
+
+def _bar_name(layer: int) -> str:
+    return "embeddings" if layer < 0 else f"layer {layer}"
 
 
 def _legend(layers: Sequence[int]) -> str:
@@ -143,7 +147,11 @@ def _example(number: int, example: Mapping[str, Any], layers: Sequence[int], nam
 
 
 def _outcome_of_token(depth: int, layers: Sequence[int]) -> str:
-    return "kept to the end" if depth == len(layers) else f"dropped after layer {layers[depth]}"
+    return "kept to the end" if depth == len(layers) else f"dropped {_gate_name(layers[depth])}"
+
+
+def _gate_name(layer: int) -> str:
+    return "before layer 0" if layer < 0 else f"after layer {layer}"
 
 
 def _outcome(example: Mapping[str, Any], names: Sequence[str] | None) -> str:

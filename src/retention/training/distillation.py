@@ -8,6 +8,8 @@ from torch import Tensor
 
 from retention.errors import require, require_number
 
+BACKBONE = "backbone"  # teacher: the pretrained encoder as it was loaded
+
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation:
@@ -22,7 +24,8 @@ class Distillation:
             layer that the token reaches, see ``token_state_loss``. The teacher runs in every step. 0 = off.
         saliency: weight >= 0 of the saliency distillation of the scorers: a ranking loss towards the teacher's gradient
             norms; needs a trainable policy. 0 = off.
-        teacher: checkpoint of a dense run of the same task; required if any of the weights is > 0.
+        teacher: checkpoint of a dense run of the same task, or ``backbone`` = the pretrained encoder as it was loaded,
+            with all its layers, for heads without weights; required if any of the weights is > 0.
 
     Raises:
         ConfigError: a value is out of range, or the teacher is missing.

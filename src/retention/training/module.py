@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Self, cast
 
 import pytorch_lightning as pl
 from torch import Tensor, nn
 
 from retention.engine import ForwardReport
+from retention.models.early_exit import EarlyExitModel
 from retention.models.encoded import Batch
 from retention.models.retention_model import RetentionModel
 from retention.models.state_dict import PREFIX, model_state
@@ -16,8 +18,10 @@ from retention.policies.bases.retention_policy import RetentionPolicy
 from retention.training.evaluation import Evaluation
 from retention.training.freezing import frozen_parts
 from retention.training.objective import Objective
-from retention.training.optimization import restore_rng, rng_state
+from retention.training.progress import TrainingProgress
+from retention.training.random_state import RandomState, gather_rng_states, restore_rng, seed_rank, state_of_rank
 from retention.training.settings import TrainingSettings
+from retention.training.step_flops import step_flops
 from retention.training.teacher import Teacher
 
 
@@ -39,7 +43,9 @@ class RetentionModule(pl.LightningModule):
         self.last_predictions: Tensor | None = None
         self.last_prediction_rows: list[dict[str, Any]] = []
         self._evaluation = Evaluation()
-        self._rng: dict[str, Any] | None = None
+        self._references: dict[str, Teacher] = {}
+        self._progress = TrainingProgress()
+        self._rng: list[RandomState] | RandomState | None = None
 
     # -- what callbacks read -------------------------------------------------------------------------------------------
 
@@ -73,6 +79,12 @@ class RetentionModule(pl.LightningModule):
         """Return the current target keep ratio, which is annealed from 1 to rho during training."""
         return 1.0 - self.policy.current_anneal * (1.0 - self.policy.rho)
 
+    def step_flops(self) -> Tensor:
+        """Return the FLOPs of the last training step, [3]: student, teacher, dense reference."""
+        objective = self.objective
+        passes = objective.teacher_passes(first_epoch=self.current_epoch == 0)
+        return step_flops(self.model, objective.reports, objective.teacher, passes)
+
     # -- training ------------------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch) -> Tensor:
@@ -90,6 +102,21 @@ class RetentionModule(pl.LightningModule):
             ConfigError: the teacher does not fit the distillation settings, see ``Objective.set_teacher``.
         """
         self.objective.set_teacher(teacher, layers)
+
+    def set_reference(self, model: RetentionModel) -> None:
+        """Set the dense model whose outputs evaluation batches hold, for heads that compare with it.
+
+        Args:
+            model: neither trained nor saved; may be that of the teacher.
+        """
+        self._references = {stage: Teacher(model) for stage in ("val", "test")}  # row numbers of one split each
+
+    def configure_model(self) -> None:
+        """Shard the model if the strategy asks for it (``trainer.strategy=fsdp``)."""
+        if self.device_mesh is not None:
+            from retention.training.sharding import shard  # not every build of torch has torch.distributed
+
+            shard(self.model, self.device_mesh["data_parallel"])
 
     def setup(self, stage: str) -> None:
         """Freeze parts before the optimizer is built and the model is wrapped for several ranks."""
@@ -111,14 +138,18 @@ class RetentionModule(pl.LightningModule):
             teacher.to(self.device)
 
     def on_train_start(self) -> None:
-        """Restore the random generators of a resumed run."""
-        if self._rng is not None:
-            restore_rng(self._rng)
+        """Restore this rank's random generators in a resumed run; seed them by rank in a new one."""
+        if self._rng is None:
+            seed_rank(self.global_rank)
+        else:
+            restore_rng(state_of_rank(self._rng, self.global_rank))
             self._rng = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Set the phase of the policy and compute the losses of the step."""
-        progress = self.global_step / max(1, int(self.trainer.estimated_stepping_batches))
+        self._progress.update(self.trainer)
+        steps = self._progress.steps(self.trainer)
+        progress = self._progress.position(self.global_step, steps) / max(1, steps)
         self.policy.phase, self.policy.anneal = self.settings.phases.at(progress)
         losses = self.objective.losses(batch, self.global_step)
         loss = losses.total + self._zero_gradient()
@@ -146,19 +177,32 @@ class RetentionModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Build the optimizer and the learning-rate schedule."""
         # named_parameters() of the whole model lists weights that encoder and head share (tied embeddings) once
-        parameters = ((name, value) for name, value in self.model.named_parameters() if not name.startswith("policy."))
-        steps = int(self.trainer.estimated_stepping_batches)
-        return self.settings.optimizer.build(parameters, self.policy, steps)
+        parameters = (
+            (name, value)
+            for name, value in self.model.named_parameters()
+            if not name.startswith("policy.") or name.startswith("policy.exit_heads.")
+        )
+        steps = self._progress.steps(self.trainer)
+        position = partial(self._progress.position, steps=steps)
+        return self.settings.optimizer.build(parameters, self.policy, steps, position)
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
+    def on_validation_epoch_start(self) -> None:
+        """Set the threshold of an early-exit model on the validation rows; the mean over all ranks."""
+        if isinstance(self.model, EarlyExitModel):
+            loader = cast(Iterable[Batch], self.trainer.val_dataloaders)
+            self.model.calibrate(self.transfer_batch_to_device(batch, self.device, 0) for batch in loader)
+            threshold = self.trainer.strategy.reduce(self.model.policy.threshold, reduce_op="mean")
+            self.model.policy.set_threshold(float(threshold))
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Evaluate one batch."""
-        self._evaluate(batch)
+        self._evaluate(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Evaluate one batch."""
-        self._evaluate(batch)
+        self._evaluate(batch, "test")
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
@@ -168,10 +212,13 @@ class RetentionModule(pl.LightningModule):
         """Log the test metrics and those of constant baselines, and keep the prediction rows."""
         self._finish("test")
 
-    def _evaluate(self, batch: Batch) -> None:
+    def _evaluate(self, batch: Batch, stage: str) -> None:
         head = self.model.head
+        if (reference := self._references.get(stage)) is not None:
+            reference.to(self.device)
+            batch = {**batch, "teacher_logits": reference.output(batch).logits}
         encoded = self.model.encode(batch)
-        logits = head.logits(encoded, batch)
+        logits = self.model.logits(encoded, batch)
         self.last_predictions = head.predictions(logits)
         rows = head.eval_rows(logits, encoded, batch)
         dense, spent = self.model.flops()
@@ -192,11 +239,12 @@ class RetentionModule(pl.LightningModule):
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the state of the random generators."""
-        checkpoint["rng"] = rng_state()
+        """Add the states of the random generators of all ranks."""
+        checkpoint["rng"] = gather_rng_states()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the state of the random generators until training starts, and read weights of earlier versions."""
+        """Keep the states of the random generators until training starts, and read weights of earlier versions."""
         self._rng = checkpoint.get("rng")
-        weights = model_state(checkpoint["state_dict"])
-        checkpoint["state_dict"] = {f"{PREFIX}{name}": value for name, value in weights.items()}
+        if "state_dict" in checkpoint:  # a sharded model has loaded its weights already
+            weights = model_state(checkpoint["state_dict"])
+            checkpoint["state_dict"] = {f"{PREFIX}{name}": value for name, value in weights.items()}

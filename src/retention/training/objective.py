@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
+from retention.engine.report import ForwardReport
 from retention.errors import require
 from retention.models.encoded import Batch
 from retention.models.retention_model import RetentionModel
@@ -44,6 +45,7 @@ class Objective:
         self._distill = distill
         self._budgets = budgets
         self._slacks: list[Tensor] = []
+        self.reports: list[ForwardReport] = []  # of the forward passes of the last step
         self.teacher: Teacher | None = None
         self._teacher_layers: tuple[int, ...] | None = None
 
@@ -70,8 +72,23 @@ class Objective:
 
     def losses(self, batch: Batch, step: int) -> Losses:
         """Compute the losses of optimizer step ``step``, the mean over its forward passes."""
+        self.reports.clear()
         task, total = zip(*self._passes(batch, self._teacher_outputs(batch), step), strict=True)
         return Losses(torch.stack(task).mean(), torch.stack(total).mean())
+
+    def teacher_passes(self, *, first_epoch: bool) -> int:
+        """Count the forward passes of the teacher in a step; its backward pass to the states counts as one.
+
+        Args:
+            first_epoch: True in the first epoch, after which plain outputs of fixed width are looked up. Those that an
+                earlier run has left in a file are counted.
+        """
+        if self.teacher is None:
+            return 0
+        if self._distill.saliency > 0 and self._policy.scored:
+            return 2
+        again = self._distill.token_states > 0 or not self.teacher.model.head.fixed_width
+        return 1 if again or first_epoch else 0
 
     def take_slack(self) -> Tensor | None:
         """Return and clear the mean budget slack of each gated layer, [L]; None if no budget was constrained."""
@@ -104,24 +121,42 @@ class Objective:
         model = self._model
         with record_token_states(model.retainer, enabled=teacher is not None and len(teacher.states) > 0) as states:
             output = model.outputs(batch)
+        self.reports.append(cast(ForwardReport, model.last_report))
         loss = model.head.task_loss(output.logits, batch)
         if teacher is not None:
             loss = self._with_teacher(loss, TeacherOutputs(output, states, {}), teacher, batch)
         if keep_all_logits is not None:
             loss = self._budgets.blend(loss, self._logit_loss(output.logits, keep_all_logits, batch))
+        loss = self._with_exits(loss, teacher, batch)
         return output.logits, Losses(loss, loss + self._budget_loss(loss))
+
+    def _with_exits(self, loss: Tensor, teacher: TeacherOutputs | None, batch: Batch) -> Tensor:
+        """Average the loss with those of heads after inner layers, weighted by depth (PABEE, arXiv 2006.04152)."""
+        exits = self._model.exit_logits()
+        weight = float(self._model.shape.num_layers)
+        total, weights = weight * loss, weight
+        for layer, logits in exits.items():
+            inner = self._model.head.task_loss(logits, batch)
+            if teacher is not None:
+                inner = self._distill.mix(inner, self._logit_loss(logits, teacher.output.logits, batch))
+            total, weights = total + (layer + 1) * inner, weights + layer + 1
+        return total / weights if exits else loss
 
     def _teacher_outputs(self, batch: Batch) -> TeacherOutputs | None:
         """Run the teacher, and give its saliency to the policy."""
         if self.teacher is None:
             return None
         layers = self._policy.scored if self._distill.saliency > 0 else ()
-        source = {layer: self._teacher_layers[layer] if self._teacher_layers else layer for layer in layers}
+        source = {layer: self._teacher_layer(layer) for layer in layers}
         states = self._distill.token_states > 0
         outputs = self.teacher.outputs(batch, states=states, saliency_layers=source.values())
         if layers:
             self._policy.set_saliency({layer: outputs.saliency[source[layer]] for layer in layers})
         return outputs
+
+    def _teacher_layer(self, layer: int) -> int:
+        """Return the teacher's layer for a gated layer; before layer 0 both have the embeddings."""
+        return self._teacher_layers[layer] if self._teacher_layers and layer >= 0 else layer
 
     def _with_teacher(
         self, task_loss: Tensor, student: TeacherOutputs, teacher: TeacherOutputs, batch: Batch

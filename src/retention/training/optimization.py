@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -40,23 +39,34 @@ class AdamWSettings:
         require_number("weight_decay", self.weight_decay, low=0)
         require_number("warmup", self.warmup, low=0, below=1, name="share of the steps,")
 
-    def build(self, model: Iterable[tuple[str, nn.Parameter]], policy: nn.Module, steps: int) -> dict[str, Any]:
+    def build(
+        self,
+        model: Iterable[tuple[str, nn.Parameter]],
+        policy: nn.Module,
+        steps: int,
+        position: Callable[[int], float] = float,
+    ) -> dict[str, Any]:
         """Build optimizer and learning-rate schedule in Lightning's format.
 
         The rate of the first step is one warmup step above 0, unlike that of
         ``transformers.get_linear_schedule_with_warmup``, whose first step is spent at a rate of 0.
 
         Args:
-            model: named parameters of encoder and head.
-            policy: the retention policy.
+            model: named parameters of encoder and heads.
+            policy: the retention policy; those of its parameters that are not among ``model`` have their own rate.
             steps: optimizer steps of the whole training.
+            position: optimizer steps done -> position between 0 and ``steps``, for trainings that time may end.
         """
-        groups = [*self._groups(model, self.lr), *self._groups(policy.named_parameters(), self.policy_lr)]
+        model = list(model)
+        listed = {id(parameter) for _, parameter in model}
+        rest = [(name, each) for name, each in policy.named_parameters() if id(each) not in listed]
+        groups = [*self._groups(model, self.lr), *self._groups(rest, self.policy_lr)]
         optimizer = AdamW([group for group in groups if group["params"]])
         warmup_steps = max(1, round(self.warmup * steps))
 
         def factor(step: int) -> float:
-            return min((step + 1) / warmup_steps, max(0.0, (steps - step) / max(1, steps - warmup_steps)))
+            done = position(step)
+            return min((done + 1) / warmup_steps, max(0.0, (steps - done) / max(1, steps - warmup_steps)))
 
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
@@ -64,18 +74,3 @@ class AdamWSettings:
         trained = [parameter for _, parameter in named if parameter.requires_grad]
         yield {"params": [p for p in trained if p.dim() > 1], "lr": lr, "weight_decay": self.weight_decay}
         yield {"params": [p for p in trained if p.dim() <= 1], "lr": lr, "weight_decay": 0.0}
-
-
-def rng_state() -> dict[str, Any]:
-    """Return the state of the torch generators, in a form that checkpoints load safely."""
-    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def restore_rng(state: dict[str, Any]) -> None:
-    """Set the torch generators to a state of ``rng_state``."""
-    torch.set_rng_state(state["cpu"].cpu())
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])

@@ -1,15 +1,14 @@
-"""Tests of parameter groups, the learning-rate schedule, and the state of the random generators."""
+"""Tests of parameter groups and the learning-rate schedule."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
 
 from retention.errors import ConfigError
-from retention.training.optimization import AdamWSettings, restore_rng, rng_state
+from retention.training.optimization import AdamWSettings
 
 MODEL = nn.ModuleDict({"linear": nn.Linear(3, 2), "norm": nn.LayerNorm(3), "frozen": nn.Embedding(5, 3)})
 POLICY = nn.Linear(3, 1)
@@ -70,11 +69,3 @@ def test_invalid_setting_raises(key: str, value: float) -> None:
     with pytest.raises(ConfigError) as caught:
         AdamWSettings(**{key: value})
     assert [problem.key for problem in caught.value.problems] == [key]
-
-
-def test_restore_rng_repeats_random_numbers() -> None:
-    state = rng_state()
-    first = torch.rand(4)
-    assert not torch.equal(first, torch.rand(4))
-    restore_rng(state)
-    assert torch.equal(first, torch.rand(4))

@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from retention.policies import Adaptive, Dense
+from retention.training.distillation import Distillation
 from retention.training.saliency import layer_saliency
+from retention.training.teacher import Teacher
 
 
 def confidence_of(model: Any, batch: dict[str, Tensor]) -> Callable[[], Tensor]:
@@ -63,3 +66,40 @@ def test_saliency_after_last_layer_is_zero_for_tokens_the_head_does_not_read(tin
     model = tiny_bert().eval().requires_grad_(False)
     saliency = layer_saliency(model, (2,), confidence_of(model, make_batch(5)))
     assert (saliency[2][0, :2] > 0).all() and (saliency[2][0, 2:] == 0).all()
+
+
+def test_saliency_before_layer_0_is_the_gradient_of_the_embeddings(tiny_bert: Any, make_batch: Any) -> None:
+    torch.manual_seed(2)
+    model = tiny_bert(hidden_size=8).double().eval().requires_grad_(False)
+    batch = make_batch(4, 3)
+    confidence = confidence_of(model, batch)
+    embeddings: list[Tensor] = []
+
+    def differentiable(module: Any, args: Any, output: Tensor) -> Tensor:
+        embeddings.append(output.detach().requires_grad_())
+        return embeddings[0]
+
+    handle = model.embeddings.register_forward_hook(differentiable)
+    (expected,) = torch.autograd.grad(confidence(), embeddings)
+    handle.remove()
+    saliency = layer_saliency(model, (-1, 0), confidence)
+    torch.testing.assert_close(saliency[-1].double(), expected.norm(dim=-1), rtol=1e-5, atol=1e-7)
+    assert not torch.allclose(saliency[-1], saliency[0])
+    assert not any(layer._forward_pre_hooks for layer in model.encoder.layer)
+
+
+def test_shallower_student_has_the_teachers_embeddings_before_layer_0(
+    make_module: Any, make_model: Any, make_batch: Any, tiny_bert: Any
+) -> None:
+    """Layers 1 and 2 of a teacher of three layers start the student; index -1 is no layer among them."""
+    distill = Distillation(weight=0.5, saliency=1.0, teacher="teacher.ckpt")
+    policy = Adaptive(rho=0.5, slope=0.5, layers=[-1, 0])
+    module = make_module(policy, loaded=tiny_bert(num_hidden_layers=2), distill=distill)
+    teacher, batch = Teacher(make_model(Dense(), loaded=tiny_bert())), make_batch(6, 4)
+    module.set_teacher(teacher, layers=(1, 2))
+    received: dict[int, Tensor] = {}
+    module.policy.set_saliency = received.update
+    module.objective._teacher_outputs(batch)
+    expected = teacher.outputs(batch, saliency_layers=(-1, 1)).saliency
+    assert set(received) == {-1, 0}
+    assert torch.equal(received[-1], expected[-1]) and torch.equal(received[0], expected[1])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
 
 from retention.data.benchmark import BenchmarkData
+from retention.data.splits import Split
 from retention.data.table import require_column_names
 from retention.tasks.classification.labelled_text import LabelledTextData, read_label_names
+from retention.tasks.classification.sentiment_groups import SENTIMENT_CLASSES, sentiment_groups
 
 
 class TextClassificationData(LabelledTextData, BenchmarkData):
@@ -41,3 +44,9 @@ class TextClassificationData(LabelledTextData, BenchmarkData):
         texts = table.texts(self._columns["text_column"])
         labels = table.labels(self._columns["label_column"], self.label_names)
         return Dataset.from_dict({"text": texts, "label": labels})
+
+    def row_groups(self, split: Split) -> Mapping[str, Sequence[int]]:
+        """Return the rows with a negation or a contrast, if the classes are ``negative`` and ``positive``."""
+        if frozenset(self.label_names) != SENTIMENT_CLASSES:
+            return {}
+        return sentiment_groups(self.texts(split))

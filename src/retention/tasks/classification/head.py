@@ -11,11 +11,12 @@ from torch.nn import functional as F
 from retention.errors import require
 from retention.models.encoded import Batch, Encoded
 from retention.models.head import Columns, Head, encoder_shape
+from retention.models.pooling import POOLINGS, check_pooling, check_protect, pool, protected_tokens, weighted_mean
 from retention.models.soft_targets import soft_target_loss
+from retention.tasks.classification.calibration import class_scores
 from retention.tasks.classification.metrics import Accuracy, MacroF1
 
-POOLINGS = ("cls", "mean", "attention", "depth")
-PROTECT = ("special", "nothing")
+HEAD_POOLINGS = (*POOLINGS, "attention")
 
 
 class ClassificationHead(Head):
@@ -27,7 +28,8 @@ class ClassificationHead(Head):
         pooling: ``cls`` = state of the first token; ``mean`` = mean of the kept tokens, weighted by their gates;
             ``attention`` = the same mean, also weighted by a learned score of each state (starts as ``mean``);
             ``depth`` = the same mean, also weighted by the depth ratio of each token, see ``Encoded.depth_ratio``, so
-            that the many states that left early do not dominate. ``depth`` of a dense model is ``mean``.
+            that the many states that left early do not dominate; ``survivors`` = mean of the tokens that passed every
+            gate. ``depth`` and ``survivors`` of a dense model are ``mean``.
         dropout: before the linear layer, in [0, 1).
         protect: ``special`` = special tokens are never removed and count in the budget; ``nothing`` = they compete with
             all other tokens, which a head that reads a mean permits. In a sentence of 25 tokens at a keep ratio of
@@ -37,15 +39,13 @@ class ClassificationHead(Head):
         ConfigError: a setting is out of range, or the token that the head reads would not be protected.
     """
 
-    metric_names: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
+    metric_names: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")  # those a run may be judged by
 
     @staticmethod
     def check_settings(*, pooling: str = "cls", dropout: float = 0.1, protect: str = "special") -> None:
         """Raise ``ConfigError`` if a setting is out of range or ``protect`` does not fit ``pooling``."""
-        require(protect in PROTECT, "protect", f"must be one of {', '.join(PROTECT)}, got {protect!r}")
-        message = "must be special with pooling=cls: the head reads a special token; choose another pooling"
-        require(protect == "special" or pooling != "cls", "protect", message)
-        require(pooling in POOLINGS, "pooling", f"must be one of {', '.join(POOLINGS)}, got {pooling!r}")
+        check_protect(protect, pooling)
+        check_pooling(pooling, HEAD_POOLINGS)
         require(0.0 <= dropout < 1.0, "dropout", f"must be in [0, 1), got {dropout}")
 
     def __init__(
@@ -70,14 +70,11 @@ class ClassificationHead(Head):
 
     def pooled(self, encoded: Encoded) -> Tensor:
         """Compute the pooled state, [B, D]."""
-        states = encoded.hidden_states
-        if self.pooling == "cls":
-            return states[:, 0]
-        weights = (encoded.depth_weighted() if self.pooling == "depth" else encoded).weights.unsqueeze(-1)
-        if self.token_scorer is not None:
-            scores = self.token_scorer(states).float().masked_fill(weights == 0, -torch.inf)
-            weights = weights * (scores - scores.amax(1, keepdim=True)).exp()
-        return (weights.to(states.dtype) * states).sum(1) / weights.sum(1).clamp_min(1e-6)
+        if self.token_scorer is None:
+            return pool(encoded, self.pooling)
+        states, weights = encoded.hidden_states, encoded.weights
+        scores = self.token_scorer(states).float().squeeze(-1).masked_fill(weights == 0, -torch.inf)
+        return weighted_mean(states, weights * (scores - scores.amax(1, keepdim=True)).exp())
 
     def logits(self, encoded: Encoded, batch: Batch) -> Tensor:
         """Compute class logits, [B, C]."""
@@ -95,8 +92,7 @@ class ClassificationHead(Head):
 
     def protected(self, batch: Batch) -> Tensor:
         """Return the tokens that are never removed, [B, T] bool: special tokens, or none."""
-        protected_mask = super().protected(batch)
-        return protected_mask if self.protect == "special" else torch.zeros_like(protected_mask)
+        return protected_tokens(super().protected(batch), self.protect)
 
     def task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Compute the cross-entropy, a scalar."""
@@ -124,10 +120,15 @@ class ClassificationHead(Head):
         }
 
     def compute_metrics(self, rows: Columns, stage: str = "test") -> dict[str, float]:
-        """Compute accuracy and macro F1."""
+        """Compute accuracy and macro F1, and the scores of the probabilities, see ``calibration.class_scores``."""
         predictions, labels = rows["prediction"], rows["label"]
         parts = [metric.compute(predictions=predictions, references=labels) for metric in self.metrics]
-        return {name: value for part in parts for name, value in part.items()}
+        scores = {name: value for part in parts for name, value in part.items()}
+        return scores | (self.probability_scores(rows) if "probabilities" in rows else {})
+
+    def probability_scores(self, rows: Columns) -> dict[str, float]:
+        """Score the probabilities of all rows."""
+        return class_scores(rows["probabilities"], rows["prediction"], rows["label"])
 
     def prediction_rows(self, rows: Columns) -> list[dict[str, Any]]:
         """Return ``index``, ``prediction``, ``label``, ``probabilities`` and ``score`` of each sequence."""

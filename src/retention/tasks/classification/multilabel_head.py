@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from retention.models.encoded import Batch, Encoded
 from retention.models.head import Columns
 from retention.models.soft_targets import binary_soft_target_losses
+from retention.tasks.classification.calibration import label_set_scores
 from retention.tasks.classification.head import ClassificationHead, rounded
 from retention.tasks.classification.metrics import LabelSetF1
 
@@ -66,6 +67,10 @@ class MultiLabelHead(ClassificationHead):
             "label": [row.nonzero().flatten().tolist() for row in batch["labels"]],
             "probabilities": rounded(self.probabilities(logits)),
         }
+
+    def probability_scores(self, rows: Columns) -> dict[str, float]:
+        """Score the probabilities of all rows, see ``calibration.label_set_scores``."""
+        return label_set_scores(rows["probabilities"], rows["prediction"], rows["label"])
 
     def row_score(self, prediction: Any, label: Any) -> float:
         """Return the F1 of the two sets of classes."""
