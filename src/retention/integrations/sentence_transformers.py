@@ -1,0 +1,209 @@
+"""Use retained models in sentence-transformers, with ``model.encode(texts, rho=0.3)``.
+
+Needs the extra ``sentence-transformers``. A folder of ``Embedder.save_pretrained`` or of ``save`` of a model of the
+library is loaded by ``load(folder)``, or by ``SentenceTransformer(folder, trust_remote_code=True)``: the library asks
+for that flag whenever a module comes from another package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.base.modules.transformer import Transformer
+from torch import Tensor
+
+from retention.engine import Retainer
+from retention.errors import ConfigError, Problem, require
+from retention.models.encoded import Encoded
+from retention.models.pooling import check_pooling
+from retention.policies.bases.retention_policy import RetentionPolicy
+from retention.policies.retain import retain
+from retention.pretrained.budget import budget_of_call, check_rho
+from retention.pretrained.embedder import special_ids
+from retention.pretrained.folder import resolve_folder
+from retention.pretrained.retention_files import RetentionSettings, read_retention, write_retention
+from retention.pretrained.sentence_files import RETENTION_MODULE, model_kind
+
+_WEIGHTED = {"depth", "survivors"}  # poolings that are a mean with weights of our own
+
+
+class RetentionTransformer(Transformer):
+    """First module of a model of the library: its ``Transformer``, with token removal between the layers.
+
+    Made by ``with_retention`` or by loading a folder.
+
+    Attributes:
+        policy: retention policy.
+        retainer: removes the tokens; its ``report`` tells what the last pass kept.
+    """
+
+    forward_kwargs = {"rho"}  # noqa: RUF012  # as the base class declares it
+
+    policy: RetentionPolicy
+    retainer: Retainer
+
+    def attach(self, policy: RetentionPolicy, settings: RetentionSettings) -> Self:
+        """Attach a policy to a module that has a model; return the module.
+
+        Args:
+            policy: retention policy; it is built for the model if it has not been.
+            settings: of the removal; its ``budgets`` are replaced by those of the policy.
+
+        Raises:
+            ConfigError: the model does not fit the policy or a setting, see ``retain``.
+        """
+        check_pooling(settings.pooling or "mean")
+        self.policy = policy
+        self.retainer = retain(
+            self.model,
+            policy,
+            protected_ids=settings.protected_ids,
+            dropped=settings.dropped,
+            prune_at=settings.prune_at,
+        )
+        self._settings = replace(settings, budgets=policy.budget_range)
+        self.unpad_inputs = False  # removal needs one row per text
+        return self
+
+    def forward(self, features: dict[str, Any], rho: float | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Run the model with token removal.
+
+        Args:
+            features: of ``preprocess``.
+            rho: target keep ratio in (0, 1]; None = the one of the policy.
+            **kwargs: see ``Transformer``.
+
+        Returns:
+            The features, with ``token_embeddings`` or ``scores``. ``attention_mask`` marks the tokens that a pooling
+            reads, and is as long as the token embeddings.
+        """
+        mask = features["attention_mask"]
+        budget = budget_of_call(self.policy, check_rho(self.policy, rho))
+        with budget, self.retainer, self._protection(features["input_ids"], mask):
+            features = super().forward(features, **kwargs)
+        if (states := features.get("token_embeddings")) is not None:
+            self._weigh(features, Encoded.from_pass(states, mask, self.retainer))
+        return features
+
+    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
+        """Write model, tokenizer and policy."""
+        super().save(output_path, *args, **kwargs)
+        write_retention(Path(output_path), self.policy, self._settings)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> Self:  # type: ignore[override]
+        """Load model, tokenizer and policy; the folder's policy is data, see ``RetentionEncoder.from_pretrained``."""
+        folder = resolve_folder(model_name_or_path, revision=options.get("revision"), token=options.get("token"))
+        folder = folder / subfolder if subfolder else folder
+        module = super().load(str(folder), **{**options, "subfolder": ""})
+        stored = read_retention(folder, module.model)
+        if "attention" in stored.policy.observes:
+            module.model.set_attn_implementation("eager")
+        return module.attach(stored.policy, stored.settings)
+
+    def _weigh(self, features: dict[str, Any], encoded: Encoded) -> None:
+        """Tell the pooling which tokens to read, and how to weigh them."""
+        if self._settings.pooling == "depth":
+            encoded = encoded.depth_weighted()
+        elif self._settings.pooling == "survivors":
+            encoded = encoded.survivor_weighted()
+        features["attention_mask"] = (encoded.weights > 0).long()
+        if self._settings.pooling in _WEIGHTED or self.training:
+            weights = encoded.weights.to(encoded.hidden_states.dtype)
+            features["token_embeddings"] = encoded.hidden_states * weights.unsqueeze(-1)
+            features["token_weights_sum"] = weights.sum(1)
+
+    def _protection(self, input_ids: Tensor, mask: Tensor) -> AbstractContextManager[None]:
+        """Return a context that also protects the first text of each pair."""
+        if not self._settings.protect_query:
+            return nullcontext()
+        separator = torch.isin(input_ids, torch.tensor(self.retainer.protected_ids, device=input_ids.device))
+        separator[:, 0] = False
+        query = separator.cumsum(1) == 0
+        return self.retainer.protect((query | separator | (input_ids == input_ids[:, :1])) & mask.bool())
+
+
+def with_retention(
+    model: SentenceTransformer | CrossEncoder,
+    policy: RetentionPolicy,
+    *,
+    dropped: str = "forward",
+    prune_at: str = "after_layer",
+    protected_ids: Iterable[int] | None = None,
+    pooling: str | None = None,
+    protect_query: bool = False,
+) -> SentenceTransformer | CrossEncoder:
+    """Replace the first module of a model by one that removes tokens; return the model.
+
+    Args:
+        model: its first module is a ``Transformer`` on the torch backend.
+        policy: retention policy; it is built for the model if it has not been.
+        dropped: see ``retain``.
+        prune_at: see ``retain``.
+        protected_ids: token ids that are never removed; None = the special tokens around a text.
+        pooling: ``depth`` or ``survivors`` weights the tokens of a model that pools by the mean, see
+            ``retention.models.pooling.pool``; None = as the model pools.
+        protect_query: never remove the first text of a pair, for a ``CrossEncoder``.
+
+    Raises:
+        ConfigError: the first module is another one, or does not fit the policy or a setting.
+
+    Examples:
+        >>> model = with_retention(SentenceTransformer(name), Truncate(rho=0.3).eval())   # doctest: +SKIP
+        >>> model.encode(texts, rho=0.5)                                                   # doctest: +SKIP
+    """
+    first: Any = model[0]
+    if type(first) not in (Transformer, RetentionTransformer) or first.backend != "torch":
+        message = f"its first module must be a Transformer on the torch backend, got a {type(first).__name__}"
+        raise ConfigError([Problem("model", message)])
+    mode = getattr(model[1], "pooling_mode", None) if len(model) > 1 else None
+    message = f"{pooling} needs a model that pools by the mean, this one pools by {mode}; leave it None"
+    require(pooling not in _WEIGHTED or mode == "mean", "pooling", message)
+    ids = special_ids(first.tokenizer) if protected_ids is None else tuple(protected_ids)
+    known = mode if mode in ("cls", "mean") else None
+    settings = RetentionSettings(
+        dropped=dropped, prune_at=prune_at, protected_ids=ids, pooling=pooling or known, protect_query=protect_query
+    )
+    module = RetentionTransformer.__new__(RetentionTransformer)
+    module.__dict__.update({key: dict(value) if key == "_modules" else value for key, value in vars(first).items()})
+    model[0] = module.attach(policy, settings)
+    return model
+
+
+def load(
+    name: str | Path,
+    *,
+    device: str | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    **options: Any,
+) -> SentenceTransformer | CrossEncoder:
+    """Load a retained model without ``trust_remote_code``.
+
+    The only class from outside the library that can be named is ``RetentionTransformer``; any other still needs the
+    flag.
+
+    Args:
+        name: a folder of ``Embedder.save_pretrained`` or of ``save`` of a model of the library, or its name on the hub.
+        device: device of the weights; None = as the library chooses.
+        revision: branch, tag or commit on the hub.
+        token: access token of the hub.
+        **options: of ``SentenceTransformer`` or ``CrossEncoder``.
+
+    Raises:
+        CheckpointError: the folder is not one of a model of the library, or is not safe to load.
+    """
+    folder = resolve_folder(name, revision=revision, token=token)
+    kind = model_kind(folder)
+    cls = CrossEncoder if kind == "CrossEncoder" else SentenceTransformer
+    classes = {RETENTION_MODULE: RetentionTransformer}
+    model: SentenceTransformer | CrossEncoder = cls._load_with_module_classes(
+        str(folder), classes, device=device, **options
+    )
+    return model

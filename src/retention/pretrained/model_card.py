@@ -1,0 +1,77 @@
+"""Write the model card of a retained model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from retention.policies.bases.retention_policy import RetentionPolicy
+from retention.pretrained.retention_files import RetentionSettings
+
+LICENSE_NOTE = "The license of the base model and of the data applies to this model; neither was checked here."
+
+
+def model_card(policy: RetentionPolicy, settings: RetentionSettings, config: Any, details: str = "") -> str:
+    """Return the ``README.md`` of a model folder: how tokens are removed, and how to load the model.
+
+    Args:
+        policy: of the model.
+        settings: of the removal.
+        config: Hugging Face configuration of the encoder.
+        details: further sections, in Markdown.
+    """
+    embeds = settings.pooling is not None
+    low, high = settings.budgets
+    facts = [
+        ("encoder", f"{config.model_type}, {config.num_hidden_layers} layers"),
+        ("policy", policy.name),
+        ("target keep ratio", policy.rho),
+        ("trained for", low if low == high else f"{low} to {high}"),
+        ("gated layers", ", ".join(map(str, policy.layers)) or "none"),
+        ("removal", settings.prune_at),
+        ("removed tokens", "return with their last state" if settings.dropped == "forward" else "are left out"),
+    ]
+    if embeds:
+        facts.append(("pooling", settings.pooling))
+    sections = [
+        _front_matter("sentence-transformers" if embeds else "transformers", embeds),
+        f"# {policy.name} on {config.model_type}",
+        "Tokens are really removed between the layers of this encoder. Made with the Python package `retention` "
+        "(adaptive-retention). `AutoModel` loads the same encoder without removal.",
+        markdown_table(("property", "value"), facts),
+        "## Use",
+        _EMBEDDER if embeds else _ENCODER,
+        *([details.strip()] if details.strip() else []),
+        "## License",
+        LICENSE_NOTE,
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def markdown_table(header: tuple[str, str], rows: Iterable[tuple[str, Any]]) -> str:
+    """Return a Markdown table with two columns."""
+    lines = [header, ("---", "---"), *rows]
+    return "\n".join(f"| {name} | {str(value).replace('|', '/')} |" for name, value in lines)
+
+
+_EMBEDDER = """```python
+from retention import Embedder
+
+model = Embedder.from_pretrained("<this folder>")
+embeddings = model.encode(["a text", "another one"], rho=0.3)
+```"""
+
+_ENCODER = """```python
+from retention import RetentionEncoder
+
+model = RetentionEncoder.from_pretrained("<this folder>")
+states = model(**tokenizer(["a text"], return_tensors="pt"), rho=0.3).last_hidden_state
+```"""
+
+
+def _front_matter(library: str, embeds: bool) -> str:
+    tags = ["adaptive-retention", "token-pruning", *(["sentence-transformers", "feature-extraction"] if embeds else [])]
+    task = "sentence-similarity" if embeds else "feature-extraction"
+    return "\n".join(
+        ["---", f"library_name: {library}", f"pipeline_tag: {task}", "tags:", *(f"- {tag}" for tag in tags), "---"]
+    )

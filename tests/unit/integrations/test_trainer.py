@@ -1,0 +1,208 @@
+"""Training by the Trainer of transformers, and with PEFT."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+
+from retention import Adaptive, Truncate, retain
+from retention.core.duals import AscentDual
+from retention.errors import CheckpointError, ConfigError
+from retention.pretrained import load_retained, save_retained
+from retention.training.phases import TrainingPhases
+
+pytest.importorskip("accelerate")
+
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from retention.integrations.trainer import RetentionCallback
+
+LENGTH = 12
+
+
+@pytest.fixture
+def model() -> BertForSequenceClassification:
+    """A tiny classifier of three layers without dropout."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=30,
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=16,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return BertForSequenceClassification(config)
+
+
+def rows(count: int = 32) -> list[dict[str, Any]]:
+    """Return rows whose class is whether token 5 occurs."""
+    generator = torch.Generator().manual_seed(1)
+    made = []
+    for index in range(count):
+        ids = torch.randint(6, 30, (LENGTH,), generator=generator)
+        ids[0], ids[-1] = 2, 3
+        if index % 2:
+            ids[int(torch.randint(1, LENGTH - 1, (), generator=generator))] = 5
+        made.append({"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": index % 2})
+    return made
+
+
+def arguments(folder: Path, **changes: Any) -> TrainingArguments:
+    """Return quiet arguments of eight steps on the CPU."""
+    settings: dict[str, Any] = {
+        "output_dir": str(folder),
+        "max_steps": 8,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-3,
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "save_strategy": "steps",
+        "save_steps": 4,
+        "seed": 3,
+    }
+    return TrainingArguments(**(settings | changes))
+
+
+class Recorder(TrainerCallback):
+    """Records phase, budget and multipliers of every step."""
+
+    def __init__(self, policy: Any) -> None:
+        self.policy = policy
+        self.steps: list[tuple[str, float]] = []
+        self.multipliers: list[float] = []
+        self.first: dict[str, torch.Tensor] = {}
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.first = self.first or {name: value.clone() for name, value in self.policy.state_dict().items()}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.steps.append((self.policy.phase, round(self.policy.anneal, 3)))
+        self.multipliers.append(float(self.policy.dual.multipliers.sum()))
+
+
+def train(model: Any, policy: Any, folder: Path, resume: bool = False, **changes: Any) -> Recorder:
+    """Train with a policy and return what was recorded."""
+    args = arguments(folder, **changes)
+    with retain(model, policy, protected_ids=[2, 3]) as retainer:
+        callback = RetentionCallback(retainer, TrainingPhases(anneal_start=0.25, anneal_end=0.5, pruning_start=0.75))
+        recorder = Recorder(policy)
+        trainer = Trainer(
+            model,
+            args,
+            train_dataset=rows(),
+            eval_dataset=rows(8),
+            callbacks=[callback, recorder],
+            optimizers=(callback.optimizer(model, args), None),
+        )
+        trainer.train(resume_from_checkpoint=resume or None)
+    return recorder
+
+
+def test_phases_budget_dual_and_checkpoints(model: Any, tmp_path: Path) -> None:
+    policy = Adaptive(rho=0.3, dual=AscentDual(eta=1.0))
+    policy_before = {}
+    with retain(model, policy):
+        policy_before = {name: value.clone() for name, value in policy.state_dict().items()}
+    recorder = train(model, policy, tmp_path, eval_strategy="steps", eval_steps=4)
+    phases = ["warmup"] * 2 + ["soft"] * 4 + ["hard"] * 2
+    assert [phase for phase, _ in recorder.steps] == phases
+    assert [anneal for _, anneal in recorder.steps] == [0, 0, 0, 0.5, 1, 1, 1, 1]
+    assert recorder.multipliers[1] == 0.0 and recorder.multipliers[-1] != recorder.multipliers[2]
+    assert any(not torch.equal(policy_before[name], value) for name, value in policy.state_dict().items())
+    assert not policy.training and not model._forward_hooks and not model._forward_pre_hooks
+    loaded, retainer = load_retained(tmp_path / "checkpoint-8", AutoModelForSequenceClassification)
+    assert retainer.protected_ids == (2, 3)
+    for name, value in policy.state_dict().items():
+        assert torch.equal(retainer.gate.state_dict()[name], value)
+    batch = torch.stack([row["input_ids"] for row in rows(4)])
+    with torch.no_grad(), retainer:
+        found = loaded(batch).logits
+    with torch.no_grad(), retain(model.eval(), policy, protected_ids=[2, 3]):
+        assert torch.equal(found, model(batch).logits)
+    with torch.no_grad():
+        assert not torch.equal(found, model(batch).logits)  # all tokens give another result
+
+
+def test_budget_loss_is_added_to_that_of_the_model(model: Any, tmp_path: Path) -> None:
+    policy = Adaptive(rho=0.3, dual=AscentDual(eta=1.0, augmented=10.0)).train()
+    batch = {"input_ids": torch.stack([row["input_ids"] for row in rows(4)]), "labels": torch.tensor([0, 1, 0, 1])}
+    with retain(model.train(), policy, protected_ids=[2, 3]) as retainer:
+        callback = RetentionCallback(retainer)
+        policy.phase, policy.anneal = "hard", 1.0
+        plain = model(**batch).loss
+        output = model(**batch)
+        penalty = policy.budget_loss().detach()
+        assert penalty > 0
+        changed = callback._after_forward(model, (), {}, output)
+        assert torch.allclose(changed["loss"], plain + penalty)
+        callback._micro_batches = 2
+        shared = callback._after_forward(model, (), {"num_items_in_batch": 8}, model(**batch))
+        assert torch.allclose(shared["loss"], plain + penalty / 2)
+
+
+def test_resumed_training_takes_the_policy_of_its_checkpoint(model: Any, tmp_path: Path) -> None:
+    start = copy.deepcopy(model)
+    torch.manual_seed(7)
+    train(model, Adaptive(rho=0.3), tmp_path)
+    shutil.rmtree(tmp_path / "checkpoint-8")
+    saved = load_file(tmp_path / "checkpoint-4" / "retention" / "policy.safetensors")
+    torch.manual_seed(8)  # other initial scorers, which the checkpoint replaces
+    recorder = train(start, Adaptive(rho=0.3), tmp_path, resume=True)
+    assert len(recorder.steps) == 4 and recorder.steps[0] == ("soft", 1.0)
+    for name, value in saved.items():
+        assert torch.equal(recorder.first[name], value), name
+
+
+def test_checkpoint_without_a_policy_is_refused(model: Any, tmp_path: Path) -> None:
+    train(model, Adaptive(rho=0.3), tmp_path, max_steps=4)
+    shutil.rmtree(tmp_path / "checkpoint-4" / "retention")
+    with pytest.raises(CheckpointError, match="holds no policy"):
+        train(model, Adaptive(rho=0.3), tmp_path, resume=True)
+
+
+def test_optimizer_without_the_policy_is_refused(model: Any, tmp_path: Path) -> None:
+    policy = Adaptive(rho=0.3)
+    with retain(model, policy) as retainer:
+        trainer = Trainer(model, arguments(tmp_path), train_dataset=rows(), callbacks=[RetentionCallback(retainer)])
+        with pytest.raises(ConfigError, match="does not train the policy"):
+            trainer.train()
+
+
+def test_lora_trains_under_retention_and_merges(model: Any, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    lora = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"])
+    wrapped = peft.get_peft_model(model, lora)
+    frozen = wrapped.get_base_model().bert.embeddings.word_embeddings.weight.clone()
+    policy = Adaptive(rho=0.3)
+    train(wrapped, policy, tmp_path / "training", save_strategy="no")
+    batch = torch.stack([row["input_ids"] for row in rows(4)])
+    with torch.no_grad(), retain(wrapped.eval(), policy, protected_ids=[2, 3]):
+        expected = wrapped(input_ids=batch).logits
+    merged = wrapped.merge_and_unload().eval()
+    assert torch.equal(merged.bert.embeddings.word_embeddings.weight, frozen)
+    with torch.no_grad(), retain(merged, policy, protected_ids=[2, 3]) as retainer:
+        assert torch.allclose(merged(batch).logits, expected, atol=1e-5)
+        save_retained(tmp_path / "merged", merged, retainer)
+    loaded, context = load_retained(tmp_path / "merged", AutoModelForSequenceClassification)
+    with torch.no_grad(), context:
+        assert torch.allclose(loaded(batch).logits, expected, atol=1e-5)
+    with torch.no_grad():
+        assert not torch.allclose(loaded(batch).logits, expected, atol=1e-5)
+
+
+def test_gate_must_be_a_policy(model: Any) -> None:
+    retainer = retain(model, Truncate(rho=0.5))
+    retainer.gate = object()  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match="retention policy"):
+        RetentionCallback(retainer)
