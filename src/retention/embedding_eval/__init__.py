@@ -1,0 +1,1 @@
+"""Evaluate embedding models: similarity, retrieval and classification, speed, and agreement with a dense model."""
