@@ -17,6 +17,7 @@ from tests.equivalence.conftest import TINY
 from torch import Tensor
 
 from retention.engine import LayerView
+from retention.errors import ConfigError
 from retention.policies import AttentionTopK, KeyNorm, RetentionPolicy, ToMe, Truncate, retain
 from retention.trained import Classifier, load
 
@@ -163,3 +164,35 @@ def test_trained_model_predicts_in_four_threads(trained_run: Path) -> None:
         return torch.tensor([*prediction.probabilities.values(), prediction.keep_ratio])
 
     assert wrong_answers(call, calls=30) == []
+
+
+def test_budget_of_one_thread_leaves_the_others_alone(tiny: Callable[..., Any], states: Callable[..., Tensor]) -> None:
+    model, policy, ids = tiny(), Truncate(rho=0.3).eval(), torch.randint(5, 50, (1, 30))
+    expected = {}
+    with retain(model, policy):
+        expected[0.3] = states(model, input_ids=ids)
+        for rho in (0.6, 1.0):
+            with policy.at_budget(rho):
+                expected[rho] = states(model, input_ids=ids)
+        assert not torch.equal(expected[0.3], expected[0.6])
+
+        def work(rho: float) -> bool:
+            right = True
+            for _ in range(CALLS):
+                if rho == 0.3:
+                    right &= torch.equal(states(model, input_ids=ids), expected[rho])
+                else:
+                    with policy.at_budget(rho):
+                        right &= torch.equal(states(model, input_ids=ids), expected[rho])
+            return right
+
+        with ThreadPoolExecutor(3) as pool:
+            assert list(pool.map(work, (0.3, 0.6, 1.0))) == [True, True, True]
+
+
+@pytest.mark.parametrize("rho", [0.0, 1.5, float("nan"), "0.5"])
+def test_budget_out_of_range_is_refused(rho: Any, tiny: Callable[..., Any]) -> None:
+    policy = Truncate(rho=0.3).eval()
+    retain(tiny(), policy)
+    with pytest.raises(ConfigError, match="rho: "), policy.at_budget(rho):
+        pass

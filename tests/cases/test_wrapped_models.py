@@ -53,6 +53,15 @@ def test_encoder_is_found_inside_a_compiled_model(tiny: Callable[..., Any]) -> N
     assert encoder_of(torch.compile(model, backend="eager")) is model.bert
 
 
+def test_data_parallel_model_is_refused_with_the_remedy(tiny: Callable[..., Any], ids: Tensor) -> None:
+    model = tiny()
+    with pytest.raises(ConfigError, match=r"DistributedDataParallel, trainer\.strategy=ddp"):
+        retain(nn.DataParallel(model), Truncate(rho=0.3))
+    with torch.no_grad(), retain(model, Truncate(rho=0.3).eval()) as retainer:  # the remedy: the model inside it
+        model(input_ids=ids)
+    assert sorted(retainer.report.kept) == [0, 1, 2]
+
+
 def test_module_that_is_no_hugging_face_model_is_refused_with_the_remedy(tiny: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match=r"got a Sequential; pass the model inside it"):
         retain(nn.Sequential(tiny()), Truncate(rho=0.3))

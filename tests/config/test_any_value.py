@@ -3,60 +3,33 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from reproduction.reliability.configurations import VALUES, Change, check_change, keys_of
+from reproduction.reliability.outcome import CLEAR, INNER, RIGHT, classify
 
-from retention.errors import RetentionError
-from retention.experiment.config import build_runs
+from retention.errors import ConfigError
 
-VALUES: tuple[Any, ...] = (
-    *(None, True, -1, 0, 3, 10**22, 0.37, 1e300, float("inf"), float("-inf"), float("nan")),
-    *("", "abc", "7", "${no.such.key}", "./\0", [], [1, "a"], {}, {"a": 1}, {"_target_": "builtins.str"}),
-)
 CASES = 150  # of each recipe, drawn from about 3,000
 
 
-def keys_of(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted keys of all nodes and values."""
-    for key, value in node.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from keys_of(value, f"{prefix}{key}.")
-
-
-def check(config: DictConfig, key: str, value: Any) -> str | None:
-    """Return the error that is none of this project, as text; None if the value is refused clearly or valid."""
-    changed = config.copy()
-    OmegaConf.set_struct(changed, False)
-    try:
-        OmegaConf.update(changed, key, value, merge=False, force_add=True)
-    except OmegaConfBaseException:
-        return None  # Hydra refuses it in its own words
-    try:
-        build_runs(changed, lambda _: config, [])
-    except RetentionError as error:
-        text = str(error)
-        return None if text.count("\n") < 60 and "Traceback" not in text else f"{key}={value!r}: long message"
-    except Exception as error:
-        return f"{key}={value!r}: {type(error).__name__}: {error}"
-    return None
-
-
 @pytest.mark.parametrize("typed", [(), ("retention=ltp", "dual=ascent"), ("retention=transkimmer", "dual=joint")])
-def test_no_value_ends_in_an_error_of_an_inner_library(
+def test_no_value_ends_in_an_error_of_an_inner_library_or_is_accepted_wrongly(
     typed: tuple[str, ...], composed: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     config = composed("compare=[]", "distill.teacher=none.ckpt", *typed)
     keys = list(keys_of(OmegaConf.to_container(config, resolve=False)))  # type: ignore[arg-type]
     assert len(keys) > 100
-    cases = [(key, value) for key in keys for value in VALUES]
-    problems = [check(config, key, value) for key, value in random.Random(0).sample(cases, CASES)]
-    found = [problem for problem in problems if problem is not None]
+    changes = [Change("value", key, value) for key in keys for value in VALUES]
+    found = []
+    for change in random.Random(0).sample(changes, CASES):
+        outcome, reason = classify(lambda change=change: check_change(config, [change]))  # type: ignore[misc, arg-type]
+        if outcome not in (RIGHT, CLEAR):
+            found.append(f"{change.key}={change.value!r}: {outcome}: {reason}")
     assert not found, "\n".join(found)
 
 
@@ -67,4 +40,29 @@ def test_errors_of_inner_libraries_are_found(
         raise OverflowError("cannot convert float infinity to integer")
 
     monkeypatch.setattr("retention.experiment.config.build_parts", fail)
-    assert "OverflowError" in str(check(composed("compare=[]"), "seed", 1))
+    config = composed("compare=[]")
+    outcome, reason = classify(lambda: check_change(config, [Change("value", "seed", 1)]))  # type: ignore[arg-type]
+    assert outcome == INNER and "OverflowError" in reason
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("task.rho", float("nan"), "must be a finite number, got nan"),
+        ("retention.keep_bias", 1e300, "must be a finite number, got 1e+300"),
+        ("trainer.precision", float("-inf"), "must be a finite number"),
+        ("logger.version", "./\0", "has a null character"),
+        ("task.name", "\ud800", "half a character"),
+        ("task.epochs", "${no.such.key}", "no.such.key"),
+        ("trainer.devices", {"_target_": "builtins.str"}, "no object is built here"),
+        ("task.epochs", {"_target_": "builtins.str"}, "no object is built here"),
+        ("dual._target_", {"_target_": "builtins.str"}, "must be the path of a class"),
+        ("retention.dual", {"_target_": "builtins.str"}, "must name a Dual, got a str"),
+    ],
+)
+def test_value_that_no_setting_can_have_is_refused_by_key(
+    key: str, value: Any, message: str, composed: Callable[..., DictConfig]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_change(composed("compare=[]", "trainer.max_epochs=1"), [Change("value", key, value)])
+    assert any(each.key.startswith(key) and message in each.message for each in caught.value.problems)

@@ -55,7 +55,11 @@ def problems(start: Start, *typed: str) -> dict[str, str]:
         ("retention.beta=0", "retention.beta", "must be > 0, got 0"),
         ("retention.beta=-0.5", "retention.beta", "must be > 0, got -0.5"),
         ("retention.layers=[14]", "retention.layers", "layer 14 does not exist, tiny has 4 (0..3)"),
-        ("retention.layers=[-1]", "retention.layers", "layer indices start at 0, got [-1]"),
+        (
+            "retention.layers=[-2]",
+            "retention.layers",
+            "layer indices start at 0, -1 is the gate before layer 0, got [-2]",
+        ),
         ("retention.schedule=[0.5]", "retention.schedule", "has 1 keep ratios for 3 gated layers"),
         ("retention.schedule=cosine", "retention.schedule", "must be one of flat, linear"),
         ("retention.scorer_dim=2.5", "retention.scorer_dim", "must be int, got 2.5"),

@@ -38,11 +38,18 @@ def override(path: Path) -> str:
 
 
 def required(path: Path) -> list[str]:
-    """Return overrides that a file requires: a decoder for tasks that generate text, a teacher for distillation."""
+    """Return overrides that a file requires: texts, a decoder for tasks that generate text, a teacher."""
     content = OmegaConf.load(CONF / path)
-    target = content.get("head", {}).get("_target_")
-    decoder = ["backbone=led"] if target is not None and getattr(get_object(target), "writes", False) else []
-    return [*decoder, f"distill.teacher={__file__}"] if "distill" in content else decoder
+    name = content.get("head", {}).get("_target_")
+    target = None if name is None else get_object(name)
+    typed = [f"texts={__file__}"]
+    if getattr(target, "writes", False):
+        typed.append("backbone=led")
+    if getattr(target, "compares_with_teacher", False):
+        typed.append("distill.weight=1")
+    if "distill" in content or "distill.weight=1" in typed:
+        typed.append(f"distill.teacher={__file__}")
+    return typed
 
 
 def test_config_groups_exist() -> None:
@@ -57,7 +64,7 @@ def test_every_file_composes_and_builds(path: Path, composed: Composed) -> None:
     config = composed(override(path), *required(path))
     check_run(config)
     parts = build_parts(config)
-    assert parts.policy.layers or parts.policy.rho == 1.0
+    assert parts.policy.layers or parts.policy.rho == 1.0 or parts.method == "early_exit"
     assert set(config.trainer) <= set(inspect.signature(pl.Trainer).parameters)
     assert config.task.monitor and config.task.epochs >= 1
 
@@ -66,7 +73,7 @@ def test_every_file_composes_and_builds(path: Path, composed: Composed) -> None:
 def test_every_policy_takes_keep_ratio_and_layers(name: str, composed: Composed) -> None:
     policy = build_parts(composed(f"retention={name}", "retention.rho=0.25")).policy
     assert isinstance(policy, RetentionPolicy)
-    gates = {"dense": (), "ltc": (1,), "mrt5": (0,), "tr_bert": (0, 1)}
+    gates = {"dense": (), "early_exit": (), "input_truncation": (-1,), "ltc": (1,), "mrt5": (0,), "tr_bert": (0, 1)}
     assert (policy.rho, policy.layers) == (1.0 if name == "dense" else 0.25, gates.get(name, (0, 1, 2)))
 
 
@@ -92,7 +99,7 @@ def test_task_has_the_name_of_its_file(name: str, composed: Composed) -> None:
 @pytest.mark.usefixtures("small_pretrained")
 @pytest.mark.parametrize("name", names("experiment"))
 def test_overrides_take_precedence_over_experiments(name: str, composed: Composed) -> None:
-    typed = ("trainer.max_epochs=7", "retention.rho=0.125", "data.train_size=11", "seed=5")
+    typed = ("trainer.max_epochs=7", "retention.rho=0.125", "data.train_size=11", "seed=5", f"texts={__file__}")
     config = composed(f"experiment={name}", *typed)
     parts = build_parts(config)
     assert (config.trainer.max_epochs, parts.policy.rho, config.task.data.train_size) == (7, 0.125, 11)

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pytorch_lightning.callbacks import LearningRateMonitor
 
 from retention.errors import ConfigError
+from retention.experiment.entry import check_overrides
+from retention.experiment.parts import build_parts
 from retention.experiment.trainer_settings import check_trainer
 
 Start = Callable[..., Any]
@@ -48,6 +51,8 @@ def keys_of(check: Callable[[], Any]) -> list[str]:
         {"logger": False},
         {"enable_checkpointing": False},
         {"max_epoch": 3},
+        {"strategy": "ddp_spawn"},
+        {"strategy": "fsdp_cpu_offload"},
     ],
 )
 def test_invalid_trainer_setting_is_named(change: dict[str, Any]) -> None:
@@ -64,6 +69,8 @@ def test_invalid_trainer_setting_is_named(change: dict[str, Any]) -> None:
         {"gradient_clip_val": None},
         {"limit_test_batches": 1.0, "limit_train_batches": None, "fast_dev_run": False, "overfit_batches": 0.0},
         {"precision": "bf16-mixed", "devices": 2, "strategy": "ddp"},
+        {"strategy": "fsdp"},
+        {"strategy": "ddp_find_unused_parameters_true"},
     ],
 )
 def test_valid_trainer_settings_are_accepted(change: dict[str, Any]) -> None:
@@ -116,3 +123,16 @@ def test_declared_metrics_are_those_of_the_head() -> None:
     assert tuple(name for part in one for name in part) == ClassificationHead.metric_names
     several = LabelSetF1().compute(predictions=[[0], [1]], references=[[0], [1]])
     assert tuple(several) == MultiLabelHead.metric_names
+
+
+@pytest.mark.parametrize("typed", ["logger=null", "~logger", "logger=false"])
+def test_run_without_a_logger_has_one_supported_way(typed: str) -> None:
+    with pytest.raises(ConfigError, match="use logger=none"):
+        check_overrides(["task=sst2", typed])
+
+
+def test_run_without_a_logger_builds(composed: Callable[..., Any]) -> None:
+    parts = build_parts(composed("logger=none"))
+    assert parts.loggers == []
+    assert not any(isinstance(each, LearningRateMonitor) for each in parts.callbacks)
+    assert any(isinstance(each, LearningRateMonitor) for each in build_parts(composed()).callbacks)
