@@ -1,17 +1,23 @@
-"""Make tables, figures and pages from result records; only ``theory`` runs anything.
+"""Make tables, figures and pages from result records; only ``theory`` and ``reliability`` run anything.
 
     python -m reproduction table1 table2 figure2
     python -m reproduction leaderboard --records outputs/sweeps/leaderboard/records.jsonl
     python -m reproduction pareto --task sst2
+    python -m reproduction equal_time --task newsgroups20
     python -m reproduction readme
     python -m reproduction theory
+    python -m reproduction reliability --only threads payloads
 
-Reads the committed records of results/quality, results/sweeps and results/speed, and the files of --records. Tables are
-written as Markdown, CSV and LaTeX, figures as PNG and SVG, claims to docs/claims.md. ``readme`` writes the generated
-tables of README.md and docs/*.md (see ``reproduction.check_figures``); ``quality`` prints one table of all runs.
+Reads the committed records of results/quality, results/sweeps, results/speed and results/paired, and the files of
+--records. Tables are written as Markdown, CSV and LaTeX, figures as PNG and SVG, claims to docs/claims.md. ``readme``
+writes the generated tables of README.md and docs/*.md (see ``reproduction.check_figures``); ``quality`` prints a table
+of all runs.
 
 ``theory`` checks the paper's propositions on small exact instances (minutes on one core), appends a record per claim to
 results/theory and writes docs/theory.md with its figures; ``theory_page`` writes the page from the committed records.
+
+``reliability`` runs the reliability checks (an hour on one core; ``--only`` chooses some), appends a record per check
+to results/reliability and writes docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -30,6 +36,7 @@ from reproduction.cost_report import cost_report
 from reproduction.depth_report import depth_report
 from reproduction.figures import (
     depth_figure,
+    equal_time_figure,
     hyperparameter_figure,
     overview_figure,
     pareto_figure,
@@ -59,13 +66,20 @@ FIGURES: dict[str, Callable[[RecordSet], Figure]] = {
     "figure2": lambda records: hyperparameter_figure(records.records),
     "overview": lambda records: overview_figure(records.runs),
     "pareto": lambda records: pareto_figure(records.runs),
+    "equal_time": lambda records: equal_time_figure(records),
     "speed": lambda records: speed_figure(records.runs, records.speeds),
     "depth": lambda records: depth_figure(records.runs),
     "tokens_per_layer": lambda records: tokens_figure(ROOT),
 }
 GROUPS = {"tables": tuple(TABLES), "figures": tuple(FIGURES)}
-PAGES = ("claims", "readme", "theory", "theory_page")  # committed pages, made from committed records only
-_FIXED = {"readme", "theory", "theory_page"}  # other records cannot be added, not even with --out
+PAGES = (
+    "claims",
+    "readme",
+    "theory",
+    "theory_page",
+    "reliability",
+)  # committed pages, made from committed records only
+_FIXED = {"readme", "theory", "theory_page", "reliability"}  # other records cannot be added, not even with --out
 NAMES = (*TABLES, *FIGURES, *GROUPS, *PAGES, "quality")
 
 
@@ -77,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--records", nargs="+", type=Path, default=[], help="more record files, such as local runs")
     parser.add_argument("--task", nargs="+", default=[], help="only the runs of these tasks, for example sst2 imdb")
+    parser.add_argument("--only", nargs="+", default=[], metavar="CHECK", help="checks of reliability; default: all")
     parser.add_argument("--out", type=Path, help="output folder (default: outputs/report; docs for claims)")
     arguments = parser.parse_args(argv)
     try:
@@ -90,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.task:
             records = records.of_tasks(arguments.task)
         for name in dict.fromkeys(part for group in arguments.names for part in GROUPS.get(group, (group,))):
-            for path in _make(name, records, arguments.out):
+            for path in _make(name, records, arguments.out, arguments.only):
                 print(os.path.relpath(path))
     except RetentionError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -98,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _make(name: str, records: RecordSet, out: Path | None) -> list[Path]:
+def _make(name: str, records: RecordSet, out: Path | None, only: Sequence[str]) -> list[Path]:
     """Make one table, figure or page; return the files it was written to."""
     folder = out or ROOT / "outputs" / "report"
     if name in TABLES:
@@ -115,8 +130,24 @@ def _make(name: str, records: RecordSet, out: Path | None) -> list[Path]:
         return update_pages(ROOT, records)
     if name in ("theory", "theory_page"):
         return _make_theory(name == "theory", records, out)
+    if name == "reliability":
+        return _run_reliability(out, only)
     print(quality_table(records.records))
     return []
+
+
+def _run_reliability(out: Path | None, only: Sequence[str]) -> list[Path]:
+    """Run the reliability checks, append a record after each, and write the page (both below ``out``, if given)."""
+    from reproduction.reliability import page as reliability
+    from reproduction.reliability.registry import run_checks  # needs the extra serve, unlike the other names
+
+    folder = ROOT / reliability.RECORDS if out is None else out
+    page = (ROOT / "docs" if out is None else out) / "reliability.md"
+    for name, record in run_checks(only):
+        append_record(folder / f"{name}.jsonl", record)
+        records = read_record_set(sorted(folder.glob("*.jsonl")), ROOT).records
+        write_atomic(page, reliability.reliability_page(records))
+    return [page]
 
 
 def _make_theory(run: bool, records: RecordSet, out: Path | None) -> list[Path]:

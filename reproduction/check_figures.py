@@ -17,8 +17,10 @@ from pathlib import Path
 
 from reproduction.equal_time import equal_time_table
 from reproduction.paper import ADAPTIVE
+from reproduction.reliability.page import reliability_table
 from reproduction.sources import RecordSet
 from reproduction.speeds import format_speedup, matching_speeds
+from reproduction.target_speeds import level_speed_table, target_speed_table
 from retention.errors import DataError
 from retention.records import write_atomic
 from retention.records.identity import settings
@@ -64,7 +66,12 @@ def results_table(records: RecordSet) -> str:
 GENERATED: Mapping[str, Callable[[RecordSet], str]] = {
     "results": results_table,
     "equal_time_newsgroups20": lambda records: equal_time_table(records, "newsgroups20"),
+    "reliability": lambda records: reliability_table(records.records),
     "equal_time_sst2": lambda records: equal_time_table(records, "sst2"),
+    "target_speeds_newsgroups20": lambda records: target_speed_table(records, "newsgroups20"),
+    "target_speeds_sst2": lambda records: target_speed_table(records, "sst2"),
+    "level_speeds_newsgroups20": lambda records: level_speed_table(records, "newsgroups20"),
+    "level_speeds_sst2": lambda records: level_speed_table(records, "sst2"),
 }
 
 

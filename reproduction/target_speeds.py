@@ -1,0 +1,91 @@
+"""Compare our models with shallower students at equal speed: the best model of each at a required speed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reproduction.comparison import interval, signed
+from reproduction.sources import RecordSet
+from reproduction.timed_models import TimedModel, paired_difference, timed_models
+from retention.report.grouping import mean_and_deviation
+from retention.report.tables import markdown_table, text_frame
+
+SPEEDS = (1.5, 2.0, 3.0, 4.0)  # speedups over the dense model
+TOLERANCE = 0.03  # a model of one third of the layers, measured at 2.9x, counts as three times as fast
+_NONE = "none that fast"
+
+
+def target_speed_table(records: RecordSet, task: str, speeds: Sequence[float] = SPEEDS) -> str:
+    """Return one row per required speed: our best model and the best shallow student that reach it within 3 %.
+
+    "Best" is by the mean test score, so the better side of a near tie is flattered; the interval of the difference does
+    not include that choice.
+
+    Args:
+        records: committed records.
+        task: name of the task.
+        speeds: required speedups over the dense model.
+
+    Raises:
+        DataError: there is no latency record of the task.
+    """
+    models = timed_models(records, task)
+    rows = []
+    for speed in speeds:
+        ours, shallow = (_best(models, family, speed) for family in ("ours", "shallow"))
+        cells = [f"{speed:g}x", *_cells(ours), *_cells(shallow)]
+        rows.append([*cells, _difference(records, task, ours, shallow)])
+    header = ("speedup of", "ours", "score", "speedup", "fewer layers", "score", "speedup", "difference")
+    return markdown_table(text_frame(header, rows))
+
+
+def level_speed_table(records: RecordSet, task: str) -> str:
+    """Return one row per shallow student and dense model: our fastest model that is level with it or ahead.
+
+    A model counts as level if the interval of its difference reaches 0: the test rows do not show it to be worse. That
+    is weak evidence where intervals are wide. Without an interval its mean score must not be lower.
+
+    Raises:
+        DataError: there is no latency record of the task.
+    """
+    models = timed_models(records, task)
+    rows = []
+    for reference in (model for model in models if model.family in ("dense", "shallow")):
+        ours = [model for model in models if model.family == "ours"]
+        level = [model for model in ours if _is_level(model, reference, records, task)]
+        fastest = min(level, key=lambda model: model.ms_per_row, default=None)
+        ratio = "-" if fastest is None else f"{reference.ms_per_row / fastest.ms_per_row:.2f}x"
+        rows.append([reference.label, _score(reference), "none" if fastest is None else fastest.label])
+        rows[-1] += ["-" if fastest is None else _score(fastest), ratio, _difference(records, task, fastest, reference)]
+    header = ("reference", "score", "fastest of ours, level or ahead", "score", "faster by", "difference")
+    return markdown_table(text_frame(header, rows))
+
+
+def _best(models: Sequence[TimedModel], family: str, speed: float) -> TimedModel | None:
+    fast = [model for model in models if model.family == family and model.speedup >= (1 - TOLERANCE) * speed]
+    return max(fast, key=lambda model: model.score, default=None)
+
+
+def _is_level(model: TimedModel, reference: TimedModel, records: RecordSet, task: str) -> bool:
+    difference = paired_difference(records, task, model, reference)
+    if difference is None or difference.high is None:
+        return model.score >= reference.score
+    return difference.high >= 0
+
+
+def _cells(model: TimedModel | None) -> tuple[str, str, str]:
+    return (_NONE, "-", "-") if model is None else (model.label, _score(model), f"{model.speedup:.2f}x")
+
+
+def _score(model: TimedModel) -> str:
+    seeds = len(model.points)
+    return f"{mean_and_deviation(list(model.points.values()))} ({seeds} seed{'s' * (seeds > 1)})"
+
+
+def _difference(records: RecordSet, task: str, first: TimedModel | None, second: TimedModel | None) -> str:
+    if first is None or second is None:
+        return "-"
+    difference = paired_difference(records, task, first, second)
+    if difference is None:
+        return f"{signed(first.score - second.score)} (no interval)"
+    return f"{signed(difference.mean)} {interval(difference)}"

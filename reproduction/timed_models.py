@@ -1,0 +1,142 @@
+"""Join the latency record of a task with the quality records of the same models, and their paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from reproduction.equal_time import latest_latency, method_name
+from reproduction.paper import ADAPTIVE
+from reproduction.sources import RecordSet
+from retention.records.identity import settings
+from retention.report.grouping import DENSE, Record, RunGroup
+from retention.report.intervals import Estimate, estimate
+
+FEWER_LAYERS = "fewer_layers"  # method of shallower students in records
+_SAME = 5e-5  # largest difference of two means of the same row scores
+
+
+@dataclass(frozen=True)
+class TimedModel:
+    """A model of a latency record, with the scores of all its seeds.
+
+    Attributes:
+        label: method, keep ratio and layers, in words.
+        family: ``ours`` (scored by a learned policy of this project, also on fewer layers), ``shallow`` (fewer layers,
+            nothing removed), ``dense`` or ``baseline``.
+        policy: name of the policy.
+        rho: target keep ratio.
+        layers: layers of a shallower student; None = all.
+        saliency: weight of the saliency distillation.
+        ms_per_row: median time.
+        speedup: median speedup over the reference of the record.
+        points: seed -> headline metric times 100.
+    """
+
+    label: str
+    family: str
+    policy: str
+    rho: float
+    layers: Any
+    saliency: float
+    ms_per_row: float
+    speedup: float
+    points: Mapping[int, float]
+
+    @property
+    def score(self) -> float:
+        """Mean of the seeds, in points."""
+        return fmean(self.points.values())
+
+
+def timed_models(records: RecordSet, task: str) -> list[TimedModel]:
+    """Return the models of the task's latest latency record, from slow to fast; of two seeds of a model the first.
+
+    Raises:
+        DataError: there is no latency record of the task.
+    """
+    models: dict[tuple[Any, ...], TimedModel] = {}
+    for entry in latest_latency(records, task)["models"]:
+        model = _timed_model(entry, _group_of(entry, records, task))
+        models.setdefault((model.policy, model.rho, str(model.layers), model.saliency), model)
+    return sorted(models.values(), key=lambda model: -model.ms_per_row)
+
+
+def paired_difference(records: RecordSet, task: str, first: TimedModel, second: TimedModel) -> Estimate | None:
+    """Return first minus second in points, with its 95 % interval.
+
+    The record with most seeds decides (``retention compare --record``): its interval is a bootstrap over seeds and
+    test rows. Without one, Student's t interval over the seeds that both have; None if that has no interval either.
+    """
+    matches = []
+    for record in records.records:
+        if record["kind"] == "paired" and record["task"] == task and record.get("measure", "score") == "score":
+            for sign, sides in ((1.0, ("first", "second")), (-1.0, ("second", "first"))):
+                if _is_of(record[sides[0]], first) and _is_of(record[sides[1]], second):
+                    matches.append((_seeds(record), str(record.get("date", "")), sign, record))
+    if matches:
+        *_, sign, record = max(matches, key=lambda match: match[:2])
+        difference = record["difference"]
+        low, high = (difference.get(f"bootstrap_{end}", difference.get(end)) for end in ("low", "high"))
+        ends = sorted(100 * sign * end for end in (low, high))
+        return Estimate(100 * sign * difference["mean"], ends[0], ends[1], record["rows"])
+    common = sorted(first.points.keys() & second.points.keys())
+    if len(common) < 2:
+        return None
+    return estimate([first.points[seed] - second.points[seed] for seed in common])
+
+
+def _timed_model(entry: Mapping[str, Any], group: RunGroup | None) -> TimedModel:
+    points = {int(entry["seed"]): 100.0 * float(entry["metric"])} if group is None else group.points_by_seed()
+    layers = entry["layers"]
+    parts = [method_name(entry)]
+    parts += [f"rho {entry['rho']:g}"] if entry["policy"] not in (DENSE, FEWER_LAYERS) else []
+    parts += [f"{layers if isinstance(layers, int) else len(layers)} layers"] if layers is not None else []
+    return TimedModel(
+        label=", ".join(parts),
+        family=_family(str(entry["policy"])),
+        policy=str(entry["policy"]),
+        rho=float(entry["rho"]),
+        layers=layers,
+        saliency=float(entry["saliency"]),
+        ms_per_row=float(entry["ms_per_row"]["median"]),
+        speedup=float(entry["speedup"]["median"]),
+        points=points,
+    )
+
+
+def _family(policy: str) -> str:
+    families = {DENSE: "dense", FEWER_LAYERS: "shallow", ADAPTIVE.policy: "ours"}
+    return families.get(policy, "baseline")
+
+
+def _group_of(entry: Mapping[str, Any], records: RecordSet, task: str) -> RunGroup | None:
+    """Return the runs, one per seed, that a model of a latency record is one of: it has the very same test score."""
+    for group in records.runs.groups(policy=entry["policy"], rho=entry["rho"]):
+        if group.setup.task == task and any(_is_run(record, entry) for record in group.records):
+            return group
+    return None
+
+
+def _is_run(record: Record, entry: Mapping[str, Any]) -> bool:
+    flat = settings(record.get("config") or {})
+    same = (flat.get("backbone.layers"), flat.get("distill.saliency", 0.0)) == (entry["layers"], entry["saliency"])
+    score = record["metrics"][record["monitor"]]
+    return bool(same and record["seed"] == entry["seed"] and score is not None and abs(score - entry["metric"]) < 1e-9)
+
+
+def _is_of(run: Mapping[str, Any], model: TimedModel) -> bool:
+    """Return True if one side of a paired record is a model; records without the layers are told by their score."""
+    if (run["policy"], run["rho"]) != (model.policy, model.rho):
+        return False
+    if "layers" in run:
+        return bool((run["layers"], run["saliency"]) == (model.layers, model.saliency))
+    seeds: Sequence[int] = run["seed"] if isinstance(run["seed"], list) else [run["seed"]]
+    points = [model.points[seed] for seed in seeds if seed in model.points]
+    return bool(points) and abs(fmean(points) / 100 - run["score"]) < _SAME
+
+
+def _seeds(record: Record) -> int:
+    return len(record["first"]["seed"]) if isinstance(record["first"]["seed"], list) else 1
