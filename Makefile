@@ -15,7 +15,7 @@ TABLES := table1 table2 table3 table4 table5 table6 leaderboard
 FIGURES := figure2 overview pareto speed depth tokens_per_layer
 
 .PHONY: help setup demo test test-all test-package test-examples lint format docs package bench bench-plots bench-gpu \
-	tables figures claims theory $(TABLES) $(FIGURES) clean
+	tables figures claims theory reliability $(TABLES) $(FIGURES) clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+( [a-z-]+)*:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +48,11 @@ test-package: setup ## build the wheel, install it into new environments and use
 
 theory: setup ## check the paper's theory on small instances (minutes); writes records and docs/theory.md
 	$(BIN)/python -m reproduction theory
+
+reliability: export HF_HUB_OFFLINE := 1
+reliability: export OMP_NUM_THREADS := 1
+reliability: setup ## try faulty inputs, kills, threads and load (an hour); writes records and docs/reliability.md
+	$(BIN)/python -m reproduction reliability
 
 test-examples: setup ## run the examples and the code in the documents
 	$(BIN)/python -m pytest tests/examples tests/docs -n 2

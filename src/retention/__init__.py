@@ -34,9 +34,12 @@ if TYPE_CHECKING:
         LTP,
         Adaptive,
         AdaptiveAttention,
+        AdaptiveCorpus,
         AttentionTopK,
         Dense,
+        EarlyExit,
         InforCoef,
+        InputTruncation,
         KeyNorm,
         LengthAdaptive,
         MrT5,
@@ -52,14 +55,17 @@ if TYPE_CHECKING:
     )
     from retention.policies.registry import available_policies
     from retention.policies.retain import retain
+    from retention.pretrained import Embedder, RetentionEncoder
     from retention.trained import TrainedModel
 
 __version__ = "0.2.0"
 
 # Modules of the names that are imported when they are first used; those that are left out are in retention.policies.
 _LAZY = {
+    "Embedder": "retention.pretrained",
     "ForwardReport": "retention.engine",
     "Retainer": "retention.engine",
+    "RetentionEncoder": "retention.pretrained",
     "available_policies": "retention.policies.registry",
 }
 
@@ -69,16 +75,21 @@ __all__ = [
     "LTP",
     "Adaptive",
     "AdaptiveAttention",
+    "AdaptiveCorpus",
     "AttentionTopK",
     "Dense",
+    "EarlyExit",
+    "Embedder",
     "ForwardReport",
     "InforCoef",
+    "InputTruncation",
     "KeyNorm",
     "LengthAdaptive",
     "MrT5",
     "PowerBert",
     "Random",
     "Retainer",
+    "RetentionEncoder",
     "RetentionPolicy",
     "TRBert",
     "Threshold",

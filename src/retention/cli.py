@@ -23,12 +23,19 @@ COMMANDS = {
     "run": Command(
         "retention.experiment.entry", "main", "train and test a model with key=value settings; -m for sweeps"
     ),
+    "distill": Command(
+        "retention.experiment.distill", "main", "train a pruned embedding model from texts without labels"
+    ),
     "bench": Command("retention.bench.main", "main", "measure speed and memory against the fastest dense model"),
     "bench-models": Command(
         "retention.bench.trained_models", "main", "time finished runs side by side on their task's test rows"
     ),
     "bench-plots": Command("retention.bench.plots", "main", "draw figures from speed records"),
     "bench-limits": Command("retention.bench.limits", "main", "measure arithmetic rate and memory bandwidth"),
+    "evaluate-embeddings": Command(
+        "retention.embedding_eval.main", "main", "score and time embedding models beside a dense one"
+    ),
+    "export": Command("retention.export.main", "main", "write a model folder as an ONNX file with the removal inside"),
     "report": Command("retention.report", "main", "print the quality table of run folders or record files"),
     "compare": Command("retention.report.paired_comparison", "main", "compare the predictions of two runs row by row"),
 }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
+_LARGEST = 3.4028234663852886e38  # of float32, which computes with the settings
 
 
 class RetentionError(Exception):
@@ -91,7 +91,7 @@ def require_number(
     below: float | None = None,
     name: str = "",
 ) -> None:
-    """Raise ``ConfigError`` unless a setting is a finite number within its range; infinity and NaN are refused.
+    """Raise ``ConfigError`` unless a setting is a number within its range, finite in float32; NaN is refused.
 
     Args:
         key: dotted path of the value, relative to the caller.
@@ -115,7 +115,7 @@ def require_number(
     if value is None:
         return
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    finite = is_number and abs(value) <= sys.float_info.max  # false for NaN and infinity
+    finite = is_number and is_finite(value)
     inside = finite and all(
         (
             low is None or value >= low,
@@ -125,6 +125,11 @@ def require_number(
         )
     )
     require(inside, key, f"{name} must be {_range(low, high, above, below, finite=finite)}, got {value}".strip())
+
+
+def is_finite(value: float) -> bool:
+    """Return True if a number is finite in float32."""
+    return abs(value) <= _LARGEST  # false for NaN and infinity
 
 
 def _range(low: float | None, high: float | None, above: float | None, below: float | None, *, finite: bool) -> str:

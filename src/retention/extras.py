@@ -9,6 +9,7 @@ _EXPERIMENTS = frozenset(
         *("torchmetrics", "wandb"),
     )
 )
+_ONNX = frozenset(("onnx", "onnxruntime", "onnxscript"))
 
 
 def missing_extra_message(error: ModuleNotFoundError, feature: str) -> str | None:
@@ -22,6 +23,7 @@ def missing_extra_message(error: ModuleNotFoundError, feature: str) -> str | Non
         The message; None if the missing module does not come with an extra of this package.
     """
     missing = (error.name or "").partition(".")[0]
-    if missing not in _EXPERIMENTS:
+    if missing not in _EXPERIMENTS | _ONNX:
         return None
-    return f"{feature} needs {missing}, which is not installed: pip install 'adaptive-retention[experiments]'"
+    extra = "onnx" if missing in _ONNX else "experiments"
+    return f"{feature} needs {missing}, which is not installed: pip install 'adaptive-retention[{extra}]'"

@@ -53,7 +53,10 @@ def test_arxiv_classification(run_task: Any, tmp_path: Path) -> None:
     write_rows(tmp_path, "train", rows[:24])
     write_rows(tmp_path, "test", rows[24:])
     record = run_task("arxiv", "data.source=made-up papers")
-    assert (record["monitor"], set(record["metrics"])) == ("accuracy", {"accuracy", "macro_f1"})
+    assert (record["monitor"], set(record["metrics"])) == (
+        "accuracy",
+        {"accuracy", "macro_f1", "ece", "nll", "worst_class_recall"},
+    )
     assert record["data"]["source"] == "made-up papers" and record["data"]["truncated"]["test"] == 16
     assert record["keep_ratio"]["mean"] == pytest.approx(0.5, abs=0.03)
     profile = json.loads((tmp_path / "run" / "retention_profile.json").read_text())
@@ -75,7 +78,10 @@ def test_cuad_clause_classification(run_task: Any, tmp_path: Path) -> None:
         contracts = [_contract(f"{split} {number}", number, empty=number == count - 1) for number in range(count)]
         (tmp_path / f"{split}.json").write_text(json.dumps({"data": contracts}))
     record = run_task("cuad")
-    assert (record["monitor"], set(record["metrics"])) == ("micro_f1", {"micro_f1", "macro_f1"})
+    assert (record["monitor"], set(record["metrics"])) == (
+        "micro_f1",
+        {"micro_f1", "macro_f1", "brier_per_label", "nll_per_label", "worst_class_recall"},
+    )
     assert record["data"]["contracts"] == {"train": 4, "val": 2, "test": 3}
     assert record["data"]["test"] == 4, "the last contract has no clause"
     assert 0.0 <= record["metrics"]["macro_f1"] <= 1.0

@@ -29,7 +29,7 @@ def test_every_command_has_a_function(command: cli.Command) -> None:
 
 def test_unknown_command_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["trian"]) == 2
-    assert "unknown command 'trian'; choose from run, bench" in capsys.readouterr().err
+    assert "unknown command 'trian'; choose from run, distill, bench" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,22 @@ def test_unknown_command_is_an_error(capsys: pytest.CaptureFixture[str]) -> None
     ],
 )
 def test_settings_go_to_run(typed: list[str], passed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    received: list[list[str]] = []
+    monkeypatch.setattr("retention.experiment.entry.main", received.append)
+    assert cli.main(typed) == 0
+    assert received == [passed]
+
+
+@pytest.mark.parametrize(
+    ("typed", "passed"),
+    [
+        (["distill", "texts=a.txt"], ["texts=a.txt", "experiment=embedding_distill"]),
+        (["distill"], ["experiment=embedding_distill"]),
+        (["distill", "experiment=[embedding_distill,mine]"], ["experiment=[embedding_distill,mine]"]),
+        (["distill", "+experiment=mine", "-m"], ["+experiment=mine", "-m"]),
+    ],
+)
+def test_distill_adds_its_recipe(typed: list[str], passed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     received: list[list[str]] = []
     monkeypatch.setattr("retention.experiment.entry.main", received.append)
     assert cli.main(typed) == 0

@@ -108,3 +108,45 @@ def test_weights_of_another_model_are_refused(source: Model, policy: bool, messa
     with pytest.raises(CheckpointError, match=rf"x\.ckpt: is a checkpoint of another model \(.*{message}"):
         load_weights(target, content_of(source), "x.ckpt", policy=policy)
     assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items()), "nothing half-loaded"
+
+
+def test_changed_byte_of_a_weight_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    model = Model(width=30)
+    torch.save(content_of(model), path)
+    raw = bytearray(path.read_bytes())
+    start = raw.find(model.encoder.weight.detach().numpy().tobytes())
+    assert start > 0
+    raw[start + 40] ^= 1
+    path.write_bytes(bytes(raw))
+    with pytest.raises(CheckpointError, match=r"is damaged .*differs from its checksum"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weight: torch.full_like(weight, float("nan")), "values that are not finite"),
+        (lambda weight: weight / 0.0, "values that are not finite"),
+        (lambda weight: weight.to(torch.complex64), "dense tensor of real numbers"),
+        (lambda weight: weight.to_sparse(), "dense tensor of real numbers"),
+        (lambda weight: weight.tolist(), "is not a weight, got a list"),
+        (lambda weight: None, "is not a weight, got a NoneType"),
+    ],
+)
+def test_unusable_weights_are_refused(change: Callable[[torch.Tensor], Any], message: str, tmp_path: Path) -> None:
+    content = content_of(Model())
+    content["state_dict"]["model.head.weight"] = change(content["state_dict"]["model.head.weight"])
+    torch.save(content, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=rf"model\.head\.weight.*{message}"):
+        read_checkpoint(tmp_path / "last.ckpt")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.int64])
+def test_weights_of_another_kind_of_number_are_refused(dtype: torch.dtype) -> None:
+    content = content_of(Model())
+    content["state_dict"]["model.head.weight"] = content["state_dict"]["model.head.weight"].to(dtype)
+    with pytest.raises(CheckpointError, match=r"head\.weight is torch\.\w+ there and torch\.float32 here"):
+        load_weights(Model(), content, "x.ckpt", policy=True)
+    content["state_dict"]["model.head.weight"] = content["state_dict"]["model.head.weight"].half()
+    load_weights(Model(), content, "x.ckpt", policy=True)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from retention.errors import DataError
-from retention.experiment.resume import finished_record, put_record_aside
+from retention.errors import CheckpointError, DataError
+from retention.experiment.resume import check_ranks, finished_record, put_record_aside
 
 RECORD = {"kind": "quality", "metrics": {"accuracy": 0.5}}
 Make = Callable[..., DictConfig]
@@ -136,3 +136,11 @@ def test_record_put_aside_does_not_count(make: Make, folder: Path) -> None:
     put_record_aside(folder)  # nothing left to do
     assert finished_record(make()) is None
     assert json.loads((folder / "record.replaced.json").read_text()) == RECORD
+
+
+def test_training_is_resumed_on_the_same_number_of_processes_only() -> None:
+    for states, ranks in ([{}, {}], 2), ([{}], 1), ({"cpu": None}, 2), (None, 2):  # the last two: earlier versions
+        check_ranks({"rng": states}, ranks, "run/last.ckpt")
+    for states, ranks in ([{}, {}], 1), ([{}], 2):
+        with pytest.raises(CheckpointError, match=rf"on {len(states)} process.*init=run/last\.ckpt"):
+            check_ranks({"rng": states}, ranks, "run/last.ckpt")

@@ -21,11 +21,13 @@ from torch import Tensor
 from retention.bench.timing import Quantiles, speedup_quantiles, synchronizer, time_interleaved
 from retention.data.batching import Batch
 from retention.errors import DataError, RetentionError, require
+from retention.experiment.assembly import resolve_tokenizer
 from retention.experiment.checkpoints import read_checkpoint
 from retention.experiment.config import loaded_config
 from retention.experiment.parts import build_parts
-from retention.experiment.run import resolve_tokenizer
 from retention.experiment.stored import StoredTargets
+from retention.models.head import Columns
+from retention.models.quantization import quantize_int8
 from retention.models.retention_model import RetentionModel
 from retention.records import Latency, append_record, build_record, read_records
 from retention.trained.loading import load
@@ -45,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=16, help="rows of a batch (default: 16)")
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds over all batches (default: 7)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--int8", action="store_true", help="time an INT8 copy of every model as well; on a CPU only")
     parser.add_argument("--record", type=Path, help="JSON Lines file that the result is appended to")
     arguments = parser.parse_args(words)
     try:
@@ -56,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             batch_size=arguments.batch_size,
             rounds=arguments.rounds,
             device=arguments.device,
+            int8=arguments.int8,
         )
         print(format_latency(result))
         if arguments.record is not None:
@@ -77,6 +81,7 @@ def measure_latency(
     batch_size: int = 16,
     rounds: int = 7,
     device: str = "cpu",
+    int8: bool = False,
 ) -> Latency:
     """Time the models of finished runs on test rows of the first run's task.
 
@@ -87,18 +92,24 @@ def measure_latency(
         batch_size: rows of a batch, >= 1.
         rounds: timed rounds, >= 1; one more is run before them.
         device: where the models run.
+        int8: time a copy of every model with INT8 layers as well, see ``quantize_int8``. All entries then have
+            ``int8`` and ``metric_on_rows``, the metric on the timed rows.
 
     Raises:
-        ConfigError: a number is out of range.
+        ConfigError: a number is out of range, or INT8 is requested on a GPU.
         CheckpointError: a run cannot be loaded.
         DataError: the data cannot be read, or a run has no record.
     """
     for key, value in {"--rows": rows, "--batch-size": batch_size, "--rounds": rounds}.items():
         require(value >= 1, key, f"must be >= 1, got {value}")
+    require(device == "cpu" or not int8, "--int8", f"needs --device cpu, got {device}")
     batches, description = _test_batches(runs[0], data_dir, rows, batch_size)
-    models = {str(run): load(run, device=device).model for run in runs}
+    models = {(run, False): load(run, device=device).model for run in runs}
+    if int8:
+        models = {key: each for run in runs for key, each in _with_int8(run, models[run, False]).items()}
     on_device = [_to(batch, device) for batch in batches]
-    calls = {name: [partial(_forward, model, batch) for batch in on_device] for name, model in models.items()}
+    names = {key: f"{key[0]}{' int8' if key[1] else ''}" for key in models}
+    calls = {names[key]: [partial(_forward, model, batch) for batch in on_device] for key, model in models.items()}
 
     def progress(done: int, total: int) -> None:
         end = "\n" if done == total else ""
@@ -106,13 +117,19 @@ def measure_latency(
 
     seconds = time_interleaved(calls, rounds=rounds, warmup=1, synchronize=synchronizer(device), on_round_end=progress)
     count = sum(len(batch["input_ids"]) for batch in batches)
-    reference = seconds[str(runs[0])]
+    reference = seconds[names[runs[0], False]]
     results = []
-    for run in runs:
-        times = seconds[str(run)]
+    for (run, is_int8), model in models.items():
+        times = seconds[names[run, is_int8]]
         milliseconds = Quantiles.of([1000.0 * value / count for value in times])
-        entry = {"ms_per_row": milliseconds.as_dict(), "speedup": speedup_quantiles(reference, times).as_dict()}
-        results.append({**_identity(run), **entry})
+        entry: dict[str, Any] = {
+            "ms_per_row": milliseconds.as_dict(),
+            "speedup": speedup_quantiles(reference, times).as_dict(),
+        }
+        identity = _identity(run)
+        if int8:
+            entry |= {"int8": is_int8, "metric_on_rows": _metric(model, on_device, identity["monitor"])}
+        results.append({**identity, **entry})
     return Latency(
         task=description["name"],
         data={**description, "rows": count},
@@ -132,13 +149,32 @@ def format_latency(result: Latency) -> str:
     ]
     for model in result.models:
         layers = "" if model["layers"] is None else f", layers {model['layers']}"
-        name = f"{model['policy']} {model['rho']:g}{layers}, seed {model['seed']}"
+        int8 = ", int8" if model.get("int8") else ""
+        name = f"{model['policy']} {model['rho']:g}{layers}, seed {model['seed']}{int8}"
         speed = model["speedup"]
+        metric = model.get("metric_on_rows", model["metric"])
         lines.append(
-            f"{name:44} {100 * model['flops_ratio']:10.1f}% {100 * model['metric']:10.1f} "
+            f"{name:44} {100 * model['flops_ratio']:10.1f}% {100 * metric:10.1f} "
             f"{model['ms_per_row']['median']:8.2f} {speed['median']:7.2f}x  {speed['low']:.2f}-{speed['high']:.2f}"
         )
     return "\n".join(lines)
+
+
+def _with_int8(run: Path, model: RetentionModel) -> dict[tuple[Path, bool], RetentionModel]:
+    """Return a run's model and its INT8 copy, by run and precision."""
+    return {(run, False): model, (run, True): quantize_int8(model)}
+
+
+def _metric(model: RetentionModel, batches: Sequence[Batch], monitor: str) -> float:
+    """Compute a metric of a model on the rows of some batches."""
+    columns: Columns = {}
+    for batch in batches:
+        with torch.inference_mode():
+            encoded = model.encode(batch)
+            rows = model.head.eval_rows(model.logits(encoded, batch), encoded, batch)
+        for name, values in rows.items():
+            columns.setdefault(name, []).extend(values)
+    return model.head.compute_metrics(columns)[monitor]
 
 
 def _forward(model: RetentionModel, batch: Batch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -185,6 +185,24 @@ class RetentionData(pl.LightningDataModule, ABC):
         if not 0 <= index < count:
             raise DataError(f"{self.name}: test document {index} does not exist, there are {count} (0..{count - 1})")
         return str(self._documents["test"][index]["text"])
+
+    def texts(self, split: Split) -> list[str]:
+        """Return the texts of an evaluated split, by row number.
+
+        Args:
+            split: ``val`` or ``test``, set up before.
+        """
+        if split not in self._documents:
+            raise RuntimeError(f"{self.name}: the texts of the {split} split are not kept; call setup() for its stage")
+        return [str(text) for text in self._documents[split]["text"]]
+
+    def row_groups(self, split: Split) -> Mapping[str, Sequence[int]]:
+        """Return groups of rows that are scored on their own: name -> row numbers; by default none.
+
+        Args:
+            split: ``val`` or ``test``, set up before.
+        """
+        return {}
 
     def describe(self) -> dict[str, Any]:
         """Describe the rows and count them, for the record of a run.

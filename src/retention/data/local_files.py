@@ -1,4 +1,4 @@
-"""Read columns of one local file: parquet, csv (with a header line) or jsonl (one object per line).
+"""Read columns of one local file: parquet, csv or tsv (with a header line), or jsonl (one object per line; also .gz).
 
 Own readers, because an error has to name the file, the line and the remedy.
 """
@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import codecs
 import csv
+import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +23,7 @@ from retention.errors import DataError
 
 # Documents can be longer than the csv module's default of 128 KiB per field.
 _CSV_FIELD_LIMIT = 2**31 - 1
+_CONVERT = "convert the file, for example: iconv -t UTF-8"
 
 
 def find_split_file(directory: str | Path, split: str, suffixes: Iterable[str] | None = None) -> Path:
@@ -50,7 +54,8 @@ def find_file(directory: str | Path, names: Sequence[str], description: str) -> 
     """
     folder = Path(directory).expanduser()
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; pass data.dir=<folder with {description}>")
+        looked = "" if folder.is_absolute() else f" ({folder.absolute()})"
+        raise DataError(f"{folder}{looked}: no such folder; pass data.dir=<folder with {description}>")
     matches = [folder / name for name in names if (folder / name).is_file()]
     if len(matches) == 1:
         return matches[0]
@@ -72,7 +77,7 @@ def list_file_names(split: str, suffixes: Iterable[str]) -> str:
 
 
 def read_file(path: Path, columns: dict[str, str]) -> RawTable:
-    """Read some columns of a parquet, csv or jsonl file.
+    """Read some columns of a parquet, csv, tsv, jsonl or jsonl.gz file.
 
     Args:
         path: file to read; its suffix chooses the reader.
@@ -81,8 +86,13 @@ def read_file(path: Path, columns: dict[str, str]) -> RawTable:
     Raises:
         DataError: the file cannot be read as what its suffix says, a column is missing, or there are no rows.
     """
+    reader = next((read for suffix, read in _ALL_READERS.items() if path.name.endswith(suffix)), None)
+    if reader is None:
+        raise DataError(f"{path}: cannot be read, its name must end with {', '.join(_ALL_READERS)}; convert the file")
     try:
-        table = READERS[path.suffix](path, columns)
+        table = reader(path, columns)
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise DataError(f"{path}: not a readable gzip file ({error}); check that it is complete") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     if not table.numbers:
@@ -103,14 +113,15 @@ def _read_parquet(path: Path, columns: dict[str, str]) -> RawTable:
     return RawTable(str(path), "row", range(1, read.num_rows + 1), values)
 
 
-def _read_csv(path: Path, columns: dict[str, str]) -> RawTable:
+def _read_csv(path: Path, columns: dict[str, str], delimiter: str = ",") -> RawTable:
     values: dict[str, list[object]] = {name: [] for name in columns.values()}
     numbers: list[int] = []
     with _long_csv_fields():
-        reader = csv.reader(_utf8_lines(path), strict=True)
+        reader = csv.reader(_utf8_lines(path), strict=True, delimiter=delimiter)
         start = 1
         try:
             header = next(reader, [])
+            _check_header(path, header, delimiter)
             require_columns(str(path), header, columns)
             positions = {name: header.index(name) for name in values}
             start = reader.line_num + 1
@@ -123,7 +134,9 @@ def _read_csv(path: Path, columns: dict[str, str]) -> RawTable:
                         values[name].append(fields[position])
                 start = reader.line_num + 1
         except csv.Error as error:
-            raise DataError(f"{path}, line {start}: broken CSV ({error}); check its quotation marks") from None
+            carriage = "new-line character" in str(error)  # lines that end with a carriage return alone
+            remedy = "save it with the line ends of Unix or Windows" if carriage else "check its quotation marks"
+            raise DataError(f"{path}, line {start}: broken CSV ({error}); {remedy}") from None
     return RawTable(str(path), "line", numbers, values)
 
 
@@ -142,10 +155,24 @@ def _read_jsonl(path: Path, columns: dict[str, str]) -> RawTable:
     return RawTable(str(path), "line", numbers, values)
 
 
-READERS: dict[str, Callable[[Path, dict[str, str]], RawTable]] = {
-    ".parquet": _read_parquet,
-    ".csv": _read_csv,
-    ".jsonl": _read_jsonl,
+def _read_lines(path: Path, columns: dict[str, str]) -> RawTable:
+    """Read the non-blank lines of a text file, which are the values of the one column that is requested."""
+    if len(set(columns.values())) != 1:
+        raise DataError(f"{path}: a .txt file has one text per line and no columns; use .jsonl, .parquet or .csv")
+    lines = [(number, line.strip()) for number, line in enumerate(_utf8_lines(path), start=1) if line.strip()]
+    [name] = set(columns.values())
+    return RawTable(str(path), "line", [number for number, _ in lines], {name: [line for _, line in lines]})
+
+
+_Reader = Callable[[Path, dict[str, str]], RawTable]
+
+# Formats of split files, and those of a file that is named by its path.
+READERS: dict[str, _Reader] = {".parquet": _read_parquet, ".csv": _read_csv, ".jsonl": _read_jsonl}
+_ALL_READERS: dict[str, _Reader] = {
+    **READERS,
+    ".jsonl.gz": _read_jsonl,
+    ".tsv": partial(_read_csv, delimiter="\t"),
+    ".txt": _read_lines,
 }
 
 
@@ -162,18 +189,34 @@ def _parse_json_object(line: str, location: str) -> dict[str, object]:
 def _utf8_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a UTF-8 file, with their line ends, without a byte order mark."""
     offset = 0
-    with path.open("rb") as file:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         for number, raw in enumerate(file, start=1):
             line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+            if number == 1 and _is_utf16(raw):
+                raise DataError(f"{path}: is UTF-16, not UTF-8; {_CONVERT} -f UTF-16 {path.name}")
             try:
                 yield line.decode("utf-8")
             except UnicodeDecodeError as error:
                 at = offset + len(raw) - len(line) + error.start
                 raise DataError(
                     f"{path}, line {number}: not UTF-8 (byte 0x{line[error.start]:02x} at byte offset {at}); "
-                    f"convert the file, for example: iconv -f LATIN1 -t UTF-8 {path.name}"
+                    f"{_CONVERT} -f LATIN1 {path.name}"
                 ) from None
             offset += len(raw)
+
+
+def _is_utf16(line: bytes) -> bool:
+    """Return True if a first line begins with the byte order mark of UTF-16, or every other byte is null."""
+    return line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 3 * line.count(0) > len(line)
+
+
+def _check_header(path: Path, header: Sequence[str], delimiter: str) -> None:
+    """Raise ``DataError`` if a header of one field looks like several that something else separates."""
+    marks = {";": "semicolons", "\t": "tabs", "|": "vertical bars", ",": "commas"}
+    for mark, name in marks.items():
+        if len(header) == 1 and mark != delimiter and mark in header[0]:
+            wanted = "tabs" if delimiter == "\t" else "commas"
+            raise DataError(f"{path}: its columns are separated by {name}; save it with {wanted} instead")
 
 
 @contextmanager

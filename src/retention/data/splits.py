@@ -68,14 +68,14 @@ class SplitPlan:
         return {split: rows[split] for split in splits}
 
 
-def hold_out(rows: Dataset, size: int) -> tuple[Dataset, Dataset]:
+def hold_out(rows: Dataset, size: int, key: str = "val_size") -> tuple[Dataset, Dataset]:
     """Divide ``rows`` into (the rest, ``size`` held-out rows), the same way for every seed.
 
     Raises:
-        DataError: nothing would be left to train on.
+        DataError: nothing would be left to train on; the message names the config ``key``.
     """
     if size >= len(rows):
-        raise DataError(f"val_size: {size} rows to hold out of {len(rows)} leave none to train on; lower val_size")
+        raise DataError(f"{key}: {size} rows to hold out of {len(rows)} leave none to train on; lower {key}")
     order = np.random.default_rng(_FIXED_SEED).permutation(len(rows))
     return rows.select(np.sort(order[size:])), rows.select(np.sort(order[:size]))
 

@@ -100,7 +100,7 @@ def _text_problem(value: object) -> str | None:
     if value is None:
         return "is missing"
     if not isinstance(value, str):
-        return f"must be a text, got {value!r} ({type(value).__name__})"
+        return f"must be a text, got {value!r:.80} ({type(value).__name__})"
     if not value.strip():
         return "is blank"
     try:
@@ -116,7 +116,7 @@ def _label_problem(value: object, count: int) -> str | None:
     if isinstance(value, str) and len(value) > 80:
         return f"must be a whole number, got {value[:40]!r}... ({len(value)} characters)"
     if not isinstance(value, int) or isinstance(value, bool):
-        return f"must be a whole number, got {value!r}"
+        return f"must be a whole number, got {value!r:.80}"
     if value == -1:
         return "is -1, which marks hidden labels; use a split that has its labels"
     if not 0 <= value < count:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from retention.errors import Checks, ConfigError, RetentionError
+from retention.errors import Checks, ConfigError, RetentionError, is_finite
 from retention.records.signatures import Parameters, constructor_parameters, flat_fields
 
 _ACCEPTED: dict[type, tuple[type, ...]] = {float: (float, int), int: (int,), bool: (bool,), str: (str,)}
@@ -129,6 +128,8 @@ class Builder:
             if self.checks.require(valid, f"{path}.{key}", _unknown_key(key, list(parameters.hints))):
                 fits = self._check_type(value, parameters.hints.get(key), f"{path}.{key}") and fits
                 settings[key] = self._value(value, f"{path}.{key}")
+                if not _is_no_node(value):
+                    fits = self._check_class(settings[key], parameters.hints.get(key), f"{path}.{key}") and fits
         return (target, self._with_flat_configs(settings, parameters, path)) if fits else (None, settings)
 
     def _with_flat_configs(self, settings: dict[str, Any], parameters: Parameters, path: str) -> dict[str, Any]:
@@ -139,21 +140,30 @@ class Builder:
                 settings[name] = built
         return settings
 
+    def _check_class(self, built: Any, hint: Any, path: str) -> bool:
+        """Record a problem if the object of a node is not of the class that the constructor takes."""
+        options = _options(hint)
+        if built is None or not _needs_node(options):
+            return True
+        fits = isinstance(built, tuple(options))
+        message = f"must name a {_class_names(options)}, got a {type(built).__name__}"
+        return self.checks.require(fits, f"{path}._target_", message)
+
     def _check_type(self, value: Any, hint: Any, path: str) -> bool:
-        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        options = _options(hint)
         if not all(option in _ACCEPTED or option is type(None) for option in options):
             message = f"must be a node with a _target_ that names a {_class_names(options)}, got {value!r}"
             return self.checks.require(not (_needs_node(options) and _is_no_node(value)), path, message)
         accepted = tuple(kind for option in options for kind in _ACCEPTED.get(option, (type(None),)))
         fits = isinstance(value, accepted) and (bool in accepted or not isinstance(value, bool))
-        if fits and isinstance(value, float | int) and not _is_finite(value):
+        if fits and isinstance(value, float | int) and not is_finite(value):
             return self.checks.require(False, path, f"must be a finite number, got {value}")
         names = " or ".join("null" if option is type(None) else option.__name__ for option in options)
         return self.checks.require(fits, path, f"must be {names}, got {value!r}")
 
 
-def _is_finite(value: float) -> bool:
-    return abs(value) <= sys.float_info.max  # false for NaN and infinity
+def _options(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
 def _is_no_node(value: Any) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from retention.errors import CheckpointError
 from retention.models.layer_selection import state_of_layers
@@ -26,7 +28,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not file.is_file():
         raise CheckpointError(f"{file}: no such checkpoint; pass a file such as <run folder>/checkpoints/last.ckpt")
     try:
+        _check_sums(file)
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # for other files the unpickler raises errors of many types
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{file}: cannot be read as a checkpoint ({reason})") from error
@@ -34,6 +39,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     parameters = content.get("hyper_parameters") if complete else None
     if not isinstance(parameters, dict) or "config" not in parameters:
         raise CheckpointError(f"{file}: is not a checkpoint of this project; it has no configuration")
+    _check_state(content["state_dict"], file)
     return content
 
 
@@ -82,12 +88,41 @@ def load_weights(
         for key in sorted(required & loaded.keys())
         if loaded[key].shape != current[key].shape
     ]
+    problems += [
+        f"{key} is {loaded[key].dtype} there and {current[key].dtype} here"
+        for key in sorted(required & loaded.keys())
+        if loaded[key].is_floating_point() != current[key].is_floating_point()
+        or (loaded[key].dtype == torch.bool) != (current[key].dtype == torch.bool)
+    ]
     if problems:
         listed = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
         raise CheckpointError(
             f"{path}: is a checkpoint of another model ({listed}); use the backbone, task and policy it was made with"
         )
     model.load_state_dict(loaded, strict=False)
+
+
+def _check_sums(file: Path) -> None:
+    """Raise ``CheckpointError`` if a part of a checkpoint differs from the checksum that was stored with it."""
+    if not zipfile.is_zipfile(file):  # torch reports what else it cannot read
+        return
+    with zipfile.ZipFile(file) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise CheckpointError(f"{file}: is damaged ({damaged} differs from its checksum); copy the file again")
+
+
+def _check_state(state: dict[Any, Any], file: Path) -> None:
+    """Raise ``CheckpointError`` unless all weights are dense tensors of finite numbers."""
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise CheckpointError(f"{file}: {key!r} is not a weight, got a {type(value).__name__}")
+        dense = value.layout == torch.strided and value.device.type != "meta" and not value.is_quantized
+        if not dense or value.is_complex():
+            kind = f"{value.dtype}, {value.layout}, {value.device.type}"
+            raise CheckpointError(f"{file}: {key} must be a dense tensor of real numbers, got {kind}")
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise CheckpointError(f"{file}: {key} has values that are not finite; the model cannot be used")
 
 
 def _is_policy(key: str) -> bool:

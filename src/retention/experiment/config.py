@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from retention.errors import Checks, ConfigError, Problem, require
 from retention.experiment.checkpoints import encoder_folder, read_checkpoint
+from retention.experiment.equal_flops import set_rho_by_flops
 from retention.experiment.keys import check_keys, require_keys
 from retention.experiment.parts import Parts, build_parts
+from retention.experiment.results import EVALUATE
 from retention.experiment.resume import LOCAL_CHECKPOINT, use_local_checkpoint
 from retention.experiment.stored import FROM_COMMAND, StoredTargets, stored_config
 from retention.experiment.trainer_settings import check_trainer
+from retention.experiment.values import check_values
+from retention.training.distillation import BACKBONE
 
 MODES = ("fit", "test")
-_FILES = ("ckpt", "init", "record")
+_FILES = ("ckpt", "init", "texts", "output", "record")
 _BUDGET = ("rho", "schedule", "slope", "layers")  # what baselines take over from the main policy
 
 Compose = Callable[[list[str]], DictConfig]
@@ -65,6 +70,8 @@ def _build_runs(config: DictConfig, compose: Compose, overrides: Sequence[str]) 
         baseline.ckpt = requested_ckpt if requested_ckpt == LOCAL_CHECKPOINT else None
         use_local_checkpoint(baseline)
         configs.insert(0, baseline)
+    for each in configs:
+        checks.gather(partial(set_rho_by_flops, each))
     parts = [checks.gather(lambda each=each: build_parts(each)) for each in configs]  # type: ignore[misc]
     checks.problems = list(dict.fromkeys(checks.problems))  # a setting that the baselines take over is reported once
     checks.finish()
@@ -75,6 +82,7 @@ def check_run(config: DictConfig) -> None:
     """Raise ``ConfigError`` if top-level settings are unknown or out of range."""
     checks = Checks()
     checks.gather(lambda: check_keys(config))
+    checks.gather(lambda: check_values(config))
     checks.require(config.mode in MODES, "mode", f"must be one of {', '.join(MODES)}, got {config.mode!r}")
     names = config.compare if isinstance(config.compare, ListConfig) else [config.compare]
     is_list = config.compare is None or (names is config.compare and all(isinstance(name, str) for name in names))
@@ -84,6 +92,10 @@ def check_run(config: DictConfig) -> None:
         is_path = value is None or (isinstance(value, str) and bool(value.strip()))
         checks.require(is_path, key, f"must be null or the path of a file, got {value!r}")
     checks.gather(lambda: check_trainer(OmegaConf.to_container(config.trainer, resolve=True)), "trainer")
+    evaluate = config.get("evaluate")
+    checks.require(evaluate in EVALUATE, "evaluate", f"must be one of {', '.join(EVALUATE)}, got {evaluate!r}")
+    message = "must be test with mode=test, which scores test rows; validation needs mode=fit"
+    checks.require(evaluate != "validation" or config.mode == "fit", "evaluate", message)
     complete = config.mode != "test" or config.ckpt is not None
     message = "mode=test needs a checkpoint; pass ckpt=<run folder>/checkpoints/last.ckpt"
     checks.require(complete, "ckpt", message)
@@ -103,7 +115,7 @@ def tested_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """
     merged = stored_config(read_checkpoint(config.ckpt), config.ckpt)
     for key in FROM_COMMAND:
-        merged[key] = OmegaConf.to_container(config, resolve=False)[key]  # type: ignore[index, call-overload]
+        merged[key] = OmegaConf.to_container(config, resolve=False).get(key)  # type: ignore[union-attr]
     checks = Checks()
     for override in overrides:
         name = override.partition("=")[0].lstrip("+~")
@@ -111,7 +123,7 @@ def tested_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
             continue
         fixed = "." not in name or (name.startswith("backbone.") and name != "backbone.attn_implementation")
         message = "the checkpoint determines it; leave it out with mode=test"
-        if checks.require(not fixed or name == "seed", name, message):
+        if checks.require(not fixed or name in ("seed", "texts"), name, message):
             OmegaConf.update(merged, name, OmegaConf.select(config, name))
     checks.finish()
     merged.compare = []
@@ -138,7 +150,7 @@ def loaded_config(content: Mapping[str, Any], ckpt: Path, rho: float | None = No
     """
     config = stored_config(content, ckpt)
     folder = str(ckpt.resolve().parent.parent)
-    config.mode, config.ckpt, config.compare, config.record = "test", str(ckpt), [], None
+    config.mode, config.ckpt, config.compare, config.record, config.output = "test", str(ckpt), [], None, None
     config.callbacks, config.logger, config.paths = {}, None, {"run_dir": folder}
     # data modules without a hub data set require a folder; it is not read here
     needs_folder = "hub" in config.task.data and config.task.data.hub is None
@@ -175,12 +187,13 @@ def baseline_config(config: DictConfig, baseline: DictConfig, name: str) -> Dict
     merged.retention = OmegaConf.merge(baseline.retention, shared)
     merged.paths.run_dir = str(Path(config.paths.run_dir) / name)
     merged.compare = []
-    merged.ckpt = None
+    merged.ckpt = merged.output = None
     return merged
 
 
 def _check_start(config: DictConfig) -> None:
-    trained = config.freeze is None or config.init is not None or config.ckpt is not None
+    starts = (config.init, config.ckpt)  # or a head without weights, whose teacher can be the backbone
+    trained = config.freeze is None or any(starts) or config.distill.get("teacher") == BACKBONE
     message = f"freeze={config.freeze} needs trained weights; pass init=<checkpoint of a dense run>"
     require(trained, "freeze", message)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import hydra
@@ -13,13 +14,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
-from retention.errors import Checks, RetentionError
+from retention.errors import Checks, RetentionError, require
 from retention.experiment.hydra_setup import config_dir, register_policies
 from retention.experiment.resume import resume_hint
 from retention.experiment.run import run
 from retention.experiment.stopping import Stopped
 from retention.experiment.sweeps import jobs_left
 from retention.records.legacy import renamed_key
+
+_NO_LOGGER = ("logger=null", "logger=", "logger=false", "logger=False", "~logger")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.argv = [sys.argv[0], *argv]  # Hydra reads its arguments from there
     try:
         check_overrides(sys.argv[1:])
+        check_run_folder(sys.argv[1:], os.environ)
     except RetentionError as error:
         _fail(error)
     register_policies()
@@ -64,7 +68,7 @@ def run_composed(config: DictConfig) -> float | None:
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
-    """Raise ``ConfigError`` for keys that were renamed, before Hydra reports them as unknown.
+    """Raise ``ConfigError`` for renamed keys and for ``logger=null``, before Hydra refuses them in its own words.
 
     Args:
         arguments: of the command line; flags and their values are ignored.
@@ -74,7 +78,25 @@ def check_overrides(arguments: Sequence[str]) -> None:
         key = argument.lstrip("+~").partition("=")[0].partition("@")[0]
         if not argument.startswith("-") and "=" in argument and (present := renamed_key(key)) is not None:
             checks.require(False, key, f"was renamed; use {argument.replace(key, present, 1)}")
+        if argument in _NO_LOGGER:
+            checks.require(False, "logger", f"{argument} is not an option; use logger=none for a run without a logger")
     checks.finish()
+
+
+def check_run_folder(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Raise ``ConfigError`` if each process of torchrun or Slurm would choose a new run folder for itself.
+
+    Processes that Lightning starts get the folder of the first one.
+
+    Args:
+        arguments: of the command line.
+        environment: variables of the process: ``WORLD_SIZE`` and ``SLURM_NTASKS`` are numbers of processes.
+    """
+    processes = max(int(environment.get(name) or 1) for name in ("WORLD_SIZE", "SLURM_NTASKS"))
+    given = any(argument.lstrip("+").startswith(("hydra.run.dir=", "paths.run_dir=")) for argument in arguments)
+    is_run = not any(argument.startswith("-") for argument in arguments)  # sweeps have fixed folders
+    message = f"must be set for {processes} processes, or each would choose a folder; add hydra.run.dir=<new folder>"
+    require(processes == 1 or given or not is_run, "hydra.run.dir", message)
 
 
 @rank_zero_only

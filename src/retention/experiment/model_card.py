@@ -15,13 +15,30 @@ def model_card(record: Record, example: str) -> str:
         record: of the run.
         example: one line of Python that uses the loaded ``model``.
     """
-    config, data = record["config"], record["data"]
-    backbone = config.get("trained_backbone") or config["backbone"]
-    base = backbone.get("path") or f"{backbone.get('model_type', record['backbone'])}, trained from scratch"
+    results, training = _results(record), _training(record)
     sections = [
         f"# {record['policy']} on {record['task']}",
         f"{record['backbone']} with real token removal inside the encoder, keep ratio {record['rho']}; "
         "made with the Python package `retention` (adaptive-retention).",
+        *results,
+        "## Use",
+        _usage(example),
+        *training,
+        "All settings are in `config.yaml`, the whole record in `record.json`.",
+        "## License",
+        "The license of the base model and of the data applies to this model; neither was checked here.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def training_details(record: Record) -> str:
+    """Return the sections on results, cost, data and training, for the card of a model folder."""
+    return "\n\n".join([*_results(record), *_training(record)])
+
+
+def _results(record: Record) -> list[str]:
+    data = record["data"]
+    return [
         "## Results",
         _table(("metric", "value"), [(name, _number(value)) for name, value in record["metrics"].items()]),
         f"Main metric: {record['monitor']}. Measured on {data.get('test', '?')} test rows, seed {record['seed']}.",
@@ -29,23 +46,27 @@ def model_card(record: Record, example: str) -> str:
         _table(("quantity", "value"), _costs(record)),
         "## Data",
         _table(("property", "value"), [(name, data[name]) for name in _described(data)]),
-        "## Use",
-        _usage(example),
+    ]
+
+
+def _training(record: Record) -> list[str]:
+    config = record["config"]
+    backbone = config.get("trained_backbone") or config["backbone"]
+    base = backbone.get("path") or f"{backbone.get('model_type', record['backbone'])}, trained from scratch"
+    return [
         "## Training",
         f"Base model: {base}",
         f"```\n{record['command']}\n```",
-        f"Commit {record['commit']}, {record['date']}. All settings are in `config.yaml`, the whole record in "
-        "`record.json`.",
-        "## License",
-        "The license of the base model and of the data applies to this model; neither was checked here.",
+        f"Commit {record['commit']}, {record['date']}.",
     ]
-    return "\n\n".join(sections) + "\n"
 
 
 def _costs(record: Record) -> list[tuple[str, str]]:
     kept = record["keep_ratio"]
     rows = [("target keep ratio", str(record["rho"])), ("achieved keep ratio", _number(kept.get("mean")))]
-    rows += [(f"keep ratio after layer {layer}", _number(value)) for layer, value in kept.get("by_layer", {}).items()]
+    by_layer = {int(layer): _number(value) for layer, value in kept.get("by_layer", {}).items()}
+    rows += [("keep ratio before layer 0", value) for layer, value in by_layer.items() if layer < 0]
+    rows += [(f"keep ratio after layer {layer}", value) for layer, value in by_layer.items() if layer >= 0]
     backbone = record["config"].get("trained_backbone") or record["config"]["backbone"]
     if backbone.get("layers") is not None:
         rows.append(("encoder layers", str(backbone["layers"])))

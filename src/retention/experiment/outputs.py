@@ -1,16 +1,23 @@
-"""Check that a run can write its files, before it trains."""
+"""Check that a run can write its files, before it trains, and write its model folder."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
+from retention.data.base import RetentionData
 from retention.data.encoded_split import cache_folder
 from retention.errors import Checks, require
+from retention.experiment.model_card import training_details
+from retention.models.retention_model import RetentionModel
+from retention.pretrained.folder import check_replaceable
+from retention.records import Record
+from retention.tasks.trained_model import trained_class_of
 
 
 @rank_zero_only
@@ -23,11 +30,31 @@ def check_outputs(configs: Iterable[DictConfig]) -> None:
     checks = Checks()
     for config in configs:
         checks.gather(lambda config=config: _try_folder("paths.run_dir", Path(config.paths.run_dir)))  # type: ignore[misc]
+        if config.output is not None:
+            folder = Path(config.output).expanduser().resolve()
+            check_replaceable(folder)
+            checks.gather(lambda folder=folder: _try_folder("output", folder.parent))  # type: ignore[misc]
         if config.record is not None:
             checks.gather(lambda config=config: _try_record(Path(config.record)))  # type: ignore[misc]
     checks.gather(lambda: _try_folder("HF_DATASETS_CACHE", cache_folder()))
     checks.problems = list(dict.fromkeys(checks.problems))
     checks.finish()
+
+
+def save_output(folder: str, model: RetentionModel, data: RetentionData, record: Record) -> None:
+    """Write the model folder of a finished run.
+
+    Args:
+        folder: ``output`` of the configuration.
+        model: the trained model; moved to the CPU and set to evaluation mode.
+        data: of the run.
+        record: of the run, for the model card.
+
+    Raises:
+        DataError: the folder holds other files, or cannot be written.
+    """
+    trained: Any = trained_class_of(model.head)(model.cpu().eval(), data)
+    trained.save_pretrained(Path(folder).expanduser(), details=training_details(record))
 
 
 def _try_folder(key: str, folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from pytorch_lightning.loggers import Logger
 
 from retention.core.flops import EncoderShape
@@ -19,9 +19,12 @@ from retention.engine.retainer import DROPPED, check_layers
 from retention.errors import Checks, RetentionError, require
 from retention.experiment.builder import Builder, Resolve
 from retention.experiment.stored import EXPECTED_CLASSES
-from retention.models.backbone import Backbone
+from retention.models.backbone import Backbone, PretrainedBackbone
 from retention.models.head import Head
 from retention.policies.bases.retention_policy import RetentionPolicy
+from retention.policies.dense import Dense
+from retention.tasks.trained_model import trained_class_of
+from retention.training.distillation import BACKBONE
 from retention.training.freezing import FREEZE
 from retention.training.settings import TrainingSettings
 
@@ -56,13 +59,23 @@ class Parts:
     @property
     def method(self) -> str:
         """Return the name of the method in result records: the policy, or ``fewer_layers`` for a shallower student."""
-        shallow = self.backbone.layer_indices is not None and not self.policy.layers
+        shallow = self.backbone.layer_indices is not None and isinstance(self.policy, Dense)
         return FEWER_LAYERS if shallow else self.policy.name
 
     @property
     def writes(self) -> bool:
         """Return True if the task's head generates text and needs the decoder of the backbone."""
         return _writes(self.head_type)
+
+    @property
+    def compares_with_teacher(self) -> bool:
+        """Return True if the task has no labels, so that its metrics need the teacher."""
+        return bool(getattr(_class_of(self.head_type), "compares_with_teacher", False))
+
+    @property
+    def loss_settings(self) -> tuple[str, ...]:
+        """Return the settings of the head that its outputs do not depend on."""
+        return tuple(getattr(_class_of(self.head_type), "loss_settings", ()))
 
 
 def build_parts(config: DictConfig, resolve: Resolve | None = None) -> Parts:
@@ -90,6 +103,9 @@ def build_parts(config: DictConfig, resolve: Resolve | None = None) -> Parts:
     )
     head_type = builder.make_later("task.head")
     _check_head(config, head_type, checks)
+    if config.mode == "fit":
+        checks.gather(lambda: _check_teacher(head_type, backbone, training))
+    checks.gather(lambda: _check_output(config, head_type))
     callbacks = _make_callbacks(builder, config.get("callbacks") or OmegaConf.create({}))
     seed = config.seed
     valid = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32
@@ -110,6 +126,8 @@ def build_parts(config: DictConfig, resolve: Resolve | None = None) -> Parts:
     loggers = [] if config.get("logger") is None else [builder.make("logger")]
     checks.require(all(isinstance(each, Logger | None) for each in loggers), "logger._target_", "must name a logger")
     builder.finish()
+    if not loggers:  # it refuses to run without one
+        callbacks = [each for each in callbacks if not isinstance(each, LearningRateMonitor)]
     return Parts(backbone, policy, data, training, head_type, callbacks, loggers)
 
 
@@ -166,7 +184,8 @@ def _build_policy(
     if policy is None:
         layers = config.retention.get("layers")
         if isinstance(layers, ListConfig):
-            non_negative = [layer for layer in layers if layer >= 0]  # the policy reports negative ones itself
+            # the policy reports the others itself
+            non_negative = [layer for layer in layers if isinstance(layer, int) and layer >= 0]
             checks.gather(lambda: check_layers(non_negative, shape.num_layers, name), "retention")
         return
     budgets = training.budgets
@@ -183,8 +202,39 @@ def _build_policy(
     _warn_without_scorers(policy, training)
 
 
+def _class_of(head_type: Any) -> Any:
+    """Return the class of a head from its constructor."""
+    return head_type.func
+
+
 def _writes(head_type: Any) -> bool:
-    return bool(getattr(head_type.func, "writes", False))
+    return bool(getattr(_class_of(head_type), "writes", False))
+
+
+def _check_output(config: DictConfig, head_type: Any) -> None:
+    """Check that the trained model can be written as a folder, if one is configured."""
+    if config.get("output") is not None and isinstance(_class_of(head_type), type):
+        saves = hasattr(trained_class_of(_class_of(head_type)), "save_pretrained")
+        require(saves, "output", f"models of task={config.task.name} are not written as a folder; leave it null")
+
+
+def _check_teacher(head_type: Any, backbone: Backbone | None, training: TrainingSettings) -> None:
+    """Check the teacher of distillation against the task and the encoder."""
+    head, distill = _class_of(head_type), training.distill
+    if distill is None:
+        return
+    if getattr(head, "compares_with_teacher", False):
+        message = (
+            f"must be 1, got {distill.weight}: this task has no labels and learns from a teacher; pass "
+            f"distill.weight=1 distill.teacher={BACKBONE}, or experiment=embedding_distill"
+        )
+        require(distill.weight == 1.0, "distill.weight", message)
+    if distill.active and distill.teacher == BACKBONE:
+        pretrained = backbone is None or isinstance(backbone, PretrainedBackbone)
+        message = f"{BACKBONE} needs a pretrained encoder, {getattr(backbone, 'name', None)} is trained from scratch"
+        require(pretrained, "distill.teacher", message)
+        message = f"{BACKBONE} has no trained head for this task; pass the checkpoint of a dense run"
+        require(not getattr(head, "has_weights", True), "distill.teacher", message)
 
 
 def _check_budgets(policy: RetentionPolicy, training: TrainingSettings, mode: str, checks: Checks) -> None:

@@ -13,14 +13,16 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from retention.callbacks.last_checkpoint import LAST
+from retention.errors import CheckpointError
 from retention.records import Record, read_records
 from retention.records.legacy import upgrade_config
 
 CONFIG = "config.yaml"  # written when a run starts
 RECORD = "record.json"  # written last
+VALIDATION_RECORD = "validation.json"  # the same with evaluate=validation; the test is missing then
 _REPLACED = "record.replaced.json"
 _INPUTS = ("init", "ckpt", "distill.teacher")  # checkpoints, which may have been overwritten since
-_INCIDENTAL = {"record"}  # another file that the record is appended to
+_INCIDENTAL = {"record", "evaluate"}  # another file that the record is appended to; the rows that are scored last
 _INTERRUPTED = "interrupted.ckpt"
 LOCAL_CHECKPOINT = "last"  # ckpt=last: the checkpoint in the run folder, if there is one
 _MAX_SHOWN = 3
@@ -37,18 +39,24 @@ def finished_record(config: DictConfig) -> Record | None:
     Raises:
         DataError: the folder's record cannot be read.
     """
-    folder = Path(config.paths.run_dir)
-    if not (folder / RECORD).exists():
+    folder, file = Path(config.paths.run_dir), record_file(config)
+    if not file.exists():
         return None
-    reasons = [*_changes(folder / CONFIG, config), *_newer_inputs(folder / RECORD, config)]
+    reasons = [*_changes(folder / CONFIG, config), *_newer_inputs(file, config)]
     if reasons:
         more = f" and {len(reasons) - _MAX_SHOWN} more" if len(reasons) > _MAX_SHOWN else ""
         listed = "; ".join(reasons[:_MAX_SHOWN]) + more
         log.warning("%s holds the record of another run (%s): running again", folder, listed)
         return None
-    [record] = read_records([folder / RECORD])
+    [record] = read_records([file])
     log.info("%s: already finished, not run again (to repeat it, remove the folder)", folder)
     return record
+
+
+def record_file(config: DictConfig) -> Path:
+    """Return the file in the run folder that a run writes its record to."""
+    validation = config.get("evaluate", "test") == "validation"
+    return Path(config.paths.run_dir) / (VALIDATION_RECORD if validation else RECORD)
 
 
 def checkpoint_path(folder: str | Path) -> Path:
@@ -94,6 +102,27 @@ def finished_epochs(content: Mapping[str, Any]) -> int:
         return int(content.get("epoch", 0))
 
 
+def check_ranks(content: Mapping[str, Any], ranks: int, path: str | Path) -> None:
+    """Raise ``CheckpointError`` if a training would go on with another number of processes.
+
+    The processes share every batch, so with another number of them the steps of an epoch, the learning-rate schedule
+    and the batches that are left would be others. Checkpoints of earlier versions do not say how many there were.
+
+    Args:
+        content: of ``read_checkpoint``.
+        ranks: number of processes that resume the training.
+        path: named in the error.
+    """
+    states = content.get("rng")
+    before = len(states) if isinstance(states, list) else ranks
+    if before != ranks:
+        raise CheckpointError(
+            f"{path}: was written by a training on {before} {'process' if before == 1 else 'processes'} and cannot be "
+            f"resumed on {ranks}; set trainer.devices times trainer.num_nodes to {before}, or start a new training "
+            f"from its model with {override_of('init', Path(path))}"
+        )
+
+
 def keep_interrupted_checkpoint(config: DictConfig) -> None:
     """Rename the checkpoint that an interrupted run left in this folder, and log how to resume it.
 
@@ -129,10 +158,17 @@ def override_of(key: str, path: Path) -> str:
     return f"{key}={path}" if plain else f"\"{key}='{path}'\""
 
 
-def put_record_aside(folder: Path) -> None:
-    """Rename the record of an earlier run, so that it never lies beside files of a later run."""
+def put_record_aside(folder: Path, *, validation: bool = False) -> None:
+    """Rename the record of an earlier run, so that it never lies beside files of a later run.
+
+    Args:
+        folder: the run folder.
+        validation: True to remove the record of validation rows too, because training starts anew.
+    """
     if (folder / RECORD).exists():
         os.replace(folder / RECORD, folder / _REPLACED)
+    if validation:
+        (folder / VALIDATION_RECORD).unlink(missing_ok=True)
 
 
 def _changes(file: Path, config: DictConfig) -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import math
 import sys
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,40 +16,38 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
-from retention.callbacks import Memory, RetentionProfile, Slack, Throughput
-from retention.data.encoded_split import cache_folder
-from retention.engine import encoder_of
-from retention.errors import CheckpointError, ConfigError, Problem, TrainingError, require
+from retention.callbacks import TrainingCost
+from retention.errors import CheckpointError, ConfigError, Problem
+from retention.experiment.assembly import build_module, resolve_tokenizer
 from retention.experiment.checkpoint_files import AtomicCheckpointIO
 from retention.experiment.checkpoints import load_weights, read_checkpoint
-from retention.experiment.config import Compose, build_runs, loaded_config
+from retention.experiment.config import Compose, build_runs
 from retention.experiment.finite import FiniteCheck
 from retention.experiment.model_card import model_card
 from retention.experiment.monitor import MonitorCheck
-from retention.experiment.outputs import check_outputs
-from retention.experiment.parts import Parts, build_parts
+from retention.experiment.outputs import check_outputs, save_output
+from retention.experiment.parts import Parts
+from retention.experiment.results import evaluate, evaluates_validation, find_callback, record_of
 from retention.experiment.resume import (
     CONFIG,
-    RECORD,
+    check_ranks,
     checkpoint_path,
     finished_epochs,
     finished_record,
     has_record,
     keep_interrupted_checkpoint,
     put_record_aside,
+    record_file,
     training_is_complete,
 )
+from retention.experiment.sharded_strategy import FullyShardedStrategy, check_resumable
 from retention.experiment.stopping import StopSignals
-from retention.experiment.stored import StoredTargets, storable_config
-from retention.models.retention_model import RetentionModel
 from retention.models.saved import save_backbone
-from retention.policies.bases.retention_policy import RetentionPolicy
 from retention.records import (
-    Quality,
     Record,
+    Validation,
     append_missing_record,
     append_record,
-    build_record,
     write_atomic,
     write_record,
 )
@@ -58,8 +55,8 @@ from retention.report.details import detail_table
 from retention.report.quality_table import quality_table
 from retention.report.token_heatmap import write_token_heatmap
 from retention.tasks.trained_model import trained_class_of
+from retention.training.distillation import BACKBONE
 from retention.training.module import RetentionModule
-from retention.training.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
@@ -100,15 +97,16 @@ def run(
 
 
 def run_one(config: DictConfig, parts: Parts, argv: Sequence[str] | None = None) -> Record:
-    """Train (unless ``mode=test``) and test one model, and write its files into the run folder."""
+    """Train (unless ``mode=test``) and score one model, and write its files into the run folder."""
     started = time.perf_counter()
     folder = Path(config.paths.run_dir)
     pl.seed_everything(config.seed, verbose=False)
     signals = StopSignals(checkpoint_path(folder))
+    parts.callbacks.append(_training_cost(config))
     trainer = build_trainer(config, parts, signals)
     if trainer.is_global_zero:
         keep_interrupted_checkpoint(config)
-        put_record_aside(folder)
+        put_record_aside(folder, validation=config.mode == "fit" and config.ckpt is None)
         write_atomic(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
 
     tokenizer = resolve_tokenizer(parts)
@@ -123,84 +121,27 @@ def run_one(config: DictConfig, parts: Parts, argv: Sequence[str] | None = None)
             else:
                 if trainer.is_global_zero:
                     save_backbone(folder / "encoder", module.encoder, tokenizer)
+                    module.model.head.write_files(folder / "encoder")
                 trained = fit(config, parts, module, trainer)
                 signals.check()
-            [metrics] = trainer.test(module, datamodule=parts.data, verbose=False)
+            result = evaluate(config, parts, module, trainer)
         status = "success"
     finally:
         for logger in parts.loggers:
             logger.finalize(status)
         _finish_wandb()
-    record = _record(config, parts, dict(metrics), trained, time.perf_counter() - started, argv)
+    result = replace(result, training={**trained, **result.training})
+    record = record_of(result, config, time.perf_counter() - started, argv)
     if trainer.is_global_zero:
-        _write_heatmap(parts, folder)
-        write_atomic(folder / "README.md", model_card(record, trained_class_of(module.model.head).example))
-        write_record(folder / RECORD, record)  # last: an interrupted run has none
+        if not evaluates_validation(config):
+            _write_heatmap(parts, folder)
+            write_atomic(folder / "README.md", model_card(record, trained_class_of(module.model.head).example))
+        if config.output is not None:
+            save_output(config.output, module.model, parts.data, record)
+        write_record(record_file(config), record)  # last: an interrupted run has none
         if config.record is not None:
             append_record(config.record, record)
     return record
-
-
-def resolve_tokenizer(parts: Parts) -> Any:
-    """Return the backbone's tokenizer, or the task's if the backbone has none.
-
-    Raises:
-        ConfigError: neither has one.
-    """
-    tokenizer = parts.backbone.tokenizer() or parts.data.build_tokenizer()
-    message = f"{parts.backbone.name} is trained from scratch and has no tokenizer; this task needs a pretrained one"
-    require(tokenizer is not None, "backbone", message)
-    return tokenizer
-
-
-def build_module(config: DictConfig, parts: Parts, vocab_size: int) -> RetentionModule:
-    """Build the LightningModule with its starting weights and its teacher."""
-    plain = storable_config(config)
-    if "label_names" in plain["task"]["data"]:  # those in use, which a file of the data may have given
-        plain["task"]["data"]["label_names"] = [str(name) for name in getattr(parts.data, "label_names", ())]
-
-    model = build_model(config, parts, parts.policy, vocab_size)
-    module = RetentionModule(model, parts.training, plain)
-    if config.init is not None and config.mode == "fit":
-        layers = parts.backbone.layer_indices  # a shallower student starts from these layers of a deeper model
-        load_weights(model, read_checkpoint(config.init), config.init, policy=False, layers=layers)
-    if parts.training.distill.active and config.mode == "fit":
-        module.set_teacher(_build_teacher(config, parts, vocab_size), parts.backbone.layer_indices)
-    return module
-
-
-def build_model(config: DictConfig, parts: Parts, policy: RetentionPolicy, vocab_size: int) -> RetentionModel:
-    """Build encoder and head around a policy, with the starting weights of the backbone."""
-    load = parts.backbone.encoder_decoder if parts.writes else parts.backbone.encoder
-    loaded = load(vocab_size)
-    encoder = encoder_of(loaded)  # before the head takes the decoder
-    head = parts.head_type(encoder=loaded, **parts.data.head())
-    return RetentionModel(
-        encoder,
-        policy,
-        head,
-        dropped=str(config.dropped),
-        prune_at=str(config.prune_at),
-        reference_shape=parts.backbone.full_shape(),
-    )
-
-
-def _build_teacher(config: DictConfig, parts: Parts, vocab_size: int) -> Teacher:
-    """Load the dense teacher of distillation from its checkpoint; it may have more layers than the student."""
-    path = cast(str, parts.training.distill.teacher)  # Distillation refuses to be active without one
-    content = read_checkpoint(path)
-    teacher_config = loaded_config(content, Path(path))
-    teacher_config.retention = {"_target_": "retention.policies.dense.Dense", "rho": 1.0}
-    teacher_parts = build_parts(teacher_config, StoredTargets())
-    teacher_parts.data = parts.data  # the student's rows and number of classes
-    model = build_model(teacher_config, teacher_parts, teacher_parts.policy, vocab_size)
-    load_weights(model, content, path, policy=False)
-    # its outputs depend on its weights, on the settings of its head, and on the rows
-    weights = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    head = OmegaConf.to_container(teacher_config.task.head, resolve=True)
-    origin = [weights, str(head), parts.data.fingerprint("train")]
-    key = hashlib.sha256("/".join(origin).encode()).hexdigest()[:16]
-    return Teacher(model, cache_folder() / f"{parts.data.name}-teacher-{key}.pt")
 
 
 def build_trainer(config: DictConfig, parts: Parts, signals: StopSignals | None = None) -> pl.Trainer:
@@ -215,6 +156,8 @@ def build_trainer(config: DictConfig, parts: Parts, signals: StopSignals | None 
         ConfigError: Lightning refuses its settings.
     """
     settings = cast("dict[str, Any]", OmegaConf.to_container(config.trainer, resolve=True))
+    if settings.get("strategy") == "fsdp":
+        settings["strategy"] = FullyShardedStrategy()
     plugins = settings.pop("plugins", None) or []
     stop = [] if signals is None else [signals]
     try:
@@ -241,7 +184,8 @@ def fit(config: DictConfig, parts: Parts, module: RetentionModule, trainer: pl.T
         Number of ``epochs`` and optimizer ``steps`` of the whole training.
 
     Raises:
-        CheckpointError: the checkpoint is of a run that has finished, or of another model, or cannot be written.
+        CheckpointError: the checkpoint is of a run that has finished, of another model or another number of processes,
+            or cannot be written.
     """
     if config.ckpt is not None:
         content = read_checkpoint(config.ckpt)
@@ -255,51 +199,24 @@ def fit(config: DictConfig, parts: Parts, module: RetentionModule, trainer: pl.T
             local = checkpoint_path(config.paths.run_dir)
             if trainer.is_global_zero and Path(config.ckpt).resolve() != local.resolve():
                 AtomicCheckpointIO().save_checkpoint(content, local)
+            if (cost := find_callback(parts, TrainingCost)) is not None:
+                cost.restore(content)
             return {"epochs": finished_epochs(content), "steps": int(content["global_step"])}
+        check_resumable(trainer.strategy)
+        check_ranks(content, trainer.world_size, config.ckpt)
     trainer.fit(module, datamodule=parts.data, ckpt_path=config.ckpt, weights_only=True)
     return {"epochs": trainer.current_epoch, "steps": trainer.global_step}
 
 
-def _record(
-    config: DictConfig,
-    parts: Parts,
-    metrics: dict[str, float],
-    trained: dict[str, int],
-    wall_s: float,
-    argv: Sequence[str] | None,
-) -> Record:
-    by_type = {type(callback): callback for callback in parts.callbacks}
-    profile, memory = by_type.get(RetentionProfile), by_type.get(Memory)
-    throughput, slack = by_type.get(Throughput), by_type.get(Slack)
-    speed = throughput.summary() if isinstance(throughput, Throughput) else {}
-    peak = memory.summary() if isinstance(memory, Memory) else {}
-    kept = profile.summary() if isinstance(profile, RetentionProfile) else {"mean": None, "by_layer": {}}
-    scores = {name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")}
-    flops_ratio, monitor = scores.pop("flops_ratio"), str(config.task.monitor)
-    if not math.isfinite(scores.get(monitor, 0.0)):
-        raise TrainingError(f"test/{monitor} is {scores[monitor]}: the model's outputs are not usable")
-    result = Quality(
-        task=str(config.task.name),
-        data=parts.data.describe(),
-        policy=parts.method,
-        backbone=parts.backbone.name,
-        rho=parts.policy.rho,
-        keep_ratio=kept,
-        flops_ratio=flops_ratio,
-        metrics=scores,
-        monitor=monitor,
-        throughput_tokens_per_s=speed.get("test_tokens_per_s"),
-        peak_mib=cast("float | None", peak.get("test_peak_mib")),
-        memory_kind=cast("str | None", peak.get("memory_kind")),
-        training={
-            **trained,
-            "speed": speed,
-            "memory": peak,
-            "slack": slack.summary() if isinstance(slack, Slack) else {},
-        },
-    )
-    plain = OmegaConf.to_container(config, resolve=True)
-    return build_record(result, config=plain, seed=int(config.seed), wall_s=wall_s, argv=argv)  # type: ignore[arg-type]
+def _training_cost(config: DictConfig) -> TrainingCost:
+    """Build the callback that counts the cost of a training, with the runs that it starts from and is taught by."""
+    cost = TrainingCost()
+    if config.mode == "fit":
+        taught = config.distill.get("teacher") if config.distill.get("weight") else None
+        taught = None if taught == BACKBONE else taught  # no run of ours
+        for path in dict.fromkeys(str(each) for each in (config.init, taught) if each is not None):
+            cost.add_earlier_run(read_checkpoint(path))
+    return cost
 
 
 def _earlier_record(config: DictConfig) -> Record | None:
@@ -312,6 +229,11 @@ def _earlier_record(config: DictConfig) -> Record | None:
 
 @rank_zero_only
 def _write_table(records: Sequence[Record], folder: Path) -> None:
+    if records[-1]["kind"] == Validation.kind:
+        for record in records:
+            score = record["metrics"][record["monitor"]]
+            print(f"{record['policy']} {record['rho']:g}: {record['monitor']} {score:.4f} on validation rows")
+        return
     table = "\n".join(part for part in (quality_table(records), detail_table(records)) if part)
     write_atomic(folder / "table.md", table)
     print(table)

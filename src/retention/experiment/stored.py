@@ -30,7 +30,7 @@ from retention.training.optimization import AdamWSettings
 from retention.training.phases import TrainingPhases
 
 # Top-level keys that always come from the present command line, never from a checkpoint.
-FROM_COMMAND = ("mode", "ckpt", "trainer", "logger", "callbacks", "paths", "record", "compare")
+FROM_COMMAND = ("mode", "evaluate", "ckpt", "trainer", "logger", "callbacks", "paths", "record", "output", "compare")
 # The nodes of a stored configuration that may name a class, and what the class must be.
 EXPECTED_CLASSES: Mapping[str, type] = {
     "task.data": RetentionData,

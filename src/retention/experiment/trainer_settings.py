@@ -13,7 +13,7 @@ from retention.errors import Checks, require, require_number
 
 _OURS = {  # arguments that the run itself passes -> what to use instead
     "callbacks": "add a node to callbacks: +callbacks.<name>={_target_: ...}",
-    "logger": "choose logger=csv, logger=tensorboard or logger=wandb",
+    "logger": "choose logger=csv, logger=tensorboard, logger=wandb or logger=none",
     "default_root_dir": "set hydra.run.dir",
     "enable_checkpointing": "remove the checkpoints with ~callbacks.checkpoint",
     "enable_model_summary": "leave it out",
@@ -27,6 +27,12 @@ _PARTIAL = {  # arguments that leave out rows -> what to use instead, so that th
     "limit_val_batches": "task.data.val_size",
     "limit_test_batches": "data.test_size",
     "limit_predict_batches": "data.test_size",
+}
+_STRATEGIES = {  # beginnings of names -> what to use instead
+    "ddp_spawn": "its processes would not have the command's configuration; use ddp",
+    "ddp_notebook": "its processes would not have the command's configuration; use ddp",
+    "fsdp_": "is not supported; use fsdp",
+    "fsdp2": "is not supported; use fsdp",
 }
 _FULL = (None, False, 1.0)  # values with which such an argument leaves out nothing; a number counts as a share
 _MAX = 2**31 - 1
@@ -67,6 +73,9 @@ def _check(key: str, value: Any, valid: list[str]) -> None:
         _require_whole(key, value, low=1, special=value is None and key != "accumulate_grad_batches")
     elif key in ("log_every_n_steps", "min_epochs", "min_steps", "reload_dataloaders_every_n_epochs"):
         _require_whole(key, value, low=0, special=value is None)
+    elif key == "strategy":
+        refused = [use for name, use in _STRATEGIES.items() if str(value).startswith(name)]
+        require(not refused, key, f"{value}: {''.join(refused[:1])}")
     elif key == "gradient_clip_val":
         require_number(key, value, above=0, name="null (off) or the largest norm")
 

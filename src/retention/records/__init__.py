@@ -11,16 +11,32 @@ from retention.records.files import (
     write_records,
 )
 from retention.records.plain import Record
-from retention.records.schema import Latency, Limits, Paired, Quality, Speed, Theory, build_record
+from retention.records.schema import (
+    Embedding,
+    Latency,
+    Limits,
+    Paired,
+    Quality,
+    Reliability,
+    Rescore,
+    Speed,
+    Theory,
+    Validation,
+    build_record,
+)
 
 __all__ = [
+    "Embedding",
     "Latency",
     "Limits",
     "Paired",
     "Quality",
     "Record",
+    "Reliability",
+    "Rescore",
     "Speed",
     "Theory",
+    "Validation",
     "append_missing_record",
     "append_record",
     "build_record",

@@ -8,11 +8,11 @@ from typing import Any
 from retention.records.defaults import derived_defaults
 
 # Output folders, hardware and the seed are not part of the method; the rows are described by the record's ``data``.
-_OUTSIDE = frozenset({"paths", "logger", "callbacks", "hydra", "mode", "trained_backbone"})
+_OUTSIDE = frozenset({"paths", "output", "logger", "callbacks", "hydra", "mode", "evaluate", "trained_backbone"})
 _INCIDENTAL = frozenset(
     {"seed", "dir", "dirpath", "save_dir", "accelerator", "devices", "precision", "num_workers", "compare", "_target_"}
 )
-_ROWS = frozenset({"source", "source_note", "local_note", "provenance", "local_provenance"})
+_ROWS = frozenset({"texts", "source", "source_note", "local_note", "provenance", "local_provenance"})
 _TABLE_COLUMNS = frozenset({"retention.rho"})  # shown in a column of its own
 # Settings whose default differs from what runs did before the setting was added.
 _BEFORE_ADDED: Mapping[str, Any] = {

@@ -31,7 +31,11 @@ class Quality:
         peak_mib: peak memory of the run, None if not measured.
         memory_kind: kind of memory that ``peak_mib`` counts, see ``retention.callbacks.Memory``.
         training: ``epochs`` and optimizer ``steps`` of the training (missing where a model was only tested), and
-            summaries of the callbacks: ``speed``, ``memory`` and ``slack`` of the budget.
+            summaries of the callbacks: ``speed``, ``memory`` and ``slack`` of the budget (its ``unmet_budget`` is the
+            slack that a method was left with at the end of the soft phase, None if it met its budget).
+        groups: name of a group of rows -> its number of ``rows`` and their mean ``score``.
+        training_cost: cost of the training in dense epochs, see ``retention.callbacks.TrainingCost``; empty for a
+            model that was only tested.
 
     Raises:
         DataError: ``monitor`` is not in ``metrics``.
@@ -51,11 +55,41 @@ class Quality:
     peak_mib: float | None
     memory_kind: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    training_cost: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.monitor not in self.metrics:
             available = ", ".join(self.metrics) or "none"
-            raise DataError(f"quality record: monitor {self.monitor!r} is not among the metrics ({available})")
+            raise DataError(f"{self.kind} record: monitor {self.monitor!r} is not among the metrics ({available})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation(Quality):
+    """Results of a trained model on its validation rows, for choosing settings; no test row was scored.
+
+    Metrics, achieved keep ratio and FLOPs ratio are those of the validation rows.
+    """
+
+    kind: ClassVar[str] = "validation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescore:
+    """Further scores of a finished run, computed from its predictions without the model.
+
+    Attributes:
+        of: the run: ``task``, ``policy``, ``rho``, ``seed``, ``backbone``, ``commit`` and ``date`` of its record.
+        data: description of its rows.
+        metrics: name -> value.
+        groups: name of a group of rows -> its number of ``rows`` and their mean ``score``.
+    """
+
+    kind: ClassVar[str] = "rescore"
+    of: Mapping[str, Any]
+    data: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    groups: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +165,8 @@ class Latency:
         rounds: timed rounds over all batches.
         models: one entry per model, the reference first: ``policy``, ``rho``, ``seed``, ``layers`` (None = all),
             ``saliency`` (weight of the saliency distillation), ``flops_ratio``, ``monitor`` and its value ``metric``,
-            ``ms_per_row`` and ``speedup`` over the reference, both with ``median``, ``low`` and ``high``.
+            ``ms_per_row`` and ``speedup`` over the reference, both with ``median``, ``low`` and ``high``. With INT8
+            copies in the same run also ``int8`` and ``metric_on_rows``, the metric on the timed rows.
     """
 
     kind: ClassVar[str] = "latency"
@@ -174,7 +209,8 @@ class Paired:
     Attributes:
         task: name of the task.
         data: description of the rows and their numbers.
-        first: the run compared: ``policy``, ``rho``, ``seed``, ``backbone``, ``commit``, and its mean ``score``.
+        first: the run compared: ``policy``, ``rho``, ``seed``, ``backbone``, ``commit``, ``layers`` of a shallower
+            student (None = all), ``saliency`` (weight of the saliency distillation), and its mean ``score``.
         second: the run it is compared with, likewise. With several seeds, ``seed`` is a list in both and ``commit``
             that of the first seed.
         rows: number of test rows.
@@ -228,8 +264,77 @@ class Theory:
     measurements: Sequence[Mapping[str, Any]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reliability:
+    """Outcome of a reliability check: many attempts, each with the right result, a clear error, or a fault.
+
+    Attributes:
+        check: name of the check, for example ``fuzzed_configurations``.
+        tried: number of attempts.
+        clear: attempts that ended with the right result or with a clear error.
+        wrong: attempts that ended with a wrong answer, without an error where one was due, or that ran foreign code.
+        details: counts and measurements of the check (name -> number, text, list or mapping), such as
+            ``tracebacks`` (errors of an inner library), ``hangs`` and ``faults`` (descriptions).
+
+    Raises:
+        DataError: a count is negative, or ``clear`` and ``wrong`` add up to more than ``tried``.
+    """
+
+    kind: ClassVar[str] = "reliability"
+    check: str
+    tried: int
+    clear: int
+    wrong: int
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if min(self.tried, self.clear, self.wrong) < 0 or self.clear + self.wrong > self.tried:
+            counts = f"tried={self.tried}, clear={self.clear}, wrong={self.wrong}"
+            raise DataError(f"reliability record {self.check}: clear + wrong must be in [0, tried], got {counts}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedding:
+    """Quality and speed of an embedding model at one keep ratio, beside a reference model.
+
+    Attributes:
+        model: name of the model.
+        reference: name of the model that is compared with, usually the dense one.
+        policy: name of the retention policy; ``dense`` where nothing is removed.
+        layers: number of encoder layers.
+        rho: target keep ratio, in (0, 1].
+        keep_ratio: benchmark -> achieved keep ratio on real tokens, mean over the gated layers.
+        flops_ratio: benchmark -> encoder FLOPs on real tokens divided by those of the reference.
+        split: ``validation`` or ``test``.
+        data: benchmark -> description (``source``) and numbers of its rows.
+        metrics: name -> value, ratios and correlations: ``stsb_spearman``, ``cranfield_ndcg10``,
+            ``newsgroups_accuracy``, ``newsgroups_knn_accuracy``, and ``<benchmark>_cosine``, the mean cosine of the
+            embeddings to those of the reference.
+        differences: metric -> ``mean`` of model - reference, its 95 % bootstrap interval ``low`` .. ``high`` and the
+            number of ``rows`` (pairs, queries or texts); empty for the reference.
+        speed: ``ms_per_document``, ``documents_per_s`` and ``speedup`` over the reference, each with ``median``,
+            ``low`` and ``high``, and the conditions of the measurement; None if not timed.
+        rows: name of the file with the outcome of every row, beside the file of records; None = not written.
+    """
+
+    kind: ClassVar[str] = "embedding"
+    model: str
+    reference: str
+    policy: str
+    layers: int
+    rho: float
+    keep_ratio: Mapping[str, float]
+    flops_ratio: Mapping[str, float]
+    split: str
+    data: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    differences: Mapping[str, Any]
+    speed: Mapping[str, Any] | None = None
+    rows: str | None = None
+
+
 def build_record(
-    result: Quality | Speed | Latency | Limits | Paired | Theory,
+    result: Quality | Rescore | Speed | Latency | Limits | Paired | Theory | Reliability | Embedding,
     *,
     config: Mapping[str, Any],
     seed: int,

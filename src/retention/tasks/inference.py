@@ -69,7 +69,7 @@ def run_rows(
         batch = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in collated.items()}
         with torch.inference_mode():
             encoded = model.encode(batch)
-            outputs = read(model.head.logits(encoded, batch), encoded, batch)
+            outputs = read(model.logits(encoded, batch), encoded, batch)
             depths = encoded.gates_passed(batch["input_ids"].shape[1]).tolist()
         for index, output, padded_depth in zip(indices, outputs, depths, strict=True):
             depth = tuple(padded_depth[: rows[index]["length"]])

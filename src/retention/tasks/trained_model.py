@@ -71,13 +71,13 @@ class TrainedModel:
         return run_rows(self.model, rows, self.data.collator(), batch_size, read)
 
 
-def trained_class_of(head: nn.Module) -> type[TrainedModel]:
-    """Return the class for models with this head.
+def trained_class_of(head: nn.Module | type) -> type[TrainedModel]:
+    """Return the class for models with this head, or with a head of this class.
 
     The package of the head's class (or of a base class of it) names it: a function ``trained_class`` in the package's
     ``__init__.py`` that returns a subclass of ``TrainedModel``. Without one it is ``TrainedModel``.
     """
-    for cls in type(head).__mro__:
+    for cls in (head if isinstance(head, type) else type(head)).__mro__:
         package = sys.modules.get(cls.__module__.rpartition(".")[0])
         if (trained_class := getattr(package, "trained_class", None)) is not None:
             return cast("type[TrainedModel]", trained_class())

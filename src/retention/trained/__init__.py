@@ -1,6 +1,6 @@
-"""Use trained models: load a run folder and predict, ask questions, or summarize.
+"""Use trained models: load a run folder and predict, ask questions, summarize, rerank, or embed.
 
-``load`` returns a ``Classifier``, ``Reader`` or ``Summarizer``, depending on the task of the run.
+``load`` returns a ``Classifier``, ``Reader``, ``Summarizer``, ``Reranker`` or ``TextEmbedder``, depending on the task.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retention.tasks.classification.predict import Classifier, Prediction
+    from retention.tasks.embedding.trained import TextEmbedder
     from retention.tasks.question_answering.predict import Answer, Reader
+    from retention.tasks.reranking.predict import RankedPassage, Reranker
     from retention.tasks.summarization.predict import Summarizer, Summary
     from retention.tasks.trained_model import TrainedModel
     from retention.trained.loading import load
@@ -20,13 +22,28 @@ _LOCATIONS = {
     "Prediction": "retention.tasks.classification.predict",
     "Answer": "retention.tasks.question_answering.predict",
     "Reader": "retention.tasks.question_answering.predict",
+    "RankedPassage": "retention.tasks.reranking.predict",
+    "Reranker": "retention.tasks.reranking.predict",
     "Summarizer": "retention.tasks.summarization.predict",
     "Summary": "retention.tasks.summarization.predict",
+    "TextEmbedder": "retention.tasks.embedding.trained",
     "load": "retention.trained.loading",
     "TrainedModel": "retention.tasks.trained_model",
 }
 
-__all__ = ["Answer", "Classifier", "Prediction", "Reader", "Summarizer", "Summary", "TrainedModel", "load"]
+__all__ = [
+    "Answer",
+    "Classifier",
+    "Prediction",
+    "RankedPassage",
+    "Reader",
+    "Reranker",
+    "Summarizer",
+    "Summary",
+    "TextEmbedder",
+    "TrainedModel",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

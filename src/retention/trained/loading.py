@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from retention.errors import CheckpointError, require
+from retention.experiment.assembly import build_model, resolve_tokenizer
 from retention.experiment.checkpoints import load_weights, read_checkpoint
 from retention.experiment.config import load_parts
-from retention.experiment.run import build_model, resolve_tokenizer
 from retention.tasks.trained_model import TrainedModel, trained_class_of
 
 _CHECKPOINT = Path("checkpoints") / "last.ckpt"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from retention.bench.trained_models import main, measure_latency
+from retention.bench.trained_models import format_latency, main, measure_latency
 from retention.errors import ConfigError
 from retention.records import read_records
 
@@ -23,6 +23,15 @@ def test_runs_are_timed_on_their_test_rows(
     assert (record["kind"], record["data"]["rows"], record["rounds"]) == ("latency", 12, 2)
     assert model["speedup"]["median"] == 1.0 and model["ms_per_row"]["median"] > 0
     assert model["policy"] == "adaptive" and 0 < model["flops_ratio"] < 1
+
+
+def test_int8_copies_are_timed_and_scored_beside_their_models(trained_run: Path) -> None:
+    result = measure_latency([trained_run], rows=12, batch_size=4, rounds=1, int8=True)
+    assert [model["int8"] for model in result.models] == [False, True]
+    assert all(0.0 <= model["metric_on_rows"] <= 1.0 and model["ms_per_row"]["median"] > 0 for model in result.models)
+    assert "int8" in format_latency(result).splitlines()[-1]
+    with pytest.raises(ConfigError, match="--int8"):
+        measure_latency([trained_run], device="cuda", int8=True)
 
 
 def test_numbers_out_of_range_are_refused(trained_run: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from retention.data.encoding import check_tokenizer, encode_texts, tokenizer_digest
+from retention.data.encoding import check_tokenizer, encode_texts, leading_part, tokenizer_digest
 from retention.errors import DataError
 from retention.tasks.classification.keywords import KeywordData
 
@@ -63,3 +63,61 @@ def test_digest_depends_on_vocabulary_and_not_on_the_last_call() -> None:
     assert tokenizer_digest(tokenizer) == before == tokenizer_digest(KeywordData.build_tokenizer())
     tokenizer.add_tokens(["newword"])
     assert tokenizer_digest(tokenizer) != before
+
+
+def subword_tokenizer(kind: str) -> PreTrainedTokenizerFast:
+    """Train a tokenizer of a kind that splits words, on a few sentences."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    model, splitter, trainer = {
+        "wordpiece": (
+            models.WordPiece(unk_token="[UNK]"),
+            pre_tokenizers.BertPreTokenizer(),
+            trainers.WordPieceTrainer,
+        ),
+        "bpe": (models.BPE(), pre_tokenizers.ByteLevel(add_prefix_space=False), trainers.BpeTrainer),
+        "unigram": (models.Unigram(), pre_tokenizers.Metaspace(), trainers.UnigramTrainer),
+    }[kind]
+    backend = Tokenizer(model)
+    backend.pre_tokenizer = splitter
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    unknown = {"unk_token": "[UNK]"} if kind == "unigram" else {}
+    corpus = ["the harbor crew repaired a sail before the regatta", "two hours that I want back, really"] * 20
+    backend.train_from_iterator(corpus, trainer(vocab_size=300, special_tokens=special, **unknown))
+    ends = [(token, backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    backend.decoder = decoders.ByteLevel()
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the harbor crew  repaired\na sail, before the regatta " * 3000,
+        "harbor" * 20_000,
+        "crew" + " " * 100_000 + "sail",
+        "\N{COMBINING ACUTE ACCENT} e\N{COMBINING ACUTE ACCENT} sail\u3000" * 9000,
+        "crew " * 40,
+    ],
+    ids=["words", "one_word", "spaces", "accents", "short"],
+)
+def test_long_text_is_encoded_like_the_whole_text(kind: str, text: str) -> None:
+    tokenizer = subword_tokenizer(kind)
+    row = encode_texts(tokenizer, [text], 32)
+    whole = tokenizer(text, truncation=True, max_length=32).encodings[0]
+    assert row["input_ids"] == [whole.ids]
+    assert row["truncated"] == [bool(whole.overflowing)]
+
+
+def test_only_long_texts_with_enough_tokens_are_shortened() -> None:
+    tokenizer = subword_tokenizer("wordpiece")
+    long = "the harbor crew " * 10_000
+    part = leading_part(tokenizer, long, 32)
+    assert long.startswith(part) and len(part) < 1000
+    assert leading_part(tokenizer, "crew " * 40, 32) == "crew " * 40
+    one_word = "harbor" * 1000
+    assert leading_part(tokenizer, one_word, 32) == one_word
+    tokenizer.truncation_side = "left"
+    assert leading_part(tokenizer, long, 32) == long

@@ -100,6 +100,13 @@ class CuadSpanData(QuestionAnsweringData):
         if not passages:
             chosen = "" if self._categories is None else f" of the categories {', '.join(self._categories)}"
             raise DataError(f"{self.name}: {split} has no question{chosen}; check data.dir and task.data.categories")
+        if split != self.plan.names["train"] and not any(
+            question.spans for each in passages for question in each.questions
+        ):
+            raise DataError(
+                f"{self.name}: no question of {split} has an answer, so precision and recall are not defined; "
+                "check data.dir and task.data.categories"
+            )
         return passage_rows(passages)
 
     def format_answer(

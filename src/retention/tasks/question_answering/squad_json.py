@@ -158,7 +158,7 @@ def _question(entry: Any, context: str, location: str) -> SquadQuestion:
 def _answer(entry: Any, context: str, location: str) -> SquadAnswer:
     text, start = _text(_object(entry, location), "text", location), entry.get("answer_start")
     if not isinstance(start, int) or isinstance(start, bool) or start < 0:
-        raise DataError(f"{location}: 'answer_start' must be a whole number of at least 0, got {start!r}")
+        raise DataError(f"{location}: 'answer_start' must be a whole number of at least 0, got {start!r:.80}")
     if not context.startswith(text, start):
         there = context[start : start + len(text)][:40]
         raise DataError(
@@ -176,7 +176,9 @@ def _object(entry: Any, location: str) -> Mapping[str, Any]:
 def _text(entry: Mapping[str, Any], key: str, location: str, *, blank: bool = False) -> str:
     value = entry.get(key)
     if not isinstance(value, str) or not (blank or value.strip()):
-        raise DataError(f"{location}: {key!r} must be a text{'' if blank else ' with something in it'}, got {value!r}")
+        raise DataError(
+            f"{location}: {key!r} must be a text{'' if blank else ' with something in it'}, got {value!r:.80}"
+        )
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
