@@ -37,6 +37,13 @@ def check_budget(rho: float, schedule: str | Sequence[float], slope: float) -> N
         require(bool(ratios) and in_range and descending, "schedule", message)
 
 
+def check_min_tokens(min_tokens: int) -> None:
+    """Raise ``ConfigError`` unless ``min_tokens`` is a whole number >= 1."""
+    require_number("min_tokens", min_tokens, low=1, high=2**20, name="the smallest number of kept tokens")
+    whole = isinstance(min_tokens, int) and not isinstance(min_tokens, bool)
+    require(whole, "min_tokens", f"must be a whole number >= 1, got {min_tokens!r}")
+
+
 class Budget(nn.Module):
     """Keep ratios of the gated layers, relative to the real tokens of a sample.
 
@@ -64,14 +71,20 @@ class Budget(nn.Module):
         schedule: name of a schedule or a list of keep ratios.
         num_gates: G, number of gated layers.
         slope: of the linear schedule, in [0, 1].
+        min_tokens: tokens that every gate lets through at least, if there are as many; >= 1. Removal makes short texts
+            hardly faster, so a floor costs nothing there.
 
     Raises:
         ConfigError: a value is out of range, or a list does not have one keep ratio per gate.
     """
 
-    def __init__(self, *, rho: float, schedule: str | Sequence[float], num_gates: int, slope: float = 1.0) -> None:
+    def __init__(
+        self, *, rho: float, schedule: str | Sequence[float], num_gates: int, slope: float = 1.0, min_tokens: int = 1
+    ) -> None:
         check_budget(rho, schedule, slope)
+        check_min_tokens(min_tokens)
         super().__init__()
+        self.min_tokens = int(min_tokens)
         self._rho = rho
         self._override = ThreadOverride()
         self.schedule = schedule if isinstance(schedule, str) else tuple(schedule)
@@ -117,10 +130,16 @@ class Budget(nn.Module):
             anneal: 0 = keep all, 1 = the full budget; linear in between.
         """
         ratios = self._annealed(anneal).float().to(lengths.device)
-        return (ratios.unsqueeze(1) * lengths.unsqueeze(0)).clamp_min(1.0)
+        return torch.maximum(ratios.unsqueeze(1) * lengths.unsqueeze(0), self._floor(lengths).float())
 
     def counts(self, lengths: Tensor, anneal: float = 1.0) -> Tensor:
-        """Compute the budget in whole tokens, [G, B] long: floor(ratio T), at least 1, never increasing with depth."""
+        """Compute the budget in whole tokens, [G, B] long: floor(ratio T), at least ``min_tokens``."""
+        return torch.maximum(self._counts(lengths, anneal), self._floor(lengths))
+
+    def _floor(self, lengths: Tensor) -> Tensor:
+        return lengths.clamp(1, self.min_tokens)
+
+    def _counts(self, lengths: Tensor, anneal: float) -> Tensor:
         if self.schedule == "geometric":
             ratio = 1.0 - anneal * (1.0 - self.rho)
             rows, current = [], lengths

@@ -69,6 +69,7 @@ class Adaptive(SaliencyScorers):
         schedule: see ``RetentionPolicy``.
         slope: see ``RetentionPolicy``.
         layers: see ``RetentionPolicy``.
+        min_tokens: see ``RetentionPolicy``.
         ranking_noise: scale of logistic noise on the ranking during hard pruning in training, >= 0; 0 = no noise.
         token_fusion: fuse dropped tokens into the kept token of lowest score, see ``fuse_dropped``; with hard pruning
             only.
@@ -92,12 +93,13 @@ class Adaptive(SaliencyScorers):
         schedule: str | Sequence[float] = "linear",
         slope: float = 1.0,
         layers: Sequence[int] | None = None,
+        min_tokens: int = 1,
         ranking_noise: float = 0.0,
         token_fusion: bool = False,
         name: str | None = None,
     ) -> None:
         require_number("ranking_noise", ranking_noise, low=0, name="the noise scale")
-        super().__init__(rho=rho, schedule=schedule, slope=slope, layers=layers, name=name)
+        super().__init__(rho=rho, schedule=schedule, slope=slope, layers=layers, min_tokens=min_tokens, name=name)
         self.dual = ExactDual() if dual is None else dual
         self.gate_config = gate
         self.scorer_config = scorer

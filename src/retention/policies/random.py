@@ -22,6 +22,7 @@ class Random(RetentionPolicy):
         schedule: see ``RetentionPolicy``.
         slope: see ``RetentionPolicy``.
         layers: see ``RetentionPolicy``.
+        min_tokens: see ``RetentionPolicy``.
         seed: of the selection at test time.
     """
 
@@ -32,9 +33,10 @@ class Random(RetentionPolicy):
         schedule: str | Sequence[float] = "linear",
         slope: float = 1.0,
         layers: Sequence[int] | None = None,
+        min_tokens: int = 1,
         seed: int = 0,
     ) -> None:
-        super().__init__(rho=rho, schedule=schedule, slope=slope, layers=layers)
+        super().__init__(rho=rho, schedule=schedule, slope=slope, layers=layers, min_tokens=min_tokens)
         self.seed = seed
 
     def score(self, view: LayerView) -> Tensor:

@@ -38,6 +38,7 @@ class TRBert(SaliencyScorers):
         schedule: see ``RetentionPolicy``.
         slope: of the linear schedule; by default the first gate keeps 1.5 rho and the second one 0.5 rho.
         layers: see ``RetentionPolicy``; None = before the second layer and before the middle, as in the paper.
+        min_tokens: see ``RetentionPolicy``.
         name: see ``RetentionPolicy``.
 
     Raises:
@@ -51,9 +52,10 @@ class TRBert(SaliencyScorers):
         schedule: str | Sequence[float] = "linear",
         slope: float = 0.5,
         layers: Sequence[int] | None = None,
+        min_tokens: int = 1,
         name: str | None = None,
     ) -> None:
-        super().__init__(rho=rho, schedule=schedule, slope=slope, layers=layers, name=name)
+        super().__init__(rho=rho, schedule=schedule, slope=slope, layers=layers, min_tokens=min_tokens, name=name)
 
     def resolve_layers(self, shape: EncoderShape, name: str) -> tuple[int, ...]:
         """Return the gated layers: those requested, or the first one and the last one of the first half."""

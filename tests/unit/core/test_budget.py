@@ -200,3 +200,24 @@ def test_rho_one_makes_every_gate_inactive(schedule: str) -> None:
     with budget.at(1.0):
         assert budget.active() == (False,) * 4
         assert torch.equal(budget.counts(torch.tensor([17])), torch.full((4, 1), 17))
+
+
+@given(rho=ratios, num_gates=gates, floor=st.integers(1, 64), real=lengths)
+@pytest.mark.parametrize("schedule", ["flat", "linear", "geometric"])
+def test_min_tokens_is_a_floor_and_changes_nothing_above_it(
+    schedule: str, rho: float, num_gates: int, floor: int, real: list[int]
+) -> None:
+    lengths = torch.tensor(real)
+    plain = Budget(rho=rho, schedule=schedule, num_gates=num_gates)
+    budget = Budget(rho=rho, schedule=schedule, num_gates=num_gates, min_tokens=floor)
+    counts = budget.counts(lengths)
+    assert (counts >= lengths.clamp_max(floor)).all() and (counts <= lengths).all()
+    above = plain.counts(lengths) >= floor
+    assert torch.equal(counts[above], plain.counts(lengths)[above])
+    assert (budget.targets(lengths) >= lengths.clamp_max(floor)).all()
+
+
+@pytest.mark.parametrize("value", [0, -3, 2.5, True, float("nan")])
+def test_min_tokens_must_be_a_whole_number(value: float) -> None:
+    with pytest.raises(ConfigError, match="min_tokens"):
+        Budget(rho=0.5, schedule="flat", num_gates=2, min_tokens=value)  # type: ignore[arg-type]

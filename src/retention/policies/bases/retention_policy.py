@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from retention.core.attention import received_attention
-from retention.core.budget import Budget, check_budget
+from retention.core.budget import Budget, check_budget, check_min_tokens
 from retention.core.flops import BEFORE_FIRST_LAYER, EncoderShape
 from retention.core.settings import RecordsSettings
 from retention.core.thread_override import ThreadOverride
@@ -60,6 +60,8 @@ class RetentionPolicy(RecordsSettings, nn.Module):
         slope: of the linear schedule, in [0, 1].
         layers: 0-based gated layers, -1 = a gate before layer 0, on the embeddings; None = all layers but the last,
             after which a removal would save nothing.
+        min_tokens: tokens of a sample that every gate lets through at least, if there are as many; >= 1. Short texts
+            hardly gain time by removal; ``rho`` is not reached by texts of fewer than ``min_tokens / rho`` tokens.
         name: display name in tables; None = name of the policy's module.
 
     Attributes:
@@ -95,15 +97,18 @@ class RetentionPolicy(RecordsSettings, nn.Module):
         schedule: str | Sequence[float] = "linear",
         slope: float = 1.0,
         layers: Sequence[int] | None = None,
+        min_tokens: int = 1,
         name: str | None = None,
     ) -> None:
         check_policy(rho, schedule, slope, layers)
+        check_min_tokens(min_tokens)
         super().__init__()
         self.pass_values = PassValues()
         self.name = name or type(self).__module__.rpartition(".")[2]
         self.rho = float(rho)
         self.schedule = schedule
         self.slope = slope
+        self.min_tokens = int(min_tokens)
         self.requested_layers = None if layers is None else tuple(layers)
         self.phase = "hard"
         self.anneal = 1.0
@@ -160,7 +165,13 @@ class RetentionPolicy(RecordsSettings, nn.Module):
             ConfigError: layers or schedule do not fit the encoder.
         """
         self.layers = self.resolve_layers(shape, name)
-        self.budget = Budget(rho=self.rho, schedule=self.schedule, num_gates=len(self.layers), slope=self.slope)
+        self.budget = Budget(
+            rho=self.rho,
+            schedule=self.schedule,
+            num_gates=len(self.layers),
+            slope=self.slope,
+            min_tokens=self.min_tokens,
+        )
         self.active = self.budget.active()
         self.encoder_shape = shape
         self.built = True

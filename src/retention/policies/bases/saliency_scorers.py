@@ -27,8 +27,6 @@ class SaliencyScorers(RetentionPolicy):
 
     _ranking_losses = PassValue[list[Tensor]](list)
 
-    _ranking_losses = PassValue[list[Tensor]](list)
-
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self._saliency: dict[int, Tensor] = {}

@@ -1,0 +1,74 @@
+"""Metrics of SQuAD 1.1 and 2.0: exact match and F1 of answers as texts (Rajpurkar et al. 2016, 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import datasets
+import evaluate
+
+from retention.tasks.question_answering.answer_text import answer_words, same_answer, token_f1
+
+
+class SquadScore(evaluate.Metric):
+    """Exact match and F1 as in SQuAD's official evaluation script (version 2.0), in [0, 1].
+
+    A prediction is ``{"text": text}``, empty = no answer; a reference is ``{"texts": [...]}``, the answers of all
+    annotators, empty = the question has no answer. A question counts with its best reference. Without an answer, only
+    the empty prediction scores. Questions whose answers all are articles or punctuation count as unanswerable, as in
+    the script.
+
+    - ``f1``, ``exact_match``: means over all questions.
+    - ``f1_answerable``, ``exact_match_answerable``, ``f1_unanswerable``: by kind, each where there are such questions.
+    - ``count_answerable``, ``count_unanswerable``: number of questions.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description="Exact match and F1 of SQuAD, each in [0, 1].",
+            citation="",
+            inputs_description="predictions: text; references: texts; one per question",
+            features=datasets.Features({"predictions": {"text": text}, "references": {"texts": datasets.List(text)}}),
+        )
+
+    def _compute(
+        self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]], **_: Any
+    ) -> dict[str, float]:
+        scores: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+        for prediction, reference in zip(predictions, references, strict=True):
+            score = answer_scores(prediction["text"], reference["texts"])
+            scores[bool(_gold(reference["texts"]))].append(score)
+        everything = scores[True] + scores[False]
+        result = {"f1": fmean(f1 for _, f1 in everything), "exact_match": fmean(exact for exact, _ in everything)}
+        if scores[True]:
+            result["f1_answerable"] = fmean(f1 for _, f1 in scores[True])
+            result["exact_match_answerable"] = fmean(exact for exact, _ in scores[True])
+        if scores[False]:
+            result["f1_unanswerable"] = fmean(f1 for _, f1 in scores[False])
+        counts = {"count_answerable": len(scores[True]), "count_unanswerable": len(scores[False])}
+        return result | {name: float(count) for name, count in counts.items()}
+
+
+def answer_scores(prediction: str, references: Sequence[str]) -> tuple[float, float]:
+    """Return exact match and F1 of a prediction, each the best over the references, in [0, 1].
+
+    Args:
+        prediction: predicted answer; empty = the question has no answer.
+        references: answers of all annotators; empty = the question has no answer.
+    """
+    gold = _gold(references) or [""]
+    return max(float(same_answer(prediction, text)) for text in gold), max(_f1(prediction, text) for text in gold)
+
+
+def _gold(references: Sequence[str]) -> list[str]:
+    return [text for text in references if answer_words(text)]
+
+
+def _f1(prediction: str, reference: str) -> float:
+    """Compute the token F1; where either has no words, 1 if neither has."""
+    if not (answer_words(prediction) and answer_words(reference)):
+        return float(same_answer(prediction, reference))
+    return token_f1(prediction, reference)
