@@ -63,7 +63,8 @@ def _test_texts(settings: Mapping[str, Any], folder: Path, rows: Sequence[Mappin
     if frozenset(settings.get("label_names", ())) != SENTIMENT_CLASSES:
         return []
     arguments = {key: value for key, value in settings.items() if key != "_target_"} | {"dir": str(folder)}
-    module: Any = resolve_class(settings["_target_"], RetentionData)(**arguments)
+    data_class: Any = resolve_class(settings["_target_"], RetentionData)
+    module: Any = data_class(**arguments)
     if not isinstance(module, TextClassificationData):
         return []
     documents = module.read(("test",))["test"]

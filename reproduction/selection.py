@@ -126,7 +126,8 @@ def _score(record: Record | None) -> float:
 
 
 def _read(path: Path) -> list[Record]:
-    return read_records([path]) if path.exists() else []
+    records: list[Record] = list(read_records([path])) if path.exists() else []
+    return records
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -41,10 +41,10 @@ def place_labels(axes: Axes, labels: Sequence[Label], **style: Any) -> list[Anno
         labels: one per point.
         style: further arguments of ``Axes.annotate``.
     """
-    canvas = FigureCanvasAgg(axes.figure)  # type: ignore[arg-type]
+    canvas: Any = FigureCanvasAgg(axes.figure)  # type: ignore[arg-type]
     canvas.draw()
     points = [axes.transData.transform((label.x, label.y)) for label in labels]
-    taken = [_square(*point, _POINT) for point in points] + _line_boxes(axes)
+    taken = [_square(x, y, _POINT) for x, y in points] + _line_boxes(axes)
     written = []
     for label in sorted(labels, key=lambda each: -len(each.text)):  # long ones have the fewest free spots
         options = [_annotate(axes, label, (dx, dy), far, style) for far in _DISTANCES for dx, dy in _DIRECTIONS]
@@ -71,7 +71,7 @@ def _line_boxes(axes: Axes) -> list[Bbox]:
         vertices = axes.transData.transform(np.asarray(line.get_xydata(), dtype=float))
         for start, end in itertools.pairwise(vertices):
             steps = max(2, int(np.hypot(*(end - start)) / (2 * _LINE)))
-            boxes += [_square(*point, _LINE) for point in np.linspace(start, end, steps)]
+            boxes += [_square(x, y, _LINE) for x, y in np.linspace(start, end, steps)]
     return boxes
 
 
