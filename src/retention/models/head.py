@@ -100,6 +100,11 @@ class Head(nn.Module, ABC):
             A scalar; or [K] scalars, whose saliency is the root mean square of theirs.
         """
 
+    @property
+    def saliency_settings(self) -> str:
+        """Return what the saliency depends on besides the outputs, as part of a file name; empty = nothing."""
+        return ""
+
     def predictions(self, logits: Tensor) -> Tensor | None:
         """Return the predicted class per sequence, [B] long or [B, C] bool; None for tasks without classes."""
         return None

@@ -80,15 +80,15 @@ class Objective:
         """Count the forward passes of the teacher in a step; its backward pass to the states counts as one.
 
         Args:
-            first_epoch: True in the first epoch, after which plain outputs of fixed width are looked up. Those that an
-                earlier run has left in a file are counted.
+            first_epoch: True in the first epoch, after which plain outputs of fixed width and saliency are looked up.
+                Those that an earlier run has left in a file are counted.
         """
         if self.teacher is None:
             return 0
-        if self._distill.saliency > 0 and self._policy.scored:
-            return 2
         again = self._distill.token_states > 0 or not self.teacher.model.head.fixed_width
-        return 1 if again or first_epoch else 0
+        if not again and not first_epoch:
+            return 0
+        return 2 if self._distill.saliency > 0 and self._policy.scored else 1
 
     def take_slack(self) -> Tensor | None:
         """Return and clear the mean budget slack of each gated layer, [L]; None if no budget was constrained."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,10 +13,12 @@ from torch import Tensor
 from retention.errors import TrainingError
 from retention.models.encoded import Batch, ModelOutput
 from retention.models.retention_model import RetentionModel
+from retention.training.cache_file import load_tensors, remove_damaged, save_tensors
 from retention.training.saliency import Saliency, layer_saliency
+from retention.training.saliency_cache import SaliencyCache
 from retention.training.token_states import TokenStates, record_token_states
 
-log = logging.getLogger(__name__)
+_CACHED = "teacher outputs"
 
 
 class TeacherOutputs(NamedTuple):
@@ -41,7 +40,8 @@ class Teacher:
 
     The output for a row does not depend on the batch, so each row is computed once: in later epochs of a run and, with
     a ``file``, in every run with the same teacher and rows it is looked up. Outputs are cached if they are one vector
-    of the same width per row; others are computed each time.
+    of the same width per row; others are computed each time. So is saliency, in a file of its own; token states never
+    are.
 
     Args:
         model: the trained model; its parameters are frozen.
@@ -52,6 +52,7 @@ class Teacher:
         self.model = model.requires_grad_(False).eval()
         self.file = file
         self._cache = self._load()
+        self._saliency = SaliencyCache(None if file is None else _saliency_file(file, model.head.saliency_settings))
         self._unsaved = False
 
     def to(self, device: torch.device) -> None:
@@ -60,20 +61,29 @@ class Teacher:
 
     def output(self, batch: Batch) -> ModelOutput:
         """Return logits and pooled state of the batch, from the cache if all rows are there."""
-        indices = batch["index"].tolist()
-        if all(index in self._cache for index in indices):
-            return _stacked([self._cache[index] for index in indices], batch["index"].device)
+        cached = self._cached(batch)
+        if cached is not None:
+            return cached
         with torch.no_grad():
             output = self.model.outputs(batch)
+        self._keep(batch, output)
+        return output
+
+    def _cached(self, batch: Batch) -> ModelOutput | None:
+        indices = batch["index"].tolist()
+        if not all(index in self._cache for index in indices):
+            return None
+        return _stacked([self._cache[index] for index in indices], batch["index"].device)
+
+    def _keep(self, batch: Batch, output: ModelOutput) -> None:
         if any(bool(part.isnan().any()) for part in output if part is not None):
             raise TrainingError("the teacher's outputs have NaN values; choose another distill.teacher")
         if output.logits.dim() == 2 and self.model.head.fixed_width:
-            self._cache.update(zip(indices, _rows(output), strict=True))
+            self._cache.update(zip(batch["index"].tolist(), _rows(output), strict=True))
             self._unsaved = True
-        return output
 
     def outputs(self, batch: Batch, *, states: bool = False, saliency_layers: Iterable[int] = ()) -> TeacherOutputs:
-        """Compute everything that distillation needs of the batch in one forward pass; only plain outputs are cached.
+        """Compute everything that distillation needs of the batch in one forward pass; states are not cached.
 
         Args:
             batch: encoded rows.
@@ -83,6 +93,10 @@ class Teacher:
         layers = tuple(saliency_layers)
         if not states and not layers:
             return TeacherOutputs(self.output(batch), [], {})
+        output = self._cached(batch)
+        saliency = self._saliency.get(batch["index"].tolist(), batch["attention_mask"], layers)
+        if not states and output is not None and saliency is not None:
+            return TeacherOutputs(output, [], saliency)
         with record_token_states(self.model.retainer, enabled=states) as recorded:
             output, saliency = self._with_saliency(batch, layers)
         return TeacherOutputs(output, [each.detached() for each in recorded], saliency)
@@ -99,61 +113,42 @@ class Teacher:
 
         saliency = layer_saliency(self.model.encoder, layers, confidence)
         logits, pooled = outputs[0]
-        return ModelOutput(logits.detach(), None if pooled is None else pooled.detach()), saliency
+        output = ModelOutput(logits.detach(), None if pooled is None else pooled.detach())
+        self._keep(batch, output)
+        self._saliency.add(batch["index"].tolist(), batch["attention_mask"], saliency)
+        return output, saliency
 
     def _load(self) -> dict[int, ModelOutput]:
         """Read the cache file; empty if it lacks the pooled states that this model has, or is damaged."""
-        if self.file is None or not self.file.exists():
+        content = load_tensors(self.file, _CACHED)
+        if not content or (self.model.head.pools and "pooled" not in content):
             return {}
         try:
-            content = torch.load(self.file, map_location="cpu", weights_only=True)
-            if self.model.head.pools and "pooled" not in content:
-                return {}
             return _read_rows(content)
-        except Exception as error:  # for damaged files the unpickler raises errors of many types
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            log.warning("%s: the cached teacher outputs are damaged (%s) and are computed again", self.file, reason)
-            self.file.unlink(missing_ok=True)
+        except (KeyError, TypeError, ValueError) as error:
+            assert self.file is not None
+            remove_damaged(self.file, _CACHED, error)
             return {}
 
     def save(self) -> None:
         """Add new outputs to the cache file, beside those of other processes."""
+        self._saliency.save()
         if self.file is None or not self._unsaved:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self.file}.lock"):
             cache = {**self._load(), **self._cache}
-            content = {"index": torch.tensor(list(cache)), **_content(list(cache.values()))}
-            temporary = self.file.with_name(f"{self.file.name}.tmp")
-            try:
-                torch.save({**content, "checksum": _checksum(content)}, temporary)
-                os.replace(temporary, self.file)
-            finally:
-                temporary.unlink(missing_ok=True)
+            save_tensors(self.file, {"index": torch.tensor(list(cache)), **_content(list(cache.values()))})
         self._unsaved = False
 
 
-def _read_rows(content: dict[str, Tensor]) -> dict[int, ModelOutput]:
-    """Return the rows of a cache file.
+def _saliency_file(file: Path, settings: str) -> Path:
+    return file.with_name(f"{file.stem}-saliency{settings and f'-{settings}'}{file.suffix}")
 
-    Raises:
-        ValueError: they are not as they were written, or NaN. Files of earlier versions have no checksum.
-    """
-    stored = content.pop("checksum", None)
-    if stored is not None and not torch.equal(stored, _checksum(content)):
-        raise ValueError("its checksum differs")
-    if any(bool(values.isnan().any()) for values in content.values()):
-        raise ValueError("it has NaN values")
+
+def _read_rows(content: dict[str, Tensor]) -> dict[int, ModelOutput]:
     output = ModelOutput(content["logits"], content.get("pooled"))
     return dict(zip(content["index"].tolist(), _rows(output), strict=True))
-
-
-def _checksum(content: dict[str, Tensor]) -> Tensor:
-    """Compute the SHA-256 of the tensors, [32] uint8."""
-    digest = hashlib.sha256()
-    for name in sorted(content):
-        digest.update(name.encode() + content[name].contiguous().numpy().tobytes())
-    return torch.tensor(list(digest.digest()), dtype=torch.uint8)
 
 
 def _rows(output: ModelOutput) -> list[ModelOutput]:

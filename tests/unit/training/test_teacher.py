@@ -144,3 +144,54 @@ def test_nan_outputs_of_the_teacher_are_refused(dense_model: RetentionModel, mak
     with pytest.raises(TrainingError, match="NaN"):
         Teacher(dense_model, tmp_path / "outputs.pt").output(make_batch(9, 7))
     assert not list(tmp_path.iterdir())
+
+
+def test_saliency_of_a_row_is_computed_once(
+    dense_model: RetentionModel, batch_sizes: list[int], make_batch: Any, tmp_path: Path
+) -> None:
+    file, batch = tmp_path / "outputs.pt", make_batch(9, 7)
+    teacher = Teacher(dense_model, file)
+    computed = teacher.outputs(batch, saliency_layers=(0, 1))
+    teacher.save()
+    for again in (teacher, Teacher(dense_model, file)):
+        looked_up = again.outputs(batch, saliency_layers=(0, 1))
+        assert_same(looked_up.output, computed.output)
+        for layer in (0, 1):
+            real = batch["attention_mask"].bool()
+            assert torch.equal(looked_up.saliency[layer][real], computed.saliency[layer][real])
+            assert not looked_up.saliency[layer][~real].any()
+    assert batch_sizes == [2]
+
+
+def test_saliency_of_another_layer_or_row_is_computed(
+    dense_model: RetentionModel, batch_sizes: list[int], make_batch: Any
+) -> None:
+    teacher, batch = Teacher(dense_model), make_batch(9, 7)
+    teacher.outputs(batch, saliency_layers=(0,))
+    teacher.outputs(batch, saliency_layers=(1,))
+    other = {**batch, "index": batch["index"] + 5}
+    teacher.outputs(other, saliency_layers=(0,))
+    assert batch_sizes == [2, 2, 2]
+
+
+def test_cached_saliency_fits_batches_of_another_width(dense_model: RetentionModel, make_batch: Any) -> None:
+    teacher, batch = Teacher(dense_model), make_batch(9, 7)
+    expected = teacher.outputs(batch, saliency_layers=(0,)).saliency[0]
+    second = {name: values[1:, :7] if values.dim() == 2 else values[1:] for name, values in batch.items()}
+    torch.testing.assert_close(teacher.outputs(second, saliency_layers=(0,)).saliency[0], expected[1:, :7])
+
+
+def test_damaged_saliency_file_is_computed_again(
+    dense_model: RetentionModel, make_batch: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, batch = tmp_path / "outputs.pt", make_batch(9, 7)
+    teacher = Teacher(dense_model, file)
+    expected = teacher.outputs(batch, saliency_layers=(0,)).saliency[0]
+    teacher.save()
+    (damaged,) = tmp_path.glob("*saliency*.pt")
+    stored = torch.load(damaged, weights_only=True)
+    stored["values"][0] += 1.0
+    torch.save(stored, damaged)
+    again = Teacher(dense_model, file)
+    assert f"{damaged}: the cached saliency of the teacher are damaged" in caplog.text
+    torch.testing.assert_close(again.outputs(batch, saliency_layers=(0,)).saliency[0], expected)

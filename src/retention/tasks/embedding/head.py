@@ -164,6 +164,11 @@ class EmbeddingHead(Head):
         signs = torch.stack([_signs(row, self.projections, logits.shape[-1]) for row in batch["index"].tolist()], dim=1)
         return (signs.to(logits.device) * F.normalize(logits.float(), dim=-1)).sum((1, 2))
 
+    @property
+    def saliency_settings(self) -> str:
+        """Return the number of projections that the saliency is estimated from."""
+        return str(self.projections)
+
     def eval_rows(self, logits: Tensor, encoded: Encoded, batch: Batch) -> Columns:
         """Return ``index``, ``embedding`` and the teacher's ``target`` of each sequence."""
         columns = {"index": batch["index"].tolist(), "embedding": logits.float().tolist()}

@@ -1,0 +1,60 @@
+"""Read and write files of tensors that can be computed again; damaged files are removed."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+
+def load_tensors(file: Path | None, description: str) -> dict[str, Tensor]:
+    """Return the tensors of a cache file; empty if there is none, or if it is damaged: then it is removed.
+
+    Args:
+        file: written by ``save_tensors``; files of earlier versions have no checksum.
+        description: of the content, for the warning.
+    """
+    if file is None or not file.exists():
+        return {}
+    try:
+        content: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+        stored = content.pop("checksum", None)
+        if stored is not None and not torch.equal(stored, _checksum(content)):
+            raise ValueError("its checksum differs")
+        if any(bool(values.isnan().any()) for values in content.values()):
+            raise ValueError("it has NaN values")
+        return content
+    except Exception as error:  # for damaged files the unpickler raises errors of many types
+        remove_damaged(file, description, error)
+        return {}
+
+
+def remove_damaged(file: Path, description: str, error: Exception) -> None:
+    """Remove a damaged cache file, with a warning."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    log.warning("%s: the cached %s are damaged (%s) and are computed again", file, description, reason)
+    file.unlink(missing_ok=True)
+
+
+def save_tensors(file: Path, content: dict[str, Tensor]) -> None:
+    """Write tensors with their checksum, under a temporary name that is renamed; call under a lock."""
+    temporary = file.with_name(f"{file.name}.tmp")
+    try:
+        torch.save({**content, "checksum": _checksum(content)}, temporary)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _checksum(content: dict[str, Tensor]) -> Tensor:
+    """Compute the SHA-256 of the tensors, [32] uint8."""
+    digest = hashlib.sha256()
+    for name in sorted(content):
+        digest.update(name.encode() + content[name].contiguous().numpy().tobytes())
+    return torch.tensor(list(digest.digest()), dtype=torch.uint8)
