@@ -78,7 +78,11 @@ def problems(start: Start, *typed: str) -> dict[str, str]:
         ("optimizer.lr=0", "optimizer.lr", "must be > 0, got 0"),
         ("data.train_size=0", "task.data.train_size", "must be a whole number of at least 1 or null, got 0"),
         ("data.dir=somewhere", "task.data.dir", "must be null, keyword documents are generated; got 'somewhere'"),
-        ("+task.head.pooling=max", "task.head.pooling", "must be one of cls, mean, attention, depth, got 'max'"),
+        (
+            "+task.head.pooling=max",
+            "task.head.pooling",
+            "must be one of cls, mean, depth, survivors, attention, got 'max'",
+        ),
         ("+task.head.num_labels=7", "task.head.num_labels", "unknown key; valid keys: dropout, pooling, protect"),
         ("backbone.attn_implementation=flash", "backbone.attn_implementation", "must be one of sdpa, eager, got"),
         ("backbone.model_type=brt", "backbone.model_type", "must be a family that transformers supports"),

@@ -22,6 +22,7 @@ from retention.records.legacy import RENAMED_FIELDS, RENAMED_GROUPS, RENAMED_KEY
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+GENERATED_PAGES = ("claims", "claims_ledger")  # folded lists of claims have long lines
 README_MAX_LINES, README_MAX_NUMBERS, MAX_WIDTH = 220, 100, 120
 
 FENCE = re.compile(r"^(?P<comment><!--(?P<remark>.*)-->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
@@ -145,7 +146,9 @@ def test_a_missing_link_is_noticed() -> None:
     assert relative_targets(text) == ["missing.md#part", "no.png"]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "claims"], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.stem not in GENERATED_PAGES], ids=lambda page: page.stem
+)
 def test_prose_lines_are_short(page: Path) -> None:
     lines = prose_lines(page.read_text(encoding="utf8"))
     assert [number for number, line in lines if len(line) > MAX_WIDTH] == []

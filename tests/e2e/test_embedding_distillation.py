@@ -50,10 +50,18 @@ def begin(start_bare: Any, base: Path, texts: Path) -> Begin:
     """Return a function that runs the recipe on the small encoder: one epoch of four steps."""
 
     def run(folder: Path, *typed: str) -> Any:
-        small = ("task.data.val_size=6", "task.data.max_length=48", "task.data.batch_size=16", "optimizer.lr=3e-3")
+        small = (
+            "task.data.val_size=6",
+            "task.data.max_length=48",
+            "task.data.batch_size=16",
+            "optimizer.lr=3e-3",
+            "task.head.pooling=depth",
+        )
         quiet = ("trainer.accelerator=cpu", "trainer.log_every_n_steps=1", "++callbacks.progress.log_refresh_rate=0")
         needed = ("experiment=embedding_distill", f"backbone.path={base}", f"texts={texts}")
-        [record] = start_bare(folder, *needed, *small, *quiet, *typed)
+        # the texts are short: without these two, the recipe would keep all their tokens
+        retained = () if "retention=dense" in typed else ("retention.min_tokens=1", "retention.schedule=linear")
+        [record] = start_bare(folder, *needed, *retained, *small, *quiet, *typed)
         return record
 
     return run

@@ -103,6 +103,21 @@ def contract(title: str) -> dict[str, Any]:
     return {"title": title, "paragraphs": [{"context": text, "qas": clauses}]}
 
 
+def article(title: str, *kinds: str) -> dict[str, Any]:
+    """Build a SQuAD document with an answerable question per kind, and one without an answer for ``which x``."""
+    text = "we use the red wine corpus of the english law and it is the data of a model"
+    qas = [
+        {
+            "id": f"{title} {kind}",
+            "question": f"which {kind}",
+            "answers": [] if kind == "x" else [{"text": kind, "answer_start": text.index(kind)}],
+            "is_impossible": kind == "x",
+        }
+        for kind in kinds
+    ]
+    return {"title": title, "paragraphs": [{"context": text, "qas": qas}]}
+
+
 def overrides(task: str, encoder: Path, files: Path, *typed: str) -> list[str]:
     sizes = ("max_length=24", "max_question_length=6", "stride=8", "val_size=2", "batch_size=8", "eval_batch_size=8")
     folder = files / ("papers" if task == "qasper" else "contracts")
@@ -165,6 +180,43 @@ def test_both_tasks_train_test_and_load(
         model.ask("what", "the model")
     with pytest.raises(ConfigError, match=r"text: must be one string, got list"):
         model.ask(["what"], ["the model"])
+
+
+def test_chain_from_squad_over_covid_qa_to_qasper(encoder: Path, files: Path, start_bare: Any, tmp_path: Path) -> None:
+    for task, kinds in (("squad", ("wine", "law", "x")), ("covid_qa", ("wine", "law"))):
+        (tmp_path / task).mkdir()
+        for split in ("train", "dev" if task == "squad" else "test"):
+            data = [article(f"{split}{n}", *kinds) for n in range(4)]
+            (tmp_path / task / f"{split}.json").write_text(json.dumps({"version": "v2.0", "data": data}))
+
+    def run(name: str, task: str, *typed: str) -> dict[str, Any]:
+        folder = files if task == "qasper" else tmp_path / task
+        typed = (
+            *overrides(task, encoder, files, *typed),
+            f"data.dir={folder / 'papers' if task == 'qasper' else folder}",
+        )
+        [record] = start_bare(tmp_path / name, *typed)
+        return dict(record)
+
+    def after(name: str) -> str:
+        return f"init={tmp_path}/{name}/checkpoints/last.ckpt"
+
+    dense = run("first", "squad", "retention=dense")
+    assert (dense["monitor"], dense["metrics"]["count_unanswerable"]) == ("f1", 4.0)
+    assert dense["metrics"]["span_survival"] == 1.0 and "evidence_survival" not in dense["metrics"]
+    saliency = ("distillation=saliency", "distill.weight=0.5", "retention=adaptive", "retention.schedule=flat")
+    pruned = run("pruned", "squad", after("first"), *saliency)
+    assert pruned["metrics"]["span_survival"] <= pruned["metrics"]["span_kept_share"] < 1.0
+    assert pruned["config"]["distill"]["saliency"] > 0
+    run("second", "covid_qa", after("first"), "retention=dense")
+    papers = run("third", "qasper", after("second"), *saliency)["metrics"]
+    assert 0.0 < papers["evidence_survival"] <= papers["evidence_kept_share"] < 1.0
+    predictions = [json.loads(line) for line in (tmp_path / "pruned" / "predictions.jsonl").read_text().splitlines()]
+    assert sum(row["score"] for row in predictions) / 12 == pytest.approx(pruned["metrics"]["f1"])
+    reader = load(tmp_path / "second")
+    with torch.no_grad():
+        reader.model.head.type_head.bias[3] += 50.0
+    assert reader.ask(["which wine"], "we use the red wine")[0].kind == "span", "covid_qa always predicts a span"
 
 
 def formatted(answer: Answer) -> str:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from retention.errors import ConfigError, TrainingError
+from retention.errors import CheckpointError, ConfigError, TrainingError
 from retention.tasks.classification.keywords import KeywordData
 
 ALL = {"kind", "command", "commit", "config", "seed", "versions", "machine", "wall_s", "date"}
@@ -166,7 +166,7 @@ def test_outputs_that_are_nan_end_a_test_with_an_error(finished: Any, start_bare
     content["state_dict"]["model.head.output.1.bias"][0] = float("nan")
     (tmp_path / "run" / "checkpoints").mkdir()
     torch.save(content, tmp_path / "run" / "checkpoints" / "last.ckpt")
-    with pytest.raises(TrainingError, match=r"head\.output\.1\.bias is not finite"):
+    with pytest.raises(CheckpointError, match=r"head\.output\.1\.bias has values that are not finite"):
         start_bare(
             tmp_path / "test", "mode=test", f"ckpt={tmp_path}/run/checkpoints/last.ckpt", "trainer.accelerator=cpu"
         )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from reproduction.claims.claim import Claim, Finding, Verdict
-from reproduction.claims.page import all_claims, claims_page
+from reproduction.claims import LEDGER, claims_ledger
+from reproduction.claims.checked import all_claims
+from reproduction.claims.claim import Claim, Finding, Verdict, overall_verdict, strongest
+from reproduction.claims.page import claims_page
 from reproduction.sources import RecordSet, cite, committed_files, read_record_set
 
 from retention.records import append_record
@@ -36,17 +39,68 @@ def series(make: Make, policy: str, rho: float, values: tuple[float, ...], **cha
 
 
 def test_committed_page_matches_the_committed_records() -> None:
-    made = claims_page(read_record_set(committed_files(ROOT), ROOT))
-    assert (ROOT / "docs" / "claims.md").read_text(encoding="utf-8") == made, "run `make claims`"
+    records = read_record_set(committed_files(ROOT), ROOT)
+    for name, made in (("claims.md", claims_page(records)), (LEDGER, claims_ledger(records))):
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == made, "run `make claims`"
 
 
 def test_without_records_no_claim_is_decided() -> None:
     findings = [finding for checked in all_claims() for finding in checked.check(RecordSet(()))]
     assert {finding.verdict for finding in findings} == {Verdict.NOT_TESTABLE}
-    page = claims_page(RecordSet(()))
-    totals = next(line for line in page.splitlines() if line.startswith("| all "))
-    assert [cell.strip() for cell in totals.split("|")][2:5] == ["0", "0", "0"]
-    assert all(checked.text in page for checked in all_claims()), "claims without a run are folded away, not left out"
+    for page in (claims_page(RecordSet(())), claims_ledger(RecordSet(()))):
+        totals = next(line for line in page.splitlines() if line.startswith("| all "))
+        assert [cell.strip() for cell in totals.split("|")][2:5] == ["0", "0", "0"]
+        assert all(checked.text in page for checked in all_claims()), "claims without a run are folded, not left out"
+
+
+def table_lines(page: str, text: str) -> list[str]:
+    return [line for line in page.splitlines() if line.startswith(f"| {text}")]
+
+
+def test_claim_has_one_line_with_its_strongest_setup_and_random_pruning(quality: Make) -> None:
+    """Three seeds on other rows outweigh one good seed; the ledger has a line per setup."""
+    fewer = {"data": {"source": "SST-2 (GLUE)", "train": 900, "test": 90}}
+    records = [
+        *series(quality, "dense", 1.0, DENSE),
+        *series(quality, "adaptive", 0.3, (0.80, 0.81, 0.82)),
+        *series(quality, "random", 0.3, (0.45, 0.455, 0.46)),
+        *series(quality, "dense", 1.0, (0.9,), **fewer),
+        *series(quality, "adaptive", 0.3, (0.9,), **fewer),
+    ]
+    found = RecordSet(tuple(records))
+    text = "SST-2 accuracy at 30 %: at least 95 %"
+    [line] = table_lines(claims_page(found), text)
+    assert "**not reproduced** (1 not reproduced, 1 inconclusive, [all 2 setups](claims_ledger.md#quality-rel" in line
+    assert "| 89.0 % of dense" in line and "| 50.0 % of dense" in line and "100.0 % of dense" not in line
+    ledger = table_lines(claims_ledger(found), text)
+    assert len(ledger) == 2 and sum("random pruning: 50.0 % of dense" in each for each in ledger) == 1
+    assert sum("random pruning: not run" in each for each in ledger) == 1
+
+
+def test_overall_verdict_of_several_setups() -> None:
+    one = Claim("", "", "", lambda records: [])
+    up_to = Claim("", "", "", lambda records: [], up_to=True)
+    good, bad, open_, none = (
+        Finding(verdict)
+        for verdict in (Verdict.REPRODUCED, Verdict.NOT_REPRODUCED, Verdict.INCONCLUSIVE, Verdict.NOT_RUN)
+    )
+    assert overall_verdict(one, [good, bad]) is Verdict.MIXED and overall_verdict(up_to, [bad, good]) is good.verdict
+    assert overall_verdict(one, [good, open_]) is good.verdict and overall_verdict(up_to, [bad, none]) is bad.verdict
+    assert overall_verdict(one, [none, open_]) is open_.verdict and overall_verdict(one, [none]) is none.verdict
+
+
+def test_stand_in_data_is_the_weakest_evidence() -> None:
+    stand_in = Finding(Verdict.NOT_RUN, "many seeds", weight=(9.0, 9.0))
+    assert strongest([stand_in, Finding(Verdict.INCONCLUSIVE, "one seed", weight=(1.0, 1.0))]).measured == "one seed"
+    assert strongest([stand_in]) is stand_in
+
+
+def test_links_into_the_ledger_lead_to_headings() -> None:
+    records = read_record_set(committed_files(ROOT), ROOT)
+    page, ledger = claims_page(records), claims_ledger(records)
+    anchors = set(re.findall(rf"{LEDGER}#([\w-]+)", page))
+    headings = re.findall(r"^## (.*)$", ledger, re.M)
+    assert anchors and anchors <= {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tests.unit.cache.decoders import random_scorers, run_cache, texts, tiny_decoder
 from torch import Tensor
 
@@ -86,16 +87,17 @@ def test_a_forgotten_summary_is_noticed() -> None:
 @pytest.mark.parametrize("kind", ["gated", "mlp", "linear"])
 def test_learned_scores_are_saved_and_loaded(kind: str, tmp_path: Path) -> None:
     policy = random_scorers(tiny_decoder("llama"), kind)
-    policy.save(tmp_path / "scores.pt")
-    loaded = LearnedScores.load(tmp_path / "scores.pt")
+    policy.save(tmp_path / "scores.safetensors")
+    loaded = LearnedScores.load(tmp_path / "scores.safetensors")
     assert loaded.config == policy.config and not loaded.training
     assert torch.equal(loaded.score(arrivals()), policy.score(arrivals()))
 
 
 def test_learned_scores_refuse_other_files_and_code(tmp_path: Path) -> None:
-    torch.save({"weights": {}}, tmp_path / "other.pt")
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     torch.save({"settings": Path("x")}, tmp_path / "code.pt")
-    for name in ("other.pt", "code.pt", "missing.pt"):
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "other.safetensors").read_bytes()[:-4])
+    for name in ("other.safetensors", "code.pt", "cut.safetensors", "missing.safetensors"):
         with pytest.raises(CheckpointError, match=name):
             LearnedScores.load(tmp_path / name)
 

@@ -182,7 +182,7 @@ def test_commands_train_and_compare(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "texts.txt").write_text("\n".join("thequickbrownfoxjumpsoverthelazydog" * 2 for _ in range(4)))
     inputs = ["--model", str(tmp_path / "model"), "--texts", str(tmp_path / "texts.txt")]
     sizes = ["--limit", "3", "--validation", "1", "--length", "64", "--epochs", "2"]
-    scores = tmp_path / "scores.pt"
+    scores = tmp_path / "scores.safetensors"
     assert train.main([*inputs, *sizes, "--output", str(scores)]) == 0
     assert "pairs in the right order on 1 other texts" in capsys.readouterr().out
     record = tmp_path / "records.jsonl"
@@ -192,18 +192,23 @@ def test_commands_train_and_compare(tmp_path: Path, capsys: pytest.CaptureFixtur
     from retention.records import read_objects
 
     rows = [row for _, row in read_objects(record)]
-    assert [row["policy"] for row in rows] == ["full", "streaming_llm", "random", "key_norm", "learned:scores"]
+    names = ["random", "full", "streaming_llm", "key_norm", "h2o", "tova", "snapkv", "expected_attention"]
+    assert [row["policy"] for row in rows] == [*names, "learned:scores"]
     assert rows[-1]["scores"]["texts"] == "texts.txt" and rows[-1]["scores"]["tokens"] == 3 * 64
     for row in rows:
         assert row["kind"] == "decoding" and row["counted_tokens"] == [54, 54]
         assert (row["scores"] is not None) == row["policy"].startswith("learned")
-        assert f"| {row['policy']} | 16 | {row['loss']:.4f} |" in output
+        assert f"| 16 | {row['policy']} | {row['loss']:.4f} |" in output
+        assert (row["difference"] is None) == (row["policy"] == "random")
+        if row["difference"] is not None:
+            gains = [ours - base for ours, base in zip(row["loss_by_text"], rows[0]["loss_by_text"], strict=True)]
+            assert row["difference"]["mean"] == pytest.approx(sum(gains) / len(gains))
 
 
 def test_commands_report_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_decoder(tmp_path / "model")
     inputs = ["--model", str(tmp_path / "model"), "--texts", str(tmp_path / "missing.txt")]
-    assert train.main([*inputs, "--output", str(tmp_path / "x.pt")]) == 1
+    assert train.main([*inputs, "--output", str(tmp_path / "x.safetensors")]) == 1
     assert evaluate.main(inputs) == 1
     assert "missing.txt" in capsys.readouterr().err
 

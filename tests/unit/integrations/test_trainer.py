@@ -164,6 +164,33 @@ def test_resumed_training_takes_the_policy_of_its_checkpoint(model: Any, tmp_pat
         assert torch.equal(recorder.first[name], value), name
 
 
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_resumed_training_ends_with_the_weights_of_the_uninterrupted_one(
+    accumulated: int, model: Any, tmp_path: Path
+) -> None:
+    settings = {"gradient_accumulation_steps": accumulated, "per_device_train_batch_size": 4 // accumulated}
+    start, policies = copy.deepcopy(model), [Adaptive(rho=0.3, dual=AscentDual(eta=1.0)) for _ in range(2)]
+    train(model, policies[0], tmp_path, **settings)
+    shutil.rmtree(tmp_path / "checkpoint-8")
+    train(start, policies[1], tmp_path, resume=True, **settings)
+    for whole, resumed in ((model, start), policies):
+        for name, value in whole.state_dict().items():
+            assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_gradients_of_the_policy_are_those_of_one_step(model: Any, tmp_path: Path) -> None:
+    """Gradients that a policy has from before the training have no effect."""
+    start, policies = copy.deepcopy(model), [Adaptive(rho=0.3) for _ in range(2)]
+    for policy, trained in zip(policies, (model, start), strict=True):
+        with retain(trained, policy):
+            for index, parameter in enumerate(policy.parameters()):
+                torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(index))
+                parameter.grad = torch.full_like(parameter, 1e3) if policy is policies[1] else None
+        train(trained, policy, tmp_path / str(policies.index(policy)), save_strategy="no")
+    for name, value in policies[0].state_dict().items():
+        assert torch.equal(policies[1].state_dict()[name], value), name
+
+
 def test_checkpoint_without_a_policy_is_refused(model: Any, tmp_path: Path) -> None:
     train(model, Adaptive(rho=0.3), tmp_path, max_steps=4)
     shutil.rmtree(tmp_path / "checkpoint-4" / "retention")

@@ -128,7 +128,7 @@ def problem_keys(caught: pytest.ExceptionInfo[ConfigError]) -> list[str]:
     return [problem.key for problem in caught.value.problems]
 
 
-INVALID = [("rho", 1.7), ("rho", 0.0), ("schedule", "steep"), ("slope", 3.0), ("layers", [-1]), ("layers", [])]
+INVALID = [("rho", 1.7), ("rho", 0.0), ("schedule", "steep"), ("slope", 3.0), ("layers", [-2]), ("layers", [])]
 
 
 @pytest.mark.parametrize("kind", [Truncate, Random, Adaptive, Threshold])

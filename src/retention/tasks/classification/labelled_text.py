@@ -81,7 +81,9 @@ def read_label_names(directory: str | None) -> tuple[str, ...] | None:
         return None
     names = read_json(path)
     if not _are_label_names(names):
-        raise DataError(f"{path}: must be a list of at least 2 different class names, in order, got {names!r:.80}")
+        raise DataError(
+            f"{path}: must be a list of at least 2 different class names, in label order, got {names!r:.80}"
+        )
     require_valid_unicode(names, str(path))
     return tuple(names)
 

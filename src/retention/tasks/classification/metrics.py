@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from retention.tasks.metric import TaskMetric
+
 _CLASS = datasets.Value("int64")
 
 
-class Accuracy(evaluate.Metric):
+class Accuracy(TaskMetric):
     """Share of rows whose predicted class is the label, in [0, 1]."""
 
     def _info(self) -> evaluate.MetricInfo:
@@ -31,7 +33,7 @@ class Accuracy(evaluate.Metric):
         return {"accuracy": float(accuracy_score(references, predictions))}
 
 
-class MacroF1(evaluate.Metric):
+class MacroF1(TaskMetric):
     """Unweighted mean of the F1 of the classes that occur as a label or a prediction, in [0, 1]."""
 
     def _info(self) -> evaluate.MetricInfo:
@@ -46,7 +48,7 @@ class MacroF1(evaluate.Metric):
         return {"macro_f1": float(f1_score(references, predictions, average="macro", zero_division=0.0))}
 
 
-class LabelSetF1(evaluate.Metric):
+class LabelSetF1(TaskMetric):
     """Micro- and macro-F1 of sets of classes, in [0, 1].
 
     ``micro_f1`` pools all (row, class) pairs; ``macro_f1`` is the mean F1 of the classes that occur as a label or a

@@ -115,4 +115,5 @@ def qa_files() -> SimpleNamespace:
         write_contracts=write_contracts,
         qasper=qasper,
         cuad=cuad,
+        shared=SHARED,
     )

@@ -44,6 +44,7 @@ def batch(make_batch: Any) -> Batch:
     made: Batch = make_batch(10, 7)
     made["context"] = torch.tensor([[4, 9], [4, 6]])
     made["spans"] = torch.tensor([[[5, 6], [8, 8]], [[-1, -1], [-1, -1]]])
+    made["evidence"] = torch.tensor([[[4, 8]], [[-1, -1]]])
     made["labels"] = torch.tensor([0, 3])
     made["shift"] = torch.tensor([10, 0])
     made["question"] = torch.tensor([[0, 0], [1, 0]])
@@ -106,6 +107,8 @@ def test_dropped_tokens_are_offset_or_closed(make: MakeModel, batch: Batch, drop
     assert (rows["gold"], rows["survived"]) == ([2, 0], [0, 0])
     passed = [float(kept[0, first : last + 1].float().mean()) for first, last in batch["spans"][0].tolist()]
     assert rows["passed"] == pytest.approx([sum(passed), 0.0]), "every gate of a flat schedule keeps the same tokens"
+    assert (rows["evidence"], rows["evidence_survived"]) == ([5, 0], [1, 0]), "of positions 4 to 8, 4 was kept"
+    assert rows["evidence_passed"] == pytest.approx([1.0, 0.0])
     assert torch.isfinite(model.head.task_loss(logits, batch))
     if dropped == "forward":
         with torch.no_grad():
@@ -117,6 +120,7 @@ def test_dropped_tokens_are_offset_or_closed(make: MakeModel, batch: Batch, drop
 def test_dense_model_keeps_every_gold_span(make: MakeModel, batch: Batch) -> None:
     rows = eval_rows(make().eval(), batch)
     assert rows["survived"] == rows["passed"] == rows["gold"] == [2, 0]
+    assert rows["evidence_survived"] == rows["evidence_passed"] == rows["evidence"] == [5, 0]
 
 
 def test_metrics_are_those_of_metrics_fn_and_span_survival(make_module: Any, trainer_with: Any, batch: Batch) -> None:
@@ -124,6 +128,7 @@ def test_metrics_are_those_of_metrics_fn_and_span_survival(make_module: Any, tra
     loader = DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
     metrics = trainer_with().test(module, loader, verbose=False)[0]
     assert (metrics["test/test"], metrics["test/span_survival"], metrics["test/span_kept_share"]) == (2.0, 1.0, 1.0)
+    assert metrics["test/evidence_survival"] == metrics["test/evidence_kept_share"] == 1.0
 
 
 def test_row_without_text_has_no_span_and_all_parameters_are_trained(make: MakeModel, batch: Batch) -> None:

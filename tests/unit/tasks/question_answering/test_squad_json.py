@@ -59,7 +59,8 @@ def test_documents_are_read(tmp_path: Path, name: str) -> None:
         ({"answers": [{"text": "", "answer_start": 0}]}, "answer 1: 'text' must be a text with something in it"),
         ({"answers": ["Ltd."]}, "answer 1: must be a JSON object, got str"),
         ({"answers": None}, "'answers' must be a list, got NoneType"),
-        ({"id": 7}, "'id' must be a text with something in it, got 7"),
+        ({"id": True}, "'id' must be a text with something in it, got True"),
+        ({"is_impossible": True}, "has answers, but 'is_impossible' is true"),
         ({"question": "half \ud83d"}, "'question' has half a character (lone surrogate) at position 5"),
     ],
 )
@@ -69,6 +70,13 @@ def test_invalid_question_raises_with_location(tmp_path: Path, changes: dict[str
         read_squad_json(path)
     message = str(raised.value)
     assert message.startswith(f"{path}, document 2 (B), paragraph 1, question 1") and problem in message
+
+
+def test_documents_without_title_and_numeric_ids_as_in_covid_qa(tmp_path: Path) -> None:
+    documents = [contract("A", id=7), contract("B")]
+    del documents[0]["title"]
+    first, second = read_squad_json(write(tmp_path, documents))
+    assert (first.title, first.paragraphs[0].questions[0].id, second.title) == ("document 1", "7", "B")
 
 
 @pytest.mark.parametrize(
