@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from reproduction.embedding_results import embedding_results_table
 from reproduction.equal_time import equal_time_table
 from reproduction.paper import ADAPTIVE
 from reproduction.reliability.page import reliability_table
@@ -64,6 +65,7 @@ def results_table(records: RecordSet) -> str:
 
 
 GENERATED: Mapping[str, Callable[[RecordSet], str]] = {
+    "embeddings_minilm": lambda records: embedding_results_table(records.records, "all-MiniLM-L6-v2"),
     "results": results_table,
     "equal_time_newsgroups20": lambda records: equal_time_table(records, "newsgroups20"),
     "reliability": lambda records: reliability_table(records.records),

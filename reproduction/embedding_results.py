@@ -1,0 +1,81 @@
+"""Summarize records of embedding models: quality beside time, with retained models of several seeds as one row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+
+from retention.errors import DataError
+from retention.records import Embedding, Record
+from retention.report.tables import markdown_table, text_frame
+
+_METRICS: Mapping[str, str] = {
+    "stsb_spearman": "STS-B",
+    "cranfield_ndcg10": "Cranfield",
+    "newsgroups_accuracy": "20 Newsgroups",
+    "newsgroups_knn_accuracy": "20 Newsgroups, k-NN",
+}
+_LONG_TEXTS = "cranfield"  # the benchmark whose FLOPs ratio is shown
+
+
+def embedding_results_table(records: Sequence[Record], reference: str) -> str:
+    """Return one row per method and keep ratio, from slow to fast, on the test split.
+
+    Measures in points; mean and, over several models, standard deviation. Models of the same policy, number of layers
+    and keep ratio are seeds of one method.
+
+    Args:
+        records: committed records.
+        reference: name of the unpruned model, which the records were compared with.
+
+    Raises:
+        DataError: there is no record of that reference.
+    """
+    groups = _groups(records, reference)
+    metrics = [name for name in _METRICS if any(name in record["metrics"] for group in groups for record in group)]
+    header = ["model", "keep ratio", "seeds", *(_METRICS[name] for name in metrics), "FLOPs ratio", "speedup"]
+    ordered = sorted(groups, key=lambda group: _mean_speedup(group) or 0.0)
+    return markdown_table(text_frame(header, [_row(group, metrics) for group in ordered]))
+
+
+def _groups(records: Sequence[Record], reference: str) -> list[list[Record]]:
+    latest: dict[tuple[str, float], Record] = {}
+    for record in sorted(records, key=lambda each: str(each.get("date", ""))):
+        if (record["kind"], record.get("split"), record.get("reference")) == (Embedding.kind, "test", reference):
+            latest[str(record["model"]), float(record["rho"])] = record
+    if not latest:
+        raise DataError(f"embedding table: no records of {reference} in results/embedding; run evaluate-embeddings")
+    groups: dict[tuple[str, int, float], list[Record]] = {}
+    for record in latest.values():
+        groups.setdefault((record["policy"], record["layers"], record["rho"]), []).append(record)
+    return list(groups.values())
+
+
+def _row(group: list[Record], metrics: Sequence[str]) -> list[str]:
+    first = group[0]
+    cells = [_values([100 * record["metrics"][name] for record in group]) for name in metrics]
+    flops = fmean(record["flops_ratio"][_LONG_TEXTS] for record in group)
+    speedup = _mean_speedup(group)
+    return [
+        _name(first),
+        f"{first['rho']:g}",
+        str(len(group)),
+        *cells,
+        f"{100 * flops:.0f} %",
+        "-" if speedup is None else f"{speedup:.2f}x",
+    ]
+
+
+def _name(record: Record) -> str:
+    if record["model"] == record["reference"]:
+        return "unpruned"
+    return f"first {record['layers']} layers" if record["policy"] == "dense" else f"{record['policy']} retention"
+
+
+def _mean_speedup(group: list[Record]) -> float | None:
+    timed = [float(record["speed"]["speedup"]["median"]) for record in group if record["speed"] is not None]
+    return fmean(timed) if timed else None
+
+
+def _values(values: Sequence[float]) -> str:
+    return f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
