@@ -1,8 +1,8 @@
 """Read the committed records that tables, figures and claims are made from.
 
 ``results/quality`` and ``results/sweeps`` hold training runs, ``results/speed`` measurements of speed and memory,
-``results/theory`` checks of the paper's propositions on small instances, ``results/reliability`` reliability checks.
-``results/embedding`` holds evaluations of embedding models. ``results/paired`` holds differences between runs on the same test rows.
+``results/theory`` checks of the paper's propositions on small instances, ``results/reliability`` reliability checks,
+``results/embedding`` evaluations of embedding models, ``results/paired`` differences of runs on the same test rows.
 ``results/trials`` holds the runs that chose the default recipe; no table reads them.
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, variance
 from typing import Any
 
 from reproduction.equal_time import latest_latency, method_name
@@ -15,6 +15,7 @@ from retention.report.grouping import DENSE, Record, RunGroup
 from retention.report.intervals import Estimate, estimate
 
 FEWER_LAYERS = "fewer_layers"  # method of shallower students in records
+_NORMAL = 1.96  # 97.5 % quantile of the normal distribution
 _SAME = 5e-5  # largest difference of two means of the same row scores
 
 
@@ -67,25 +68,50 @@ def timed_models(records: RecordSet, task: str) -> list[TimedModel]:
 def paired_difference(records: RecordSet, task: str, first: TimedModel, second: TimedModel) -> Estimate | None:
     """Return first minus second in points, with its 95 % interval.
 
-    The record with most seeds decides (``retention compare --record``): its interval is a bootstrap over seeds and
-    test rows. Without one, Student's t interval over the seeds that both have; None if that has no interval either.
+    A record of several seeds decides (``retention compare --seeds --record``), the one with most: its interval is a
+    bootstrap over seeds and test rows. Records of single seeds are pooled, see ``pooled``. Without any, Student's t
+    interval over the seeds that both have; None if that has no interval either.
     """
-    matches = []
+    matches: list[tuple[int, str, int, Estimate]] = []
     for record in records.records:
         if record["kind"] == "paired" and record["task"] == task and record.get("measure", "score") == "score":
             for sign, sides in ((1.0, ("first", "second")), (-1.0, ("second", "first"))):
                 if _is_of(record[sides[0]], first) and _is_of(record[sides[1]], second):
-                    matches.append((_seeds(record), str(record.get("date", "")), sign, record))
-    if matches:
-        *_, sign, record = max(matches, key=lambda match: match[:2])
-        difference = record["difference"]
-        low, high = (difference.get(f"bootstrap_{end}", difference.get(end)) for end in ("low", "high"))
-        ends = sorted(100 * sign * end for end in (low, high))
-        return Estimate(100 * sign * difference["mean"], ends[0], ends[1], record["rows"])
+                    seed = record["first"]["seed"] if _seeds(record) == 1 else -1
+                    matches.append((_seeds(record), str(record.get("date", "")), seed, _estimate(record, sign)))
+    single = {seed: estimated for seeds, _, seed, estimated in sorted(matches, key=lambda each: each[:2]) if seeds == 1}
+    if matches and max(seeds for seeds, *_ in matches) >= max(len(single), 1):
+        return max(matches, key=lambda match: match[:2])[3]
+    if single:
+        return pooled(list(single.values()))
     common = sorted(first.points.keys() & second.points.keys())
     if len(common) < 2:
         return None
     return estimate([first.points[seed] - second.points[seed] for seed in common])
+
+
+def pooled(estimates: Sequence[Estimate]) -> Estimate:
+    """Pool the differences of several seeds on the same test rows: their mean, with a normal interval.
+
+    Its variance is the mean variance over rows, which more seeds do not reduce because the rows are the same, and the
+    variance of the mean over seeds.
+
+    Args:
+        estimates: one per seed, at least two, each with an interval over rows.
+    """
+    means = [each.mean for each in estimates]
+    widths = [each.high - each.low for each in estimates if each.low is not None and each.high is not None]
+    rows = [width / (2 * _NORMAL) for width in widths]
+    error = (fmean(each**2 for each in rows) + variance(means) / len(means)) ** 0.5
+    mean = fmean(means)
+    return Estimate(mean, mean - _NORMAL * error, mean + _NORMAL * error, estimates[0].count)
+
+
+def _estimate(record: Record, sign: float) -> Estimate:
+    difference = record["difference"]
+    low, high = (difference.get(f"bootstrap_{end}", difference.get(end)) for end in ("low", "high"))
+    ends = sorted(100 * sign * end for end in (low, high))
+    return Estimate(100 * sign * difference["mean"], ends[0], ends[1], record["rows"])
 
 
 def _timed_model(entry: Mapping[str, Any], group: RunGroup | None) -> TimedModel:

@@ -12,7 +12,9 @@ from reproduction.figures.equal_time import equal_time_figure, pareto_front
 from reproduction.figures.labels import Label, place_labels
 from reproduction.sources import RecordSet
 from reproduction.target_speeds import level_speed_table, target_speed_table
-from reproduction.timed_models import paired_difference, timed_models
+from reproduction.timed_models import paired_difference, pooled, timed_models
+
+from retention.report.intervals import Estimate
 
 SCORES = {"dense": (0.90, 0.92), "fewer_layers": (0.80, 0.84), "adaptive": (0.86, 0.88), "random": (0.70, 0.72)}
 SPEEDUPS = {"dense": 1.0, "fewer_layers": 2.5, "adaptive": 3.0, "random": 3.1}
@@ -132,3 +134,10 @@ def test_labels_move_away_from_each_other() -> None:
     fixed = [axes.annotate(each.text, (each.x, each.y), xytext=(7, 0), textcoords="offset points") for each in labels]
     beside = [text.get_window_extent(renderer) for text in fixed]
     assert any(a.overlaps(b) for index, a in enumerate(beside) for b in beside[:index]), "side by side they do"
+
+
+def test_pooled_seeds_share_their_test_rows() -> None:
+    same = pooled([Estimate(1.0, 0.0, 2.0, 500), Estimate(1.0, 0.0, 2.0, 500)])
+    assert (same.mean, same.low, same.high) == pytest.approx((1.0, 0.0, 2.0)), "more seeds do not add test rows"
+    apart = pooled([Estimate(0.0, -1.0, 1.0, 500), Estimate(2.0, 1.0, 3.0, 500)])
+    assert apart.mean == pytest.approx(1.0) and apart.low is not None and apart.low < -1.0

@@ -8,7 +8,9 @@ from typing import Any
 from retention.records.defaults import derived_defaults
 
 # Output folders, hardware and the seed are not part of the method; the rows are described by the record's ``data``.
-_OUTSIDE = frozenset({"paths", "output", "logger", "callbacks", "hydra", "mode", "evaluate", "trained_backbone"})
+_OUTSIDE = frozenset(
+    {"paths", "output", "record", "logger", "callbacks", "hydra", "mode", "evaluate", "trained_backbone"}
+)
 _INCIDENTAL = frozenset(
     {"seed", "dir", "dirpath", "save_dir", "accelerator", "devices", "precision", "num_workers", "compare", "_target_"}
 )
