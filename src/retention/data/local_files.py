@@ -215,8 +215,8 @@ def _check_header(path: Path, header: Sequence[str], delimiter: str) -> None:
     marks = {";": "semicolons", "\t": "tabs", "|": "vertical bars", ",": "commas"}
     for mark, name in marks.items():
         if len(header) == 1 and mark != delimiter and mark in header[0]:
-            wanted = "tabs" if delimiter == "\t" else "commas"
-            raise DataError(f"{path}: its columns are separated by {name}; save it with {wanted} instead")
+            separators = "tabs" if delimiter == "\t" else "commas"
+            raise DataError(f"{path}: its columns are separated by {name}; save it with {separators} instead")
 
 
 @contextmanager

@@ -166,9 +166,9 @@ def with_retention(
     message = f"{pooling} needs a model that pools by the mean, this one pools by {mode}; leave it None"
     require(pooling not in _WEIGHTED or mode == "mean", "pooling", message)
     ids = special_ids(first.tokenizer) if protected_ids is None else tuple(protected_ids)
-    known = mode if mode in ("cls", "mean") else None
+    supported = mode if mode in ("cls", "mean") else None
     settings = RetentionSettings(
-        dropped=dropped, prune_at=prune_at, protected_ids=ids, pooling=pooling or known, protect_query=protect_query
+        dropped=dropped, prune_at=prune_at, protected_ids=ids, pooling=pooling or supported, protect_query=protect_query
     )
     module = RetentionTransformer.__new__(RetentionTransformer)
     module.__dict__.update({key: dict(value) if key == "_modules" else value for key, value in vars(first).items()})

@@ -299,9 +299,9 @@ class Embedder(nn.Module):
         name = self.settings.default_prompt_name if prompt_name is None else prompt_name
         if name is None:
             return ""
-        known = ", ".join(sorted(self.settings.prompts)) or "it has none"
+        names = ", ".join(sorted(self.settings.prompts)) or "it has none"
         require(
-            name in self.settings.prompts, "prompt_name", f"must be one of the model's prompts ({known}), got {name!r}"
+            name in self.settings.prompts, "prompt_name", f"must be one of the model's prompts ({names}), got {name!r}"
         )
         return self.settings.prompts[name]
 

@@ -70,7 +70,7 @@ def resolve_folder(name: str | Path, *, revision: str | None = None, token: str 
     if isinstance(name, Path) or local.is_absolute() or str(name).startswith((".", "~")) or local.exists():
         raise CheckpointError(f"{name}: is not a folder; pass a model folder, or the name of a model on the hub")
     try:
-        found = snapshot_download(
+        local_folder = snapshot_download(
             str(name),
             revision=revision,
             token=token,
@@ -80,7 +80,7 @@ def resolve_folder(name: str | Path, *, revision: str | None = None, token: str 
     except (HFValidationError, OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{name}: is neither a folder nor a model that the hub gives out ({reason})") from error
-    return Path(found)
+    return Path(local_folder)
 
 
 def push_folder(

@@ -105,8 +105,8 @@ def _encoder_class(family: str) -> Any:
 def _saved_class(config: Any) -> type:
     mapping: Any = AutoModel
     family = str(config.model_type)
-    found: Any = mapping._model_mapping[type(config)] if family not in _ENCODER_ONLY else _encoder_class(family)
-    cls: type = found[0] if isinstance(found, tuple) else found
+    matching: Any = mapping._model_mapping[type(config)] if family not in _ENCODER_ONLY else _encoder_class(family)
+    cls: type = matching[0] if isinstance(matching, tuple) else matching
     return cls
 
 

@@ -131,8 +131,8 @@ def _arguments(settings: Mapping[str, Any], parameters: Parameters, path: str, s
     arguments: dict[str, Any] = {}
     for key, value in settings.items():
         if key not in parameters.hints and not parameters.open:
-            known = ", ".join(sorted(parameters.hints))
-            raise CheckpointError(f"{source}: {path}.settings: unknown key {key!r}; valid keys: {known}")
+            valid = ", ".join(sorted(parameters.hints))
+            raise CheckpointError(f"{source}: {path}.settings: unknown key {key!r}; valid keys: {valid}")
         arguments[key] = _value(value, f"{path}.settings.{key}", source)
     for name, config in parameters.flat.items():
         fields = {field: arguments.pop(field) for field in flat_fields(config) if field in arguments}

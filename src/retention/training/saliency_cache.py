@@ -40,12 +40,12 @@ class SaliencyCache:
         """
         rows = [self._rows.get(row, {}) for row in index]
         lengths = mask.sum(1).tolist()
-        known = all(
+        complete = all(
             layer in row and len(row[layer]) == length
             for row, length in zip(rows, lengths, strict=True)
             for layer in layers
         )
-        if not known:
+        if not complete:
             return None
         result = {layer: torch.zeros(mask.shape) for layer in layers}
         for layer, values in result.items():

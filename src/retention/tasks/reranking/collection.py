@@ -114,8 +114,8 @@ def _relevance(table: RawTable, documents: Mapping[str, str], queries: Mapping[s
     relevance: dict[str, dict[str, int]] = {}
     columns = (table.columns[column] for column in _JUDGMENT_COLUMNS.values())
     for entry, (query, document, score) in enumerate(zip(*columns, strict=True)):
-        for name, known, kind in ((query, queries, "query"), (document, documents, "document")):
-            if str(name) not in known:
+        for name, existing, kind in ((query, queries, "query"), (document, documents, "document")):
+            if str(name) not in existing:
                 raise DataError(f"{table.location(entry)}: {kind} {name!r} does not exist; remove the line or add it")
         try:
             value = int(score)

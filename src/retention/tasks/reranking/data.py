@@ -99,11 +99,11 @@ class RerankingData(BenchmarkData):
         """Load the queries of one split with their candidates and judgments."""
         collection = read_collection(self.source.dir, self.source.hub, split)
         names = self._queries(collection, split)
-        found = Bm25(dict(collection.documents)).search([collection.queries[name] for name in names], self._candidates)
+        ranked = Bm25(dict(collection.documents)).search([collection.queries[name] for name in names], self._candidates)
         highest = max(max(judged.values()) for judged in collection.relevance.values())
         rows = [
             _query_row(collection, name, candidates, self._negatives, highest)
-            for name, candidates in zip(names, found, strict=True)
+            for name, candidates in zip(names, ranked, strict=True)
         ]
         return Dataset.from_dict(as_columns(rows))
 
