@@ -11,11 +11,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-TABLES := table1 table2 table3 table4 table5 table6 leaderboard
+TABLES := table1 table2 table3 table4 table5 table6 schedules leaderboard
 FIGURES := figure2 overview pareto speed depth tokens_per_layer
 
 .PHONY: help setup demo test test-all test-package test-examples lint format docs package bench bench-plots bench-gpu \
-	tables figures claims theory reliability $(TABLES) $(FIGURES) clean
+	tables figures claims theory reliability distributed $(TABLES) $(FIGURES) clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+( [a-z-]+)*:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,12 @@ reliability: export HF_HUB_OFFLINE := 1
 reliability: export OMP_NUM_THREADS := 1
 reliability: setup ## try faulty inputs, kills, threads and load (an hour); writes records and docs/reliability.md
 	$(BIN)/python -m reproduction reliability
+
+distributed: export HF_HUB_OFFLINE := 1
+distributed: export OMP_NUM_THREADS := 1
+distributed: setup ## train on two processes and check the results (a quarter of an hour); for docs/reliability.md
+	$(BIN)/python -m reproduction.distributed
+	$(BIN)/python -m reproduction readme
 
 test-examples: setup ## run the examples and the code in the documents
 	$(BIN)/python -m pytest tests/examples tests/docs -n 2
