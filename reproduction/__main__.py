@@ -9,7 +9,8 @@
     python -m reproduction reliability --only threads payloads
 
 Reads the committed records of results/quality, results/sweeps, results/speed and results/paired, and the files of
---records. Tables are written as Markdown, CSV and LaTeX, figures as PNG and SVG, claims to docs/claims.md. ``readme``
+--records. Tables are written as Markdown, CSV and LaTeX, figures as PNG and SVG, claims to docs/claims.md
+and docs/claims_ledger.md. ``readme``
 writes the generated tables of README.md and docs/*.md (see ``reproduction.check_figures``); ``quality`` prints a table
 of all runs.
 
@@ -31,7 +32,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from reproduction.check_figures import update_pages
-from reproduction.claims import claims_page
+from reproduction.claims import LEDGER, claims_ledger, claims_page
 from reproduction.cost_report import cost_report
 from reproduction.depth_report import depth_report
 from reproduction.figures import (
@@ -45,6 +46,7 @@ from reproduction.figures import (
 )
 from reproduction.leaderboard import leaderboard
 from reproduction.quality_report import ablation_report, quality_report
+from reproduction.schedule_report import schedule_report
 from reproduction.sources import RecordSet, committed_files, read_record_set
 from reproduction.tables import Report, to_markdown, write_report
 from retention.errors import DataError, RetentionError
@@ -60,6 +62,7 @@ TABLES: dict[str, Callable[[RecordSet], Report]] = {
     "table4": lambda records: cost_report(records.speeds),
     "table5": lambda records: depth_report(records.runs, 5),
     "table6": lambda records: depth_report(records.runs, 6),
+    "schedules": lambda records: schedule_report(records.runs),
     "leaderboard": lambda records: leaderboard(records.runs, records.speeds),
 }
 FIGURES: dict[str, Callable[[RecordSet], Figure]] = {
@@ -123,9 +126,10 @@ def _make(name: str, records: RecordSet, out: Path | None, only: Sequence[str]) 
     if name in FIGURES:
         return save_figure(FIGURES[name](records), folder / name)
     if name == "claims":
-        path = (out or ROOT / "docs") / "claims.md"
-        write_atomic(path, claims_page(records))
-        return [path]
+        paths = [(out or ROOT / "docs") / name for name in ("claims.md", LEDGER)]
+        for path, page in zip(paths, (claims_page(records), claims_ledger(records)), strict=True):
+            write_atomic(path, page)
+        return paths
     if name == "readme":
         return update_pages(ROOT, records)
     if name in ("theory", "theory_page"):

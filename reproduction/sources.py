@@ -3,6 +3,7 @@
 ``results/quality`` and ``results/sweeps`` hold training runs, ``results/speed`` measurements of speed and memory,
 ``results/theory`` checks of the paper's propositions on small instances, ``results/reliability`` reliability checks,
 ``results/embedding`` evaluations of embedding models, ``results/paired`` differences of runs on the same test rows.
+``results/decoders`` holds measurements of the bounded cache of decoders.
 ``results/trials`` holds the runs that chose the default recipe; no table reads them.
 """
 
@@ -19,7 +20,7 @@ from retention.errors import DataError
 from retention.records import read_numbered
 from retention.report.grouping import Record, Runs, group_runs
 
-FOLDERS = ("quality", "sweeps", "speed", "theory", "reliability", "embedding", "paired")
+FOLDERS = ("quality", "sweeps", "speed", "theory", "reliability", "embedding", "paired", "decoders")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from reproduction.claims.claim import Claim, Finding, Verdict, at_least
@@ -58,7 +59,7 @@ def _ablation_claims() -> Iterator[Claim]:
                 sign=1 if ahead else -1,
                 trained_alike=True,
             )
-            yield Claim(f"Ablation: {ablation.title}", text, "Table 3", check)
+            yield Claim("Ablations", text, "Table 3", check)
 
 
 def _keep_ratio_claims() -> Iterator[Claim]:
@@ -80,11 +81,15 @@ def _check_ratio_to_dense(records: RecordSet, *, task: str, metric: str, rho: fl
         comparison = compare(group, dense, metric)
         if dense is not None and comparison is not None:
             ratio = comparison.ratio
-            measured = f"{100 * ratio.mean:.1f} % of dense{_range(ratio, 100.0, '')}, {_seeds(ratio)}"
-            yield _finding(group, dense, at_least(ratio, MIN_RATIO), ratio, measured)
+            baseline = headline(runs.groups(group.setup, "random", rho))
+            beside = _share_of_dense(baseline, dense, metric)
+            finding = _finding(group, dense, at_least(ratio, MIN_RATIO), ratio, _format_ratio(ratio))
+            cited = finding.records if baseline is None else (*finding.records, *baseline.records)
+            yield replace(finding, records=cited, random=beside or "not run")
         elif group.points(metric) and runs.groups(group.setup, "dense"):
             verdict = Verdict.NOT_RUN if _is_stand_in(group) else Verdict.INCONCLUSIVE
-            yield Finding(verdict, "no dense model was trained alike", _describe(group), group.records)
+            measured = "no dense model was trained alike"
+            yield Finding(verdict, measured, _describe(group), group.records, weight=(0.0, 0.0), random="-")
 
 
 def _check_ahead_of(
@@ -134,7 +139,8 @@ def _check_keep_ratio(records: RecordSet, *, task: str, rho: float) -> Iterator[
         if _is_stand_in(group):
             verdict = Verdict.NOT_RUN
         measured = f"mean {percent(group.keep_ratio)}; by layer {listed}"
-        yield Finding(verdict, measured, _describe(group), group.records)
+        weight = (float(len(group.records)), _rows(group.setup.test))
+        yield Finding(verdict, measured, _describe(group), group.records, weight)
 
 
 def _finding(group: RunGroup, reference: RunGroup, verdict: Verdict, value: Estimate, measured: str) -> Finding:
@@ -142,7 +148,21 @@ def _finding(group: RunGroup, reference: RunGroup, verdict: Verdict, value: Esti
         verdict = Verdict.NOT_RUN
     elif value.count < SEEDS:
         verdict = Verdict.INCONCLUSIVE
-    return Finding(verdict, measured, _describe(group), (*group.records, *reference.records))
+    weight = (float(value.count), _rows(group.setup.test))
+    return Finding(verdict, measured, _describe(group), (*group.records, *reference.records), weight)
+
+
+def _share_of_dense(group: RunGroup | None, dense: RunGroup, metric: str) -> str | None:
+    comparison = compare(group, dense, metric) if group is not None else None
+    return None if comparison is None else _format_ratio(comparison.ratio)
+
+
+def _format_ratio(ratio: Estimate) -> str:
+    return f"{100 * ratio.mean:.1f} % of dense{_range(ratio, 100.0, '')}, {_seeds(ratio)}"
+
+
+def _rows(count: str) -> float:
+    return float(count) if count.isdigit() else 0.0
 
 
 def _is_stand_in(group: RunGroup) -> bool:

@@ -90,7 +90,8 @@ def _check_plateau(records: RecordSet, *, task: str, name: str) -> Iterator[Find
             verdict = Verdict.NOT_RUN
         setup = f"{sweep.setup.backbone}; rho {sweep.rho:g}; {data_note(sweep.setup)}"
         runs = tuple(record for group in near.values() for record in group.records)
-        yield Finding(verdict, f"{listed} points; {seeds} of {SEEDS} seeds", setup, runs)
+        measured = f"{listed} points; {seeds} of {SEEDS} seeds"
+        yield Finding(verdict, measured, setup, runs, (float(seeds), float(len(near))))
 
 
 def _check_slack(records: RecordSet) -> Iterator[Finding]:

@@ -1,4 +1,7 @@
-"""Check damaged checkpoints and encoder folders: loading refuses them, or gives the answers of the intact model."""
+"""Check damaged checkpoints and encoder folders: they are refused, or give the answers of the intact model.
+
+A checkpoint whose training state is damaged must not be resumed.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,14 @@ import torch
 from reproduction.reliability.check import Scale
 from reproduction.reliability.outcome import Tally, WrongAnswer
 from reproduction.reliability.small_runs import SMALL, quiet_libraries, start
+from retention.experiment.checkpoints import read_checkpoint
+from retention.experiment.training_state import check_training_state
 from retention.records import Reliability
 from retention.trained import Classifier, load
 
 TEXTS = ("river forest stone " * 5, "market price goal team " * 9, "ballot senate")
 _LIMIT_S = 30.0
+_MODEL = ("state_dict", "hyper_parameters", "training_state_digest")  # damaged by the other functions
 _VALUES: tuple[Any, ...] = (None, [], "text", 7, {"a": 1}, {}, True, 1.5, [1, "a"])
 Damage = Callable[[Path, dict[str, Any], random.Random], str]
 
@@ -119,7 +125,39 @@ def no_checkpoint(folder: Path, content: dict[str, Any], draw: random.Random) ->
     return change
 
 
-DAMAGES: tuple[Damage, ...] = (cut_file, flip_bytes, missing_key, wrong_type, other_tensor, encoder_file, no_checkpoint)
+def training_state(folder: Path, content: dict[str, Any], draw: random.Random) -> str:
+    """Delete, replace or change a random part of what a resumed training reads: loops, optimizers, random state."""
+    state = {key: value for key, value in content.items() if key not in _MODEL}
+    parent, key = draw.choice(_parts(state, content))
+    value = parent[key]
+    if draw.random() < 0.3:
+        del parent[key]
+        change = "deleted"
+    elif isinstance(value, torch.Tensor) and value.numel() and draw.random() < 0.5:
+        flat = value.reshape(-1).clone()
+        flat[draw.randrange(len(flat))] += 1
+        parent[key] = flat.reshape(value.shape)
+        change = "one number changed"
+    elif isinstance(value, int) and draw.random() < 0.5:
+        parent[key] = int(value) + 1
+        change = "plus 1"
+    else:
+        parent[key] = draw.choice([each for each in _VALUES if type(each) is not type(value)])
+        change = f"={parent[key]!r}"
+    torch.save(content, _checkpoint(folder))
+    return f"{key} {change}"
+
+
+DAMAGES: tuple[Damage, ...] = (
+    cut_file,
+    flip_bytes,
+    missing_key,
+    wrong_type,
+    other_tensor,
+    encoder_file,
+    no_checkpoint,
+    training_state,
+)
 
 
 def answers(folder: Path) -> list[list[float]]:
@@ -147,7 +185,8 @@ def check_checkpoints(scale: Scale, folder: Path, damages: Sequence[Damage] = DA
             shutil.copy(_checkpoint(intact), _checkpoint(damaged))
             damage = damages[number % len(damages)]
             text = damage(damaged, copy.deepcopy(content), draw)
-            tally.attempt(damage.__name__, text, partial(_compare, damaged, expected), _LIMIT_S)
+            attempt = partial(_resume, damaged) if damage is training_state else partial(_compare, damaged, expected)
+            tally.attempt(damage.__name__, text, attempt, _LIMIT_S)
     return tally.result()
 
 
@@ -155,6 +194,20 @@ def _compare(folder: Path, expected: list[list[float]]) -> None:
     """Raise ``WrongAnswer`` if a loaded model answers differently from the intact one."""
     if answers(folder) != expected:
         raise WrongAnswer("was loaded, and answers differently")
+
+
+def _resume(folder: Path) -> None:
+    """Read a checkpoint as a resumed training does; raise ``WrongAnswer`` if it is not refused."""
+    check_training_state(read_checkpoint(_checkpoint(folder)), _checkpoint(folder))
+    raise WrongAnswer("a training would go on from it")
+
+
+def _parts(node: Any, owner: Any) -> list[tuple[Any, Any]]:
+    """Return (container, key) for every value at any depth; those of the first level with ``owner`` as container."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    pairs = [(owner, key) for key, _ in items]
+    nested = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return pairs + [pair for value in nested for pair in _parts(value, value)]
 
 
 def _checkpoint(folder: Path) -> Path:

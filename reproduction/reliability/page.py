@@ -13,7 +13,8 @@ from retention.report.tables import markdown_table, text_frame
 RECORDS = Path("results") / "reliability"
 _HEADER = ("check", "tried", "clear", "wrong", "inner errors", "hangs", "details", "record")
 # Row of a check: what is tried, and a function of its details.
-_ROWS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+_Describe = Callable[[Mapping[str, Any]], str]
+_ROWS: Mapping[str, tuple[str, _Describe]] = {
     "reported_cases": (
         "tests of reported kinds of trouble (tests/cases)",
         lambda details: f"{details['skipped']} skipped",
@@ -36,6 +37,12 @@ _ROWS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     ),
     "kill": ("kill -9 at a random moment, then resumed", lambda details: _lost(details)),
     "stop_signals": ("SIGTERM or Ctrl-C at a random moment, then resumed", lambda details: _lost(details)),
+    "work_lost": (
+        "a kill at the end of each step, with the default interval of checkpoints (simulated clock)",
+        lambda details: (
+            f"every {details['every_n_minutes']:g} minutes; most work lost {details['most_work_lost_s']:.0f} s"
+        ),
+    ),
     "threads": (
         "calls of one model from several threads",
         lambda details: f"{details['threads']} threads; {', '.join(details['policies'])}",
@@ -48,13 +55,25 @@ _ROWS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
         ),
     ),
 }
+_TWO_PROCESSES = {  # checks of reproduction.distributed
+    "distributed_equal_ranks": "equal weights, dual variables and thresholds on both ranks",
+    "distributed_learned_budgets": "dual variables, thresholds and offsets are learned",
+    "distributed_sampled_budgets": "equal draws of sampled budgets on both ranks",
+    "distributed_resume": "resumed training equals the uninterrupted one",
+    "distributed_other_number_of_processes": "resuming on another number of processes is refused",
+    "distributed_metrics": "metrics of 33 rows, which two ranks cannot share equally",
+    "distributed_one_record": "exactly one record",
+    "distributed_same_batch_on_one_process": "weights of one process with the same rows per step",
+    "distributed_signals": "SIGTERM to one rank, and to the launcher",
+    "distributed_error_on_one_rank": "error on one rank",
+    "distributed_fsdp": "FSDP ends with the weights of DDP",
+}
 
 
 def reliability_table(records: Iterable[Record]) -> str:
     """Return the table of the latest record of each check.
 
-    ``clear`` counts right results and clear errors; a check without a record has no row, others than those above get
-    one without details.
+    ``clear`` counts right results and clear errors; a check without a record has no row.
 
     Raises:
         DataError: there is no reliability record.
@@ -62,7 +81,8 @@ def reliability_table(records: Iterable[Record]) -> str:
     latest = {str(record["check"]): record for record in records if record["kind"] == "reliability"}
     if not latest:
         raise DataError("reliability: there is no record; run python -m reproduction reliability")
-    names = [*(name for name in _ROWS if name in latest), *sorted(latest.keys() - _ROWS.keys())]
+    listed = [*_ROWS, *_TWO_PROCESSES]
+    names = [*(name for name in listed if name in latest), *sorted(latest.keys() - set(listed))]
     return markdown_table(text_frame(_HEADER, [_row(name, latest[name]) for name in names]))
 
 
@@ -72,7 +92,7 @@ def reliability_page(records: Iterable[Record]) -> str:
 
 
 def _row(name: str, record: Record) -> list[str]:
-    title, describe = _ROWS.get(name, (name.replace("_", " "), lambda details: ""))
+    title, describe = _ROWS.get(name, (f"two processes: {_TWO_PROCESSES.get(name, name)}", _faults))
     details = record["details"]
     outcomes = details.get("outcomes", {})
     inner, hangs = outcomes.get("inner_traceback", 0), outcomes.get("hang", 0)
@@ -83,6 +103,15 @@ def _row(name: str, record: Record) -> list[str]:
 
 def _right(details: Mapping[str, Any]) -> int:
     return int(details["outcomes"]["right"])
+
+
+def _faults(details: Mapping[str, Any]) -> str:
+    """Describe a check of two processes."""
+    injected = [holds for case, holds in details.get("cases", {}).items() if case.startswith("injected fault")]
+    text = f"{sum(injected)} of {len(injected)} injected faults noticed" if injected else ""
+    difference = details.get("largest_difference")
+    largest = max(difference.values()) if isinstance(difference, Mapping) else difference
+    return "; ".join(each for each in (text, "" if largest is None else f"largest difference {largest:.0e}") if each)
 
 
 def _lost(details: Mapping[str, Any]) -> str:
@@ -98,7 +127,9 @@ _PAGE = """\
 # Reliability
 
 Many faulty inputs, interruptions and loads were tried. The table is made from the records in `results/reliability`;
-`make reliability` runs all checks again, appends their records and writes it anew.
+`make reliability` runs all checks again, appends a record of each when it is done, and writes the table anew;
+`python -m reproduction reliability --only kill threads` runs some of them. `make distributed` does the same for the
+checks of [two processes](distributed.md).
 
 <!-- generated: reliability -->
 {table}
@@ -116,12 +147,29 @@ How each check decides:
   that are not finite, unknown keys, classes in places that build none, and references to nothing must be refused. Of
   the valid ones a sample is trained, and its metrics must be finite.
 - **Damaged checkpoints** are cut, have bytes changed, keys removed, values of other types, or weights that are not
-  finite. A model that loads must answer exactly like the intact one.
+  finite. A model that loads must answer exactly like the intact one. A checkpoint whose training state (loops,
+  optimizers, schedules, callbacks, random state) was changed must not be resumed.
 - **Damaged data files** are read, encoded and batched as in a run. Changes that leave a valid file may be accepted.
 - **Payloads** write a marker file if they are executed; without the allow-list each of them does.
 - **Interrupted runs** are repeated with `ckpt=last`. Metrics, keep ratios and predictions must equal those of the
-  uninterrupted run, with exactly one record and no temporary file. Work lost is the time since the last checkpoint, or
-  since the start; a run writes a checkpoint at least every 5 minutes by default.
-- **Threads and the server**: each answer is compared with that of a single call: labels, probabilities within 1e-5,
-  kept tokens and the flag `truncated`. Memory is the growth of the resident set after the first fifth of the requests.
+  uninterrupted run, with exactly one record and no temporary file.
+- **Threads and the server**: each answer is compared with that of a single text in a single thread: labels,
+  probabilities within 1e-5, kept tokens and the flag `truncated`. Memory is the growth of the resident set after the
+  first fifth of the requests.
+
+How to read the figures:
+
+- An attempt is *clear* if nothing misleading happened, not if the input was accepted. A check that refuses everything
+  would have as many; the column *details* and `by_kind` in the records tell how many were accepted.
+- The damaged configurations, checkpoints and files are drawn from the kinds of damage listed here, with a fixed seed.
+  Other kinds were not tried. Changes whose effect nobody can tell from the file, such as another valid number in a
+  weight with a matching checksum, or another label in a data file, are not among them.
+- Interrupted runs last seconds, so they write a checkpoint every 0.3 s; their work lost shows the order of events, not
+  the bound. The bound comes from the default of 5 minutes between checkpoints and the end of the step in which they
+  are due; the row with the simulated clock measures it on steps of 0.5 to 20 s.
+- Answers of threads and server are compared within 1e-5, not bit for bit: sums of matrix products depend on the width
+  of the batch. Kept tokens must be the same; ToMe orders similarities by four decimals for that reason.
+- The server is called inside the process, without a network. A test starts it under uvicorn and stops it by SIGTERM
+  with requests in flight.
+- Two processes are two CPU processes (gloo) on one machine.
 """

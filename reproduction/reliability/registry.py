@@ -18,6 +18,7 @@ from reproduction.reliability.payloads import check_payloads
 from reproduction.reliability.reported_cases import check_reported_cases
 from reproduction.reliability.serving import check_server
 from reproduction.reliability.threads import check_threads
+from reproduction.reliability.work_lost import check_work_lost
 from retention.errors import DataError
 from retention.records import Record, build_record
 
@@ -29,6 +30,7 @@ CHECKS: tuple[Check, ...] = (
     Check("payloads", check_payloads),
     Check("kill", check_kills),
     Check("stop_signals", check_signals),
+    Check("work_lost", check_work_lost),
     Check("threads", check_threads),
     Check("server_load", check_server),
 )

@@ -1,4 +1,4 @@
-"""Call one trained model from several threads; each answer must equal that of a single thread."""
+"""Call one trained model from several threads; each answer must equal that of one text in a single thread."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def check_threads(scale: Scale, folder: Path) -> Reliability:
                 model = load(folder / name)
                 if not isinstance(model, Classifier):
                     raise TypeError(f"loaded a {type(model).__name__}")
-                expected = [model.predict(batch) for batch in batches]
+                alone = {text: model.predict([text])[0] for text in texts}
+                expected = [[alone[text] for text in batch] for batch in batches]
                 calls = scale.thread_calls // len(_POLICIES)
                 for outcome, text in call_from_threads(model, batches, expected, calls, scale.seed):
                     tally.add(outcome, name, text)

@@ -32,6 +32,9 @@ COMMANDS = {
     ),
     "bench-plots": Command("retention.bench.plots", "main", "draw figures from speed records"),
     "bench-limits": Command("retention.bench.limits", "main", "measure arithmetic rate and memory bandwidth"),
+    "bench-memory": Command(
+        "retention.bench.inference_memory", "main", "measure activation memory at inference, layer by layer"
+    ),
     "evaluate-embeddings": Command(
         "retention.embedding_eval.main", "main", "score and time embedding models beside a dense one"
     ),

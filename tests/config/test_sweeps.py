@@ -10,8 +10,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
 from omegaconf import DictConfig, OmegaConf
+from reproduction.paper import PAPER_KEEP_RATIOS
 
+from retention.core.flops import EncoderShape
+from retention.experiment.equal_flops import policy_flops
 from retention.experiment.sweeps import Sweep
+from retention.policies import Adaptive
 
 CONF = Path(__file__).parents[2] / "conf"
 RECIPES = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
@@ -66,6 +70,42 @@ def test_keep_ratios_and_policies_match_the_paper() -> None:
     assert set(grid("table3")["retention"]) == {"adaptive", *ABLATIONS}
     assert set(grid("table3")["retention.rho"]) == {0.5, 0.3}
     assert (max(grid("budgets")["retention.rho"]), min(grid("budgets")["retention.rho"])) == (0.7, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("ablation", "dual"),
+    [
+        ("adaptive", "ascent"),
+        ("adaptive_no_relaxation", "ascent"),
+        ("threshold", "ascent"),
+        ("adaptive_joint", "joint"),
+        ("adaptive_fixed_lambda", "fixed"),
+    ],
+)
+def test_table_3_compares_under_the_dual_of_the_paper(ablation: str, dual: str) -> None:
+    """Settings of one dual must not be merged into another."""
+    config = composed("sweep=table3", f"retention={ablation}")
+    assert config.retention.dual == OmegaConf.load(CONF / "dual" / f"{dual}.yaml")
+    assert config.dual == OmegaConf.load(CONF / "dual" / "ascent.yaml"), "so that runs count as trained alike"
+
+
+@pytest.mark.parametrize(("name", "task", "rho"), [("table5_30", "sst2", 0.3), ("table6_50", "arxiv", 0.5)])
+def test_lists_of_the_paper_spend_the_flops_of_the_linear_schedule(name: str, task: str, rho: float) -> None:
+    swept = grid(name)
+    linear, listed = swept["retention.schedule"]
+    ratios = PAPER_KEEP_RATIOS[task][rho][:-1]
+    assert linear == "linear" and [round(100 * ratio, 1) for ratio in listed] == list(ratios)
+    [mean] = swept["retention.rho"]
+    assert mean == pytest.approx(sum(ratios) / len(ratios) / 100, abs=1e-4)
+    layers = len(ratios) + 1
+    shape = EncoderShape(num_layers=layers, hidden_size=384, intermediate_size=1536)
+    spent = [
+        policy_flops(Adaptive(rho=mean, schedule=schedule), mean, shape, 64, before_feed_forward=False)
+        for schedule in (linear, listed)
+    ]
+    assert spent[0] == pytest.approx(spent[1], rel=0.02), "attention grows with the square: a steep schedule costs more"
+    compounding = Adaptive(rho=mean, schedule="geometric")
+    assert policy_flops(compounding, mean, shape, 64, before_feed_forward=False) < 0.9 * spent[1]
 
 
 def test_leaderboard_includes_every_policy() -> None:

@@ -178,6 +178,16 @@ def test_speed_memory_and_scorer_cost(speed: Make) -> None:
     assert finding(claim("less peak memory at 30 %"), [slower]).verdict is Verdict.NOT_REPRODUCED
 
 
+@pytest.mark.parametrize(("change", "verdict"), [(-0.36, Verdict.REPRODUCED), (-0.09, Verdict.NOT_REPRODUCED)])
+def test_activation_memory_at_inference(change: float, verdict: Verdict) -> None:
+    entry = {"rho": 0.3, "schedule": "linear", "prune_at": "after_layer", "gate_before_layer_0": True, "change": change}
+    record = {"kind": "inference_memory", "backbone": "b", "attention": "sdpa", "length": 8, "batch": 2}
+    record = record | {"pruned": [entry, {**entry, "rho": 0.5}]}
+    result = finding(claim("less peak memory at 30 %"), [record])
+    assert result.verdict is verdict and f"{100 * change:+.1f} %" in result.measured
+    assert "a gate before layer 0" in result.setup
+
+
 @pytest.mark.parametrize(("far", "verdict"), [(0.895, Verdict.REPRODUCED), (0.8, Verdict.NOT_REPRODUCED)])
 def test_plateaus(quality: Make, far: float, verdict: Verdict) -> None:
     records = []

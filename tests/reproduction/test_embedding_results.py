@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from reproduction.embedding_results import embedding_results_table
+
 from retention.errors import DataError
 
 

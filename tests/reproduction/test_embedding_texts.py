@@ -10,7 +10,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
 from reproduction import embedding_texts
 from reproduction.embedding_texts import SOURCES, collect, main, passages
 

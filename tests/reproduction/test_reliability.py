@@ -22,8 +22,10 @@ from reproduction.reliability.registry import CHECKS, run_checks
 from reproduction.reliability.reported_cases import run_tests
 from reproduction.reliability.small_runs import SMALL, composed
 from reproduction.reliability.threads import call_from_threads, draw_texts, same_prediction
+from reproduction.reliability.work_lost import check_work_lost
 
-from retention.errors import ConfigError, DataError, Problem
+from retention.errors import CheckpointError, ConfigError, DataError, Problem
+from retention.experiment.training_state import check_training_state
 from retention.records import Reliability, build_record
 from retention.trained import Classifier, load
 
@@ -219,7 +221,7 @@ def test_every_check_has_a_row_of_its_own() -> None:
     details = {
         **{"skipped": 0, "accepted": 1, "trained": 1, "executed": 0, "run_s": 1.0, "most_work_lost_s": 0.5},
         **{"threads": 4, "policies": ["adaptive"], "truncated": 1, "longest_characters": 1000},
-        **{"memory_growth_mib": 0.5, "outcomes": {"right": 1}},
+        **{"memory_growth_mib": 0.5, "outcomes": {"right": 1}, "every_n_minutes": 5.0},
     }
     records = []
     for check in CHECKS:
@@ -229,3 +231,35 @@ def test_every_check_has_a_row_of_its_own() -> None:
     assert len(table.splitlines()) == 2 + len(CHECKS)
     titles = {line.split("|")[1].strip() for line in table.splitlines()[2:]}
     assert len(titles) == len(CHECKS) and not titles & {check.name.replace("_", " ") for check in CHECKS}
+
+
+@pytest.mark.parametrize(("minutes", "within"), [(None, True), (10.0, False)])
+def test_work_lost_is_measured_on_the_simulated_clock(minutes: float | None, within: bool, tmp_path: Path) -> None:
+    result = check_work_lost(Scale(), tmp_path, minutes)
+    assert result.tried == 1200 and (result.wrong == 0) == within
+    assert (result.details["most_work_lost_s"] < 320) == within, "300 s and the longest step"
+
+
+def test_training_state_that_was_changed_is_not_resumed(trained_run: Path, tmp_path: Path) -> None:
+    path = trained_run / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    check_training_state(content, path)
+    paths = checkpoints._parts({key: content[key] for key in ("loops", "optimizer_states", "callbacks")}, content)
+    assert len(paths) > 100
+    earlier = {key: value for key, value in content.items() if key != "training_state_digest"}
+    check_training_state(earlier, path)  # of a version without digests
+    for key in ("loops", "optimizer_states", "global_step"):
+        with pytest.raises(CheckpointError, match=f"last.ckpt: .*{key} missing"):
+            check_training_state({name: value for name, value in earlier.items() if name != key}, path)
+    content["optimizer_states"][0]["state"][0]["exp_avg"][0] += 1.0
+    with pytest.raises(CheckpointError, match="changed after it was written"):
+        check_training_state(content, path)
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_table_tells_whether_injected_faults_were_noticed(noticed: bool) -> None:
+    details = {"cases": {"a": True, "injected fault: b": noticed}, "largest_difference": {"x": 2e-6}}
+    result = Reliability(check="distributed_metrics", tried=2, clear=1, wrong=1, details=details)
+    table = reliability_table([build_record(result, config={}, seed=0, wall_s=1.0)])
+    assert f"{int(noticed)} of 1 injected faults noticed; largest difference 2e-06" in table
+    assert "two processes: metrics" in table

@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache
 from retention.cache.budget import CacheBudget
 from retention.cache.families import attention_modules, decoder_of
 from retention.cache.layer import RetentionLayer
-from retention.cache.policies.base import CachePolicy
+from retention.cache.policies.base import CachePolicy, RescoringPolicy
 from retention.cache.step import Step
 from retention.errors import ConfigError, Problem, require
 
@@ -26,10 +26,11 @@ _CACHE_ARGUMENTS = ("past_key_values", "layer_past")
 class RetentionCache(Cache):
     """Key-value cache of at most ``budget.size`` tokens per layer; the policy decides which.
 
-    Each token is scored once, when it arrives, so the bank does not depend on the chunks in which a sequence is fed:
-    one pass, several chunks and single tokens give the same result up to rounding (of scores too: two tokens whose
-    scores differ by less than rounding may change places). Masks and positions are those of the full sequence, padding
-    on either side never enters the bank, and sequences of a batch do not influence each other.
+    A token is scored once, when it arrives, so the bank does not depend on the chunks in which a sequence is fed: one
+    pass, several chunks and single tokens give the same result up to rounding (of scores too: two tokens whose scores
+    differ by less than rounding may change places). A ``RescoringPolicy`` gives this property up. Masks and positions
+    are those of the full sequence, padding on either side never enters the bank, and sequences of a batch do not
+    influence each other.
 
     Source: section "Limitations" of Adaptive Retention (arXiv 2510.08798): score on arrival, keep the top M.
 
@@ -61,6 +62,11 @@ class RetentionCache(Cache):
         for index, module in enumerate(modules):
             hook = partial(self._before_attention, index)
             self._hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        if isinstance(policy, RescoringPolicy):
+            policy.check_layer(modules[0], getattr(decoder, "rotary_emb", None))
+            for index, module in enumerate(modules):
+                after = partial(self._after_attention, index, getattr(decoder, "rotary_emb", None))
+                self._hooks.append(module.register_forward_hook(after, with_kwargs=True))
 
     @property
     def kept(self) -> list[Tensor]:
@@ -161,6 +167,19 @@ class RetentionCache(Cache):
         layer = self._retention_layers[index]
         mask = layer.prepare(self._step, hidden_states, kwargs.get("attention_mask"), additive=self._additive)
         return args, {**kwargs, "attention_mask": mask}
+
+    def _after_attention(
+        self,
+        index: int,
+        rotary: nn.Module | None,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        output: Any,
+    ) -> None:
+        """Pass the attention of a pass to the layer of the cache, for policies that renew their scores."""
+        if any(kwargs.get(name) is self for name in _CACHE_ARGUMENTS):
+            self._retention_layers[index].observe(module, rotary, output[1])
 
 
 @contextmanager

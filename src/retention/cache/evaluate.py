@@ -1,28 +1,50 @@
-"""Compare policies of a bounded cache on texts: ``python -m retention.cache.evaluate``."""
+"""Compare cache policies at equal size on the same texts and questions: ``python -m retention.cache.evaluate``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from retention.cache.budget import CacheBudget
-from retention.cache.evaluation import mean_loss, text_loss
-from retention.cache.policies import CachePolicy, KeyNorm, LearnedScores, RandomBank, StreamingLLM
-from retention.cache.texts import encode_texts
-from retention.errors import RetentionError
+from retention.cache.evaluation import mean_loss, text_losses
+from retention.cache.policies.base import CachePolicy
+from retention.cache.policies.learned import LearnedScores
+from retention.cache.policies.named import POLICIES, build_policies
+from retention.cache.reading import attention_for
+from retention.cache.recall import RecallExample, exact_answers, needle_examples, recall_examples
+from retention.cache.texts import encode_texts, read_texts
+from retention.errors import RetentionError, require
 
-POLICIES = ("full", "streaming_llm", "random", "key_norm")
+TASKS = ("text", "recall", "needle")
+_HEADER = "| task | size | policy | {measure} | interval | minus {baseline} | interval | s |"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of one policy on one task.
+
+    Attributes:
+        by_text: loss or accuracy of each text.
+        fields: what the record says of it, see ``retention.records.Decoding``.
+    """
+
+    by_text: tuple[float, ...]
+    fields: dict[str, Any]
+
+
+Measure = Callable[[CachePolicy | None, CacheBudget], Outcome]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a table of mean losses, and append a record of each row on request; return the exit code."""
+    """Print one table per task and size, and append a record of each row on request; return the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     arguments = _parser().parse_args(words)
     try:
@@ -36,92 +58,171 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace, words: Sequence[str]) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    texts = encode_texts(
-        arguments.texts,
-        AutoTokenizer.from_pretrained(arguments.model),
-        field=arguments.field,
-        limit=arguments.limit,
-        skip=arguments.skip,
-        shortest=max(arguments.min_length, *(size + 1 for size in arguments.sizes)),
-        longest=arguments.length,
-    )
+    needs_texts = {"text", "needle"} & set(arguments.tasks)
+    require(arguments.texts is not None or not needs_texts, "--texts", f"must be given for {', '.join(needs_texts)}")
+    policies = build_policies(list(arguments.policies), arguments.scores, arguments.seed)
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    inputs = {task: _inputs(task, arguments, tokenizer) for task in arguments.tasks}
     model: Any = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)
     model.eval()
-    policies = _policies(arguments)
-    print("| policy | size | loss | by text | s |\n| --- | --- | --- | --- | --- |")
-    for size in arguments.sizes:
-        budget = CacheBudget(size=size, sinks=arguments.sinks, window=max(1, int(size * arguments.window_share)))
-        for name, policy in policies.items():
-            start = time.perf_counter()
-            losses = [text_loss(model, input_ids, size, policy, budget) for input_ids in texts]
-            seconds = time.perf_counter() - start
-            by_text = ", ".join(f"{loss.mean:.3f}" for loss in losses)
-            print(f"| {name} | {size} | {mean_loss(losses):.4f} | {by_text} | {seconds:.0f} |", flush=True)
-            if arguments.record is not None:
-                result = {
-                    "model": Path(arguments.model).name,
-                    "policy": name,
-                    "size": size,
-                    "sinks": budget.sinks,
-                    "window": budget.window,
-                    "scores": policy.origin if isinstance(policy, LearnedScores) else None,
-                    "texts": arguments.texts.name,
-                    "text_lengths": [input_ids.shape[1] for input_ids in texts],
-                    "counted_tokens": [loss.tokens for loss in losses],
-                    "loss": mean_loss(losses),
-                    "loss_by_text": [loss.mean for loss in losses],
-                    "seed": arguments.seed,
-                    "wall_s": seconds,
-                }
-                _append_record(arguments.record, result, words)
+    for task in arguments.tasks:
+        for size in arguments.sizes:
+            window = max(1, int(size * arguments.window_share))
+            budget = CacheBudget(size=size, sinks=arguments.sinks, window=window)
+            measure = _loss(model, inputs[task]) if task == "text" else _accuracy(model, tokenizer, inputs[task])
+            _compare(task, budget, policies, measure, model, arguments, words)
 
 
-def _policies(arguments: argparse.Namespace) -> dict[str, CachePolicy | None]:
-    """Return the policies to compare; None = the full model."""
-    available: dict[str, CachePolicy | None] = {
-        "full": None,
-        "streaming_llm": StreamingLLM(),
-        "random": RandomBank(arguments.seed),
-        "key_norm": KeyNorm(),
-    }
-    learned = {f"learned:{path.stem}": LearnedScores.load(path) for path in arguments.scores}
-    return {name: available[name] for name in arguments.policies} | learned
+def _compare(
+    task: str,
+    budget: CacheBudget,
+    policies: dict[str, CachePolicy | None],
+    measure: Measure,
+    model: Any,
+    arguments: argparse.Namespace,
+    words: Sequence[str],
+) -> None:
+    """Measure all policies on one task at one size; the baseline comes first, so that others can be compared."""
+    from retention.report.intervals import bootstrap_interval
+
+    print(_HEADER.format(measure="loss" if task == "text" else "accuracy", baseline=arguments.baseline))
+    print("| --- " * 8 + "|")
+    reference: tuple[float, ...] | None = None
+    for name in sorted(policies, key=lambda name: name != arguments.baseline):
+        start = time.perf_counter()
+        with attention_for(model, policies[name]):
+            outcome = measure(policies[name], budget)
+        seconds = time.perf_counter() - start
+        reference = outcome.by_text if name == arguments.baseline else reference
+        interval = bootstrap_interval([outcome.by_text])
+        gains = None
+        if reference is not None and name != arguments.baseline:
+            gains = bootstrap_interval([[ours - base for ours, base in zip(outcome.by_text, reference, strict=True)]])
+        value = outcome.fields["loss"] if task == "text" else outcome.fields["accuracy"]
+        difference = "-" if gains is None else f"{gains.mean:+.4f}"
+        cells = (task, budget.size, name, f"{value:.4f}", _range(interval), difference, _range(gains), f"{seconds:.0f}")
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+        if arguments.record is None:
+            continue
+        policy = policies[name]
+        fields = {
+            "task": task,
+            "policy": name,
+            "scores": policy.origin if isinstance(policy, LearnedScores) else None,
+            "interval": {"low": interval.low, "high": interval.high},
+            "difference": gains
+            and {"baseline": arguments.baseline, "mean": gains.mean, "low": gains.low, "high": gains.high},
+            **outcome.fields,
+        }
+        append_result(arguments.record, arguments, budget, fields, seconds, ["-m", "retention.cache.evaluate", *words])
 
 
-def _append_record(path: Path, result: dict[str, Any], words: Sequence[str]) -> None:
-    """Append a result and its origin; needs the extra ``experiments``."""
-    from retention.records import append_record
-    from retention.records.provenance import command_line, commit, machine, portable, versions
+def append_result(
+    path: Path,
+    arguments: argparse.Namespace,
+    budget: CacheBudget,
+    fields: dict[str, Any],
+    seconds: float,
+    argv: Sequence[str],
+) -> None:
+    """Append the record of a result; needs the extra ``experiments``."""
+    from retention.records import Decoding, append_record, build_record
 
-    origin = {
-        "kind": "decoding",
-        "command": command_line(["-m", "retention.cache.evaluate", *words]),
-        "commit": commit(),
-        "versions": versions(),
-        "machine": machine(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    append_record(path, portable({**origin, **result}))
+    texts = getattr(arguments, "texts", None)
+    result = Decoding(
+        model=Path(arguments.model).name,
+        size=budget.size,
+        sinks=budget.sinks,
+        window=budget.window,
+        texts=None if texts is None or fields["task"] in ("recall", "cost") else texts.name,
+        **fields,
+    )
+    config = {
+        name: [str(item) for item in value] if isinstance(value, list | tuple) else str(value)
+        for name, value in vars(arguments).items()
+        if name != "record"
+    } | {"threads": torch.get_num_threads()}
+    append_record(path, build_record(result, config=config, seed=arguments.seed, wall_s=seconds, argv=argv))
+
+
+def _inputs(task: str, arguments: argparse.Namespace, tokenizer: Any) -> Any:
+    """Return token ids of texts, or examples with questions."""
+    if task == "text":
+        return encode_texts(
+            arguments.texts,
+            tokenizer,
+            field=arguments.field,
+            limit=arguments.limit,
+            skip=arguments.skip,
+            shortest=max(arguments.min_length, *(size + 1 for size in arguments.sizes)),
+            longest=arguments.length,
+        )
+    if task == "recall":
+        return list(
+            recall_examples(
+                arguments.limit, pairs=arguments.pairs, reassigned=arguments.reassigned, seed=arguments.seed
+            )
+        )
+    texts = list(read_texts(arguments.texts, arguments.field))[arguments.skip :]
+    return list(needle_examples(texts, arguments.limit, words=arguments.words, seed=arguments.seed))
+
+
+def _loss(model: Any, texts: Sequence[Tensor]) -> Measure:
+    def measure(policy: CachePolicy | None, budget: CacheBudget) -> Outcome:
+        losses = text_losses(model, texts, budget.size, policy, budget)
+        by_text = tuple(loss.mean for loss in losses)
+        fields = {
+            "text_lengths": [text.shape[1] for text in texts],
+            "counted_tokens": [loss.tokens for loss in losses],
+            "loss": mean_loss(losses),
+            "loss_by_text": by_text,
+        }
+        return Outcome(by_text, fields)
+
+    return measure
+
+
+def _accuracy(model: Any, tokenizer: Any, examples: Sequence[RecallExample]) -> Measure:
+    def measure(policy: CachePolicy | None, budget: CacheBudget) -> Outcome:
+        shares = exact_answers(model, tokenizer, examples, policy, budget)
+        fields = {
+            "text_lengths": [len(tokenizer(example.context)["input_ids"]) for example in examples],
+            "counted_tokens": [len(example.questions) for example in examples],
+            "accuracy": sum(shares) / len(shares),
+            "accuracy_by_text": shares,
+        }
+        return Outcome(tuple(shares), fields)
+
+    return measure
+
+
+def _range(interval: Any) -> str:
+    return "-" if interval is None or interval.low is None else f"[{interval.low:.4f}, {interval.high:.4f}]"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m retention.cache.evaluate",
-        description="Mean loss of the tokens that are predicted after the cache is full.",
+        description="Loss of the tokens predicted after the cache is full, and exact answers to generated questions.",
     )
     parser.add_argument("--model", required=True, help="folder or hub name of a decoder")
-    parser.add_argument("--texts", required=True, type=Path, help=".txt (one text per line) or .jsonl")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=["text"], help="default: text")
+    parser.add_argument("--texts", type=Path, help=".txt (one text per line) or .jsonl; for text and needle")
     parser.add_argument("--field", default="text", help="field of a .jsonl file (default: text)")
     parser.add_argument("--sizes", type=int, nargs="+", default=[48, 96], help="tokens per layer (default: 48 96)")
     parser.add_argument("--policies", nargs="*", choices=POLICIES, default=POLICIES, help="default: all of them")
     parser.add_argument("--scores", type=Path, nargs="*", default=[], help="files of retention.cache.train")
-    parser.add_argument("--limit", type=int, default=4, help="number of texts (default: 4)")
+    parser.add_argument("--baseline", default="random", help="policy that others are compared with (default: random)")
+    parser.add_argument("--limit", type=int, default=4, help="number of texts or examples (default: 4)")
     parser.add_argument("--skip", type=int, default=0, help="texts to leave out first (default: 0)")
     parser.add_argument("--length", type=int, default=1024, help="tokens of a text at most (default: 1024)")
     parser.add_argument("--min-length", type=int, default=0, help="leave out texts with fewer tokens")
+    parser.add_argument("--pairs", type=int, default=20, help="names of a recall example (default: 20)")
+    parser.add_argument("--reassigned", type=int, default=2, help="names that get another value (default: 2)")
+    parser.add_argument("--words", type=int, default=250, help="words of a needle example (default: 250)")
     parser.add_argument("--sinks", type=int, default=4, help="default: 4")
     parser.add_argument("--window-share", type=float, default=0.5, help="window / size (default: 0.5)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random policy (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random policy and the examples (default: 0)")
     parser.add_argument("--record", type=Path, help="JSON Lines file to append a record of each row to")
     return parser
 

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from retention.cache.budget import CacheBudget
 from retention.cache.cache import retain_cache
-from retention.cache.policies.base import CachePolicy
+from retention.cache.policies.base import CachePolicy, RescoringPolicy
+from retention.cache.reading import CHUNK, TokenBatch, forward, spans
 from retention.errors import require
 
 
@@ -36,7 +37,7 @@ def text_loss(
     start: int,
     policy: CachePolicy | None = None,
     budget: CacheBudget | None = None,
-    chunk: int = 256,
+    chunk: int = CHUNK,
 ) -> TextLoss:
     """Compute the mean loss of the tokens that are predicted after ``start`` tokens have been read.
 
@@ -44,31 +45,63 @@ def text_loss(
         model: a supported decoder with a language-model head, in evaluation mode.
         input_ids: [1, T] long, without padding.
         start: tokens that are read first and not counted, at most T - 1; 0 counts all but the first.
-        policy: of a bounded cache; None = the full model.
+        policy: of a bounded cache; None = the full model. A ``RescoringPolicy`` reads tokens one by one.
         budget: of the cache.
         chunk: tokens per forward pass with a bounded cache; it has no influence on the result.
 
     Raises:
         ConfigError: the text is too short.
     """
-    length = input_ids.shape[1]
-    require(0 <= start < length, "start", f"must be in [0, {length}), the tokens of the text, got {start}")
+    return text_losses(model, [input_ids], start, policy, budget, chunk)[0]
+
+
+@torch.no_grad()
+def text_losses(
+    model: Any,
+    texts: Sequence[Tensor],
+    start: int,
+    policy: CachePolicy | None = None,
+    budget: CacheBudget | None = None,
+    chunk: int = CHUNK,
+) -> list[TextLoss]:
+    """Compute ``text_loss`` of several texts [1, T]; a ``RescoringPolicy`` reads all of them as one batch."""
+    for text in texts:
+        message = f"must be in [0, {text.shape[1]}), the tokens of the text, got {start}"
+        require(0 <= start < text.shape[1], "start", message)
     if policy is None:
-        losses = _token_losses(model(input_ids, use_cache=False).logits, input_ids[:, 1:])
+        losses = [_token_losses(model(text, use_cache=False).logits, text[:, 1:]) for text in texts]
+    elif isinstance(policy, RescoringPolicy):
+        losses = _batch_losses(model, texts, policy, budget or CacheBudget(), chunk)
     else:
-        parts = []
-        with retain_cache(model, policy, budget) as cache:
-            for first in range(0, length, chunk):
-                logits = model(input_ids[:, first : first + chunk], past_key_values=cache).logits
-                parts.append(_token_losses(logits, input_ids[:, first + 1 : first + chunk + 1]))
-        losses = torch.cat(parts)
-    counted = losses[max(start - 1, 0) :]
-    return TextLoss(float(counted.mean()), len(counted))
+        groups = [_batch_losses(model, [text], policy, budget or CacheBudget(), chunk) for text in texts]
+        losses = [loss for group in groups for loss in group]
+    counted = [loss[max(start - 1, 0) :] for loss in losses]
+    return [TextLoss(float(loss.mean()), len(loss)) for loss in counted]
 
 
 def mean_loss(losses: Sequence[TextLoss]) -> float:
     """Return the mean over all counted tokens of all texts."""
     return sum(loss.mean * loss.tokens for loss in losses) / sum(loss.tokens for loss in losses)
+
+
+def _batch_losses(
+    model: Any, texts: Sequence[Tensor], policy: CachePolicy, budget: CacheBudget, chunk: int
+) -> list[Tensor]:
+    """Return the loss of each token but the first, [T - 1] for each text."""
+    batch = TokenBatch.build([text[0] for text in texts], side="right")
+    before = batch.attention_mask[:, :0]
+    targets = torch.cat([batch.input_ids[:, 1:], batch.input_ids[:, :1]], dim=1)
+    parts = []
+    with retain_cache(model, policy, budget) as cache:
+        for first, end in spans(targets.shape[1], policy, budget, chunk):
+            logits = forward(model, cache, batch, first, end, before)
+            losses = [
+                _token_losses(row[None], target[None])
+                for row, target in zip(logits, targets[:, first:end], strict=True)
+            ]
+            parts.append(torch.stack(losses))
+    joined = torch.cat(parts, dim=1)
+    return [row[: text.shape[1] - 1] for row, text in zip(joined, texts, strict=True)]
 
 
 def _token_losses(logits: Tensor, targets: Tensor) -> Tensor:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import CacheLayerMixin
 
 from retention.cache.budget import CacheBudget
-from retention.cache.eviction import bank_mask, eviction_counts, visible_mask
-from retention.cache.policies.base import Arrivals, CachePolicy
+from retention.cache.eviction import NEVER, bank_mask, eviction_counts, visible_mask
+from retention.cache.policies.base import Arrivals, CachePolicy, Observation, RescoringPolicy
 from retention.cache.slots import Slots
 from retention.cache.step import Step
 from retention.errors import require
@@ -52,6 +52,8 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.state: Tensor | None = None
         self.seen = 0
         self._pending: _Pending | None = None
+        self._unobserved: _Pending | None = None
+        self._rescoring = policy if isinstance(policy, RescoringPolicy) else None
 
     def prepare(self, step: Step, hidden_states: Tensor, mask: Tensor | None, *, additive: bool) -> Tensor | None:
         """Take the inputs of the attention module and return the mask that it has to use.
@@ -68,7 +70,7 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         filled = None
         if hidden_states.shape[1] == 1:
             mask = self._single_mask(step, hidden_states, additive)
-        elif not (step.is_first_without_padding and max(step.totals) <= self.budget.size):
+        elif not (step.is_first_without_padding and (self._rescoring or max(step.totals) <= self.budget.size)):
             width = 0 if self.slots is None else self.slots.ranks.shape[1]
             shape = (len(step.totals), 1, hidden_states.shape[1], width + hidden_states.shape[1])
             dtype = hidden_states.dtype if additive else torch.bool
@@ -101,21 +103,59 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         step = pending.step
-        new = Slots(
-            key_states, value_states, self._score(pending, key_states, value_states), step.ranks, step.positions
-        )
+        scores = self._score(pending, key_states, value_states)
+        width = 0 if self._rescoring is None else self._rescoring.statistics
+        statistics = scores.new_zeros((*scores.shape, width))
+        new = Slots(key_states, value_states, scores, step.ranks, step.positions, statistics)
         joined = new if self.slots is None else self.slots.append(new)
         if pending.mask is not None:
-            evicted = eviction_counts(joined.scores, joined.ranks, self.budget)
-            write_mask(pending.mask, visible_mask(evicted, joined.ranks, step.counts, step.valid))
-        keep = bank_mask(joined.scores, joined.ranks, step.counts[:, -1], self.budget)
-        self._store(joined.compact(keep, max(self._stored(step))))
+            write_mask(pending.mask, visible_mask(self._evicted(joined), joined.ranks, step.counts, step.valid))
         self.seen += key_states.shape[2]
+        if self._rescoring is not None:
+            self._unobserved = pending
+        if self._rescoring is None or key_states.shape[2] == 1:
+            self._evict(joined, step)
+        else:
+            self._store(joined)  # ``observe`` evicts, when the attention is known
         if key_states.shape[2] > 1:
             return joined.keys, joined.values
         if self.slots is None or not self.slots.ranks.shape[1]:  # only padding so far
             return key_states, value_states
         return self.slots.keys, self.slots.values
+
+    def observe(self, module: nn.Module, rotary: nn.Module | None, attention: Tensor | None) -> None:
+        """Renew the scores of a ``RescoringPolicy`` after the attention of a pass, and evict after a longer one.
+
+        Args:
+            module: attention module of the layer.
+            rotary: rotary embedding of the decoder; None if it has none.
+            attention: [B, heads, Q, N] probabilities; None unless the model uses eager attention.
+        """
+        pending, self._unobserved = self._unobserved, None
+        if pending is None or self._rescoring is None or self.slots is None or not self.slots.ranks.shape[1]:
+            return
+        step, slots = pending.step, self.slots
+        held, counts = slots.ranks >= 0, step.counts[:, -1]
+        observation = Observation(
+            module,
+            rotary,
+            pending.hidden_states,
+            attention,
+            slots.keys,
+            slots.values,
+            step.valid,
+            held,
+            counts,
+            self.state,
+        )
+        with torch.no_grad():
+            statistics, scores = self._rescoring.rescore(observation, slots.statistics)
+        self.state = observation.state
+        slots = replace(slots, statistics=statistics, scores=_finite(scores.float()))
+        if step.valid.shape[1] > 1:
+            self._evict(slots, step)
+        else:
+            self._store(slots)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Note type and device of the keys; tensors are made by the first ``update``."""
@@ -136,7 +176,7 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
     def reset(self) -> None:
         """Forget all tokens."""
-        self.keys = self.values = self.slots = self.state = self._pending = None
+        self.keys = self.values = self.slots = self.state = self._pending = self._unobserved = None
         self.seen = 0
         self.is_initialized = False
 
@@ -156,8 +196,17 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         message = f"{type(self.policy).__name__}.score must return a tensor {expected}, got {tuple(scores.shape)}"
         require(tuple(scores.shape) == expected, "policy", message)
         self.state = arrivals.state
-        # a score that is no number ranks last: comparisons with it would let the cache grow
-        return torch.nan_to_num(scores, nan=torch.finfo(torch.float32).min)
+        return _finite(scores)
+
+    def _evicted(self, slots: Slots) -> Tensor:
+        """Return the moments of eviction [B, K]; under a ``RescoringPolicy`` none comes within a pass."""
+        if self._rescoring is not None:
+            return torch.full_like(slots.ranks, NEVER)
+        return eviction_counts(slots.scores, slots.ranks, self.budget)
+
+    def _evict(self, slots: Slots, step: Step) -> None:
+        keep = bank_mask(slots.scores, slots.ranks, step.counts[:, -1], self.budget)
+        self._store(slots.compact(keep, max(self._stored(step))))
 
     def _stored(self, step: Step) -> list[int]:
         return [self.budget.stored(total) for total in step.totals]
@@ -179,6 +228,11 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         mask = torch.empty(visible.shape, dtype=hidden_states.dtype, device=hidden_states.device)
         write_mask(mask, visible[:, 0])
         return mask
+
+
+def _finite(scores: Tensor) -> Tensor:
+    """Let a score that is no number rank last: comparisons with it would let the cache grow."""
+    return torch.nan_to_num(scores, nan=torch.finfo(torch.float32).min)
 
 
 def write_mask(mask: Tensor, visible: Tensor) -> None:

@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", required=True, help="folder or hub name of a decoder")
     parser.add_argument("--texts", required=True, type=Path, help=".txt (one text per line) or .jsonl")
-    parser.add_argument("--output", required=True, type=Path, help="file to write the scorers to")
+    parser.add_argument("--output", required=True, type=Path, help=".safetensors file to write the scorers to")
     parser.add_argument("--field", default="text", help="field of a .jsonl file (default: text)")
     parser.add_argument("--limit", type=int, default=24, help="texts to train on (default: 24)")
     parser.add_argument("--validation", type=int, default=2, help="further texts for validation (default: 2)")

@@ -44,6 +44,7 @@ class LastCheckpoint(ModelCheckpoint):
             raise ConfigError([Problem("", " ".join(str(error).split()))]) from error
         self._seconds = None if every_n_minutes is None else 60.0 * every_n_minutes
         self._written_at = time.monotonic()
+        self._versions: list[int] | None = None  # of the weights in last.ckpt; None = not written yet
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -63,17 +64,31 @@ class LastCheckpoint(ModelCheckpoint):
         super().on_train_epoch_end(trainer, pl_module)
         self.write_last(trainer)
 
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``last.ckpt`` again if a callback has changed the weights since, as averages of weights do."""
+        super().on_train_end(trainer, pl_module)
+        written = self._versions
+        if written is not None and trainer.strategy.broadcast(written != _versions(trainer)):
+            self.write_last(trainer)
+
     def write_last(self, trainer: Trainer) -> None:
         """Write ``last.ckpt``, on all ranks together; its path is part of the state that it holds."""
         self.last_model_path = str(Path(str(self.dirpath)) / LAST)
         trainer.save_checkpoint(self.last_model_path)
         self._written_at = time.monotonic()
+        self._versions = _versions(trainer)
 
     def _is_due(self, trainer: Trainer) -> bool:
         if self._seconds is None:
             return False
         due = time.monotonic() - self._written_at >= self._seconds
         return bool(trainer.strategy.broadcast(due))  # the clocks of the ranks differ
+
+
+def _versions(trainer: Trainer) -> list[int]:
+    """Return how often each weight has been changed in place, as autograd counts it."""
+    return [parameter._version for parameter in trainer.lightning_module.parameters()]
 
 
 def within_epoch(trainer: Trainer, batch_idx: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import pytorch_lightning as pl
 from datasets import Dataset
@@ -52,6 +52,14 @@ class RetentionData(pl.LightningDataModule, ABC):
         self._documents: dict[Split, Dataset] = {}  # of the evaluated splits
         self._train_loader: ResumableLoader | None = None
         self._train_position: dict[str, int] | None = None  # of a checkpoint, for the next training loader
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return the data itself: copies of a model whose head calls functions of the data share it."""
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the trainer and the running loader out of pickles."""
+        return {**self.__dict__, "trainer": None, "_train_loader": None}
 
     @abstractmethod
     def read(self, splits: Sequence[Split]) -> dict[Split, Dataset]:

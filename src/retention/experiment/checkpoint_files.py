@@ -12,6 +12,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from typing_extensions import override
 
 from retention.errors import CheckpointError
+from retention.experiment.training_state import add_digest
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -23,7 +24,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write a checkpoint.
+        """Write a checkpoint, with a digest of its training state.
 
         Raises:
             CheckpointError: the file cannot be written, for example because the disk is full.
@@ -33,7 +34,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
+                torch.save(add_digest(checkpoint), file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)

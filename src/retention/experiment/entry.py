@@ -5,23 +5,28 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
 from retention.errors import Checks, RetentionError, require
 from retention.experiment.hydra_setup import config_dir, register_policies
+from retention.experiment.outputs import check_parent
 from retention.experiment.resume import resume_hint
 from retention.experiment.run import run
 from retention.experiment.stopping import Stopped
 from retention.experiment.sweeps import jobs_left
 from retention.records.legacy import renamed_key
 
+OUTPUTS = "outputs"  # folder of the run folders, see conf/config.yaml
 _NO_LOGGER = ("logger=null", "logger=", "logger=false", "logger=False", "~logger")
 
 
@@ -38,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.argv = [sys.argv[0], *argv]  # Hydra reads its arguments from there
     try:
         check_overrides(sys.argv[1:])
+        check_folders(sys.argv[1:])
         check_run_folder(sys.argv[1:], os.environ)
     except RetentionError as error:
         _fail(error)
@@ -80,7 +86,40 @@ def check_overrides(arguments: Sequence[str]) -> None:
             checks.require(False, key, f"was renamed; use {argument.replace(key, present, 1)}")
         if argument in _NO_LOGGER:
             checks.require(False, "logger", f"{argument} is not an option; use logger=none for a run without a logger")
+        elif (quoted := _quoted(argument)) is not None:
+            message = f"the value has characters that Hydra reads as its own syntax; put it in quotes: {quoted}"
+            checks.require(False, key, message)
     checks.finish()
+
+
+def check_folders(arguments: Sequence[str]) -> None:
+    """Raise ``ConfigError`` for folders of runs and sweeps that Hydra could not create, without creating them.
+
+    Args:
+        arguments: of the command line.
+    """
+    checks = Checks()
+    values = dict(argument.lstrip("+").split("=", 1) for argument in arguments if "=" in argument)
+    folders = {key: values[key].strip("'\"") for key in ("hydra.run.dir", "hydra.sweep.dir") if key in values}
+    for key, folder in (folders or {"hydra.run.dir": OUTPUTS}).items():
+        if "${" not in folder:
+            checks.gather(lambda key=key, folder=folder: check_parent(key, Path(folder)))  # type: ignore[misc]
+    checks.finish()
+
+
+def _quoted(argument: str) -> str | None:
+    """Return an override with quotes around its value if Hydra can read it only so, as it is typed in a shell."""
+    key, _, value = argument.partition("=")
+    if argument.startswith("-") or not value or value[0] in "'\"[{(" or "'" in value:
+        return None
+    parser = OverridesParser.create()
+    try:
+        parser.parse_override(argument)
+    except HydraException:
+        with suppress(HydraException):
+            parser.parse_override(f"{key}='{value}'")
+            return f"\"{key}='{value}'\""
+    return None
 
 
 def check_run_folder(arguments: Sequence[str], environment: Mapping[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,23 @@ def check_outputs(configs: Iterable[DictConfig]) -> None:
     checks.gather(lambda: _try_folder("HF_DATASETS_CACHE", cache_folder()))
     checks.problems = list(dict.fromkeys(checks.problems))
     checks.finish()
+
+
+def check_parent(key: str, folder: Path) -> None:
+    """Raise ``ConfigError`` unless a folder exists or can be created; nothing is created.
+
+    Args:
+        key: of the setting that names the folder.
+        folder: the folder.
+    """
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            folder.stat()
+        parent = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    except (OSError, ValueError) as error:  # a name that is too long, or has a null character
+        require(False, key, f"{str(folder)!r} cannot be used ({error}); choose another folder")
+    require(parent.is_dir(), key, f"{str(folder)!r} cannot be created, {parent} is a file; choose another folder")
+    _try_folder(key, parent)
 
 
 def save_output(folder: str, model: RetentionModel, data: RetentionData, record: Record) -> None:

@@ -42,6 +42,7 @@ from retention.experiment.resume import (
 )
 from retention.experiment.sharded_strategy import FullyShardedStrategy, check_resumable
 from retention.experiment.stopping import StopSignals
+from retention.experiment.training_state import check_training_state
 from retention.models.saved import save_backbone
 from retention.records import (
     Record,
@@ -185,10 +186,11 @@ def fit(config: DictConfig, parts: Parts, module: RetentionModule, trainer: pl.T
 
     Raises:
         CheckpointError: the checkpoint is of a run that has finished, of another model or another number of processes,
-            or cannot be written.
+            is damaged, or cannot be written.
     """
     if config.ckpt is not None:
         content = read_checkpoint(config.ckpt)
+        check_training_state(content, config.ckpt)
         load_weights(module.model, content, config.ckpt, policy=True)
         if training_is_complete(content, trainer.max_epochs, trainer.max_steps):
             if has_record(config.ckpt):

@@ -24,9 +24,10 @@ from retention.training.phases import TrainingPhases
 class RetentionCallback(TrainerCallback):
     """Set the phases of a policy, anneal its budget, add its loss to that of the model and step its dual.
 
-    The policy follows the model between training and evaluation mode. Every checkpoint gets the policy in its subfolder
-    ``retention``, which ``load_retained`` and, for models without a head, ``RetentionEncoder.from_pretrained`` read; a
-    resumed training takes the policy from there, and so does ``load_best_model_at_end``.
+    The policy follows the model between training and evaluation mode. ``max_grad_norm`` clips the gradients of the
+    model alone. Every checkpoint gets the policy in its subfolder ``retention``, which ``load_retained`` and, for
+    models without a head, ``RetentionEncoder.from_pretrained`` read; a resumed training takes the policy from there,
+    and so does ``load_best_model_at_end``.
 
     Args:
         retainer: of ``retain(model, policy)``; training must run inside its context.
@@ -93,6 +94,8 @@ class RetentionCallback(TrainerCallback):
         if state.global_step > 0:
             self._restore(Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
         self._micro_batches = args.gradient_accumulation_steps
+        self.policy.zero_grad()
+        self._slacks.clear()
         self._detach()
         self._handles = [
             model.register_forward_pre_hook(self._before_forward),
@@ -110,7 +113,11 @@ class RetentionCallback(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Step the dual variables with the mean slack over all micro-batches and processes."""
+        """Clear the gradients of the policy, and step the dual variables.
+
+        The slack is the mean over all micro-batches and processes.
+        """
+        self.policy.zero_grad()  # the Trainer clears those of the model alone
         if not self._slacks:
             return
         slack = torch.stack(self._slacks).mean(0)

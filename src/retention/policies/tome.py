@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from retention.engine.gate import Decision, LayerView
 from retention.policies.bases.retention_policy import RetentionPolicy
 
+_EQUAL = 1e-4  # cosines that differ by less count as equal
+
 
 class ToMe(RetentionPolicy):
     """Merge the most similar tokens until the budget is met; nothing is learned.
@@ -27,10 +29,11 @@ class ToMe(RetentionPolicy):
 
     Differs from the paper: similarity is the cosine of the states, not of the layer's keys; where more than half of the
     unprotected tokens have to go, the matching is repeated; where only protected tokens fit the budget, the last
-    unprotected one is dropped. ``prune_at=after_attention`` merges at the paper's location. With ``dropped=forward``
-    merged tokens return with the final state of the token that they were merged into (the paper's unmerging); with
-    ``dropped=cut`` a head that pools by ``mean`` weighs a token by its size. The cost of the matching, at most N^2 D
-    multiply-accumulates per round, is missing in the FLOPs, which only include costs per token.
+    unprotected one is dropped; similarities that are equal to four decimals are ordered by position.
+    ``prune_at=after_attention`` merges at the paper's location. With ``dropped=forward`` merged tokens return with the
+    final state of the token that they were merged into (the paper's unmerging); with ``dropped=cut`` a head that pools
+    by ``mean`` weighs a token by its size. The cost of the matching, at most N^2 D multiply-accumulates per round, is
+    missing in the FLOPs, which only include costs per token.
 
     Args:
         rho: target keep ratio, see ``RetentionPolicy``.
@@ -100,7 +103,9 @@ def merge_once(tokens: _MergedTokens, free: Tensor, surplus: Tensor) -> _MergedT
     turn = free.long().cumsum(1)
     sources, targets = free & (turn % 2 == 0), free & (turn % 2 == 1)
     normed = F.normalize(tokens.states.detach().float(), dim=-1)
-    similarity = (normed @ normed.transpose(1, 2)).masked_fill(~targets.unsqueeze(1), -torch.inf)
+    # Repeated words are equally similar up to rounding, which depends on the batch; the first ones go then.
+    similarity = torch.round((normed @ normed.transpose(1, 2)) / _EQUAL) * _EQUAL
+    similarity = similarity.masked_fill(~targets.unsqueeze(1), -torch.inf)
     best, partner = similarity.max(2)
     best = best.masked_fill(~sources, -torch.inf)
     order = torch.sort(best, dim=1, descending=True, stable=True).indices

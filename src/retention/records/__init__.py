@@ -12,7 +12,9 @@ from retention.records.files import (
 )
 from retention.records.plain import Record
 from retention.records.schema import (
+    Decoding,
     Embedding,
+    InferenceMemory,
     Latency,
     Limits,
     Paired,
@@ -26,7 +28,9 @@ from retention.records.schema import (
 )
 
 __all__ = [
+    "Decoding",
     "Embedding",
+    "InferenceMemory",
     "Latency",
     "Limits",
     "Paired",

@@ -203,6 +203,28 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InferenceMemory:
+    """Memory of activations at inference, by layer: sums of live tensors without weights and inputs.
+
+    Attributes:
+        backbone: name of the encoder.
+        attention: attention implementation.
+        batch: sequences per batch.
+        length: tokens per sequence.
+        dense: ``embeddings_mib``, ``by_layer`` and ``peak_mib`` of the dense encoder.
+        pruned: the same of pruned encoders, with their settings, see ``retention.bench.inference_memory``.
+    """
+
+    kind: ClassVar[str] = "inference_memory"
+    backbone: str
+    attention: str
+    batch: int
+    length: int
+    dense: Mapping[str, Any]
+    pruned: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Paired:
     """Difference between two runs over the rows of the same test set.
 
@@ -333,8 +355,70 @@ class Embedding:
     rows: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """Results of a decoder whose key-value cache holds at most M tokens per layer.
+
+    Attributes:
+        model: name of the decoder.
+        policy: name of the cache policy; ``full`` for the full cache.
+        size: M, tokens per layer.
+        sinks: first tokens that are always held.
+        window: newest tokens that are always held.
+        scores: how learned scores were trained; None for other policies.
+        task: ``text`` (loss of a language model), ``recall``, ``needle`` (exact answers), or ``cost``.
+        texts: name of the file of texts; None = none was read.
+        text_lengths: tokens of each text, or of the context of each example.
+        counted_tokens: tokens of each text that ``loss`` counts; for other tasks, questions of each example.
+        loss: mean loss in nats over the counted tokens; None for other tasks.
+        loss_by_text: the same for each text.
+        accuracy: share of questions with the exact answer, in [0, 1]; None for other tasks.
+        accuracy_by_text: the same for each example.
+        interval: 95 % bootstrap interval over texts of loss or accuracy, ``low`` and ``high``; None with one text.
+        difference: mean over texts of this policy minus ``baseline``, and its interval ``low`` .. ``high``; None where
+            the baseline was not measured in the same run.
+        cost: ``length``, ``cache_bytes``, ``prefill_s``, and ``ms_per_token`` with ``median``, ``low`` and ``high``.
+
+    Raises:
+        DataError: the record holds no result.
+    """
+
+    kind: ClassVar[str] = "decoding"
+    model: str
+    policy: str
+    size: int
+    sinks: int
+    window: int
+    scores: Mapping[str, Any] | None = None
+    task: str = "text"
+    texts: str | None = None
+    text_lengths: Sequence[int] = ()
+    counted_tokens: Sequence[int] = ()
+    loss: float | None = None
+    loss_by_text: Sequence[float] = ()
+    accuracy: float | None = None
+    accuracy_by_text: Sequence[float] = ()
+    interval: Mapping[str, float | None] | None = None
+    difference: Mapping[str, Any] | None = None
+    cost: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.loss is None and self.accuracy is None and self.cost is None:
+            raise DataError(f"decoding record {self.policy}: needs loss, accuracy or cost")
+
+
 def build_record(
-    result: Quality | Rescore | Speed | Latency | Limits | Paired | Theory | Reliability | Embedding,
+    result: Quality
+    | Rescore
+    | Speed
+    | Latency
+    | Limits
+    | InferenceMemory
+    | Paired
+    | Theory
+    | Reliability
+    | Embedding
+    | Decoding,
     *,
     config: Mapping[str, Any],
     seed: int,

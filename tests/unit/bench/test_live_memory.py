@@ -61,7 +61,7 @@ def test_peak_is_the_largest_part() -> None:
 
 
 def test_command_writes_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a gate before layer 0 the peak falls by little; with one, by much. Later layers need less in both cases."""
+    """Without a gate before layer 0 the peak falls by little, with one by much; later layers always need less."""
     target = tmp_path / "memory.jsonl"
     typed = ["--shape", "minilm", "--length", "32", "--batch", "2", "--rho", "0.5", "--schedule", "flat"]
     assert main([*typed, "--place", "after_layer", "--record", str(target)]) == 0
@@ -80,6 +80,6 @@ def test_command_writes_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_invalid_arguments_end_with_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--rho", "1.5", "--shape", "minilm", "--length", "8", "--record", str(tmp_path / "r.jsonl")]) == 2
-    assert "rho: must be" in capsys.readouterr().err
+    assert "rho: the target keep ratio must be in (0, 1]" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["--length", "0"])

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from retention.records import read_objects
+import pytest
+
+from retention.errors import DataError
+from retention.records import Decoding, read_objects
 
 ROOT = Path(__file__).parents[3]
 LABELS = {
@@ -40,6 +44,17 @@ def test_the_text_counts_articles_as_recorded() -> None:
             theirs = records()[policy, size]["loss_by_text"]
             better[policy, size] = sum(first < second for first, second in zip(ours, theirs, strict=True))
     assert better == {("random", 48): 4, ("random", 96): 4, ("streaming_llm", 48): 3, ("streaming_llm", 96): 4}
+
+
+def test_the_schema_describes_the_records() -> None:
+    names = {field.name for field in fields(Decoding)}
+    origin = {"kind", "command", "commit", "versions", "machine", "date", "seed", "wall_s"}
+    for row in records().values():
+        assert set(row) - origin <= names
+        result = Decoding(**{name: value for name, value in row.items() if name in names})
+        assert (result.kind, result.task, result.loss) == (row["kind"], "text", row["loss"])
+    with pytest.raises(DataError, match="needs loss, accuracy or cost"):
+        Decoding(model="m", policy="full", size=8, sinks=0, window=1)
 
 
 def test_all_policies_were_measured_alike() -> None:

@@ -10,7 +10,7 @@ from transformers import BertConfig, BertModel
 
 from retention.core.flops import EncoderShape
 from retention.engine import Retainer
-from retention.policies import ToMe
+from retention.policies import ToMe, tome
 
 
 def test_merging_conserves_sizes_and_the_sum_of_states(build_policy: Any, make_view: Any, decide: Any) -> None:
@@ -90,3 +90,19 @@ def test_targets_of_merged_tokens_follow_repeated_matchings(build_policy: Any, m
     assert torch.equal((targets == columns)[view.valid], decision.keep_mask[view.valid])
     sizes = torch.zeros(2, 20).scatter_add(1, targets, view.valid.float())
     torch.testing.assert_close(sizes[decision.keep_mask], decision.log_gates.exp()[decision.keep_mask])
+
+
+@pytest.mark.parametrize("digits", [4, None])
+def test_rounding_of_states_does_not_change_which_repeated_words_merge(
+    digits: int | None, build_policy: Any, make_view: Any, decide: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums of another order change states by about 1e-7; without a tolerance (None) other tokens would go."""
+    monkeypatch.setattr(tome, "_EQUAL", 1e-30 if digits is None else 10.0**-digits)
+    words = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+    states = words[torch.arange(40) % 5].unsqueeze(0)
+    policy = build_policy(ToMe(rho=0.6, schedule="flat")).eval()
+    keeps = []
+    for seed in range(8):
+        noise = 1e-7 * torch.randn(states.shape, generator=torch.Generator().manual_seed(seed))
+        keeps.append(decide(policy, make_view((40,), hidden_states=states + noise)).keep_mask)
+    assert all(torch.equal(keep, keeps[0]) for keep in keeps) == (digits is not None)

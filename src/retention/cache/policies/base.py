@@ -6,7 +6,10 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from retention.errors import require
 
 
 @dataclass
@@ -50,3 +53,85 @@ class CachePolicy(nn.Module):
         Raises:
             ConfigError: it was built for another model.
         """
+
+
+@dataclass
+class Observation:
+    """One layer after the attention of a pass: Q queries of B sequences, and the N tokens they could attend to.
+
+    Attributes:
+        module: attention module of the layer.
+        rotary: rotary embedding of the decoder; None if it has none.
+        hidden_states: [B, Q, D], input of the attention module (after its norm).
+        attention: [B, heads, Q, N] probabilities; None unless the model uses eager attention.
+        keys: [B, H, N, d], after rotary embedding, for H key-value heads.
+        values: [B, H, N, d].
+        valid: [B, Q] bool, True = real token, False = padding.
+        held: [B, N] bool, True = token, False = empty slot or padding.
+        counts: [B] long, real tokens of each sequence so far; the position of the next token.
+        state: what the policy stored for this layer in the last pass, [B, ...]; None at the start. A policy assigns the
+            new state. The cache reorders it with the sequences.
+    """
+
+    module: nn.Module
+    rotary: nn.Module | None
+    hidden_states: Tensor
+    attention: Tensor | None
+    keys: Tensor
+    values: Tensor
+    valid: Tensor
+    held: Tensor
+    counts: Tensor
+    state: Tensor | None = None
+
+
+class RescoringPolicy(CachePolicy):
+    """Base class of policies whose scores change with later queries: every pass renews the scores of all held tokens.
+
+    A single new token first evicts by the scores of the queries before it, and then attends to at most M tokens. The
+    tokens of a longer pass attend to everything held before and to each other; the layer shrinks to M after the pass.
+    The bank therefore depends on the chunks in which a sequence is fed; one token at a time never reads more than M.
+
+    Attributes:
+        statistics: S, numbers stored for each held token.
+        needs_attention: True if ``Observation.attention`` is read, which needs eager attention.
+    """
+
+    statistics: int = 1
+    needs_attention: bool = True
+
+    def score(self, arrivals: Arrivals) -> Tensor:
+        """Return zeros: a new token is in the window, and gets its first score after the pass."""
+        return torch.zeros(arrivals.valid.shape, device=arrivals.valid.device)
+
+    def check_layer(self, module: nn.Module, rotary: nn.Module | None) -> None:
+        """Check that the policy can read the attention modules of the model; ``rotary`` as in ``Observation``.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+
+    @abstractmethod
+    def rescore(self, observation: Observation, statistics: Tensor) -> tuple[Tensor, Tensor]:
+        """Update the statistics with the queries of a pass and score all held tokens.
+
+        Args:
+            observation: queries, keys and attention of the pass.
+            statistics: [B, N, S] of the held tokens; zeros for new ones.
+
+        Returns:
+            New statistics [B, N, S], and scores [B, N], higher = kept longer. Values at empty slots are ignored.
+        """
+
+    def check(self, config: Any) -> None:
+        """Check that the model computes attention maps, if the policy reads them.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        implementation = getattr(config, "_attn_implementation", None)
+        name = type(self).__name__
+        message = (
+            f"{name} reads attention maps; load the model with attn_implementation='eager', got {implementation!r}"
+        )
+        require(not self.needs_attention or implementation == "eager", "attn_implementation", message)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from retention.cache.policies.base import Arrivals, CachePolicy
 from retention.core.scorer import GatedScorer, Scorer, ScorerConfig, build_scorer
 from retention.core.summary import previous_summary
 from retention.errors import CheckpointError, require
+
+_METADATA = "retention_cache"
 
 
 class LearnedScores(CachePolicy):
@@ -65,23 +70,26 @@ class LearnedScores(CachePolicy):
         return scores
 
     def save(self, path: str | Path) -> None:
-        """Write settings and weights to one file."""
+        """Write settings and weights to one safetensors file; the settings are JSON in its metadata."""
         settings = {"hidden_size": self.hidden_size, "num_layers": len(self.scorers), "scorer": asdict(self.config)}
-        torch.save({"settings": settings, "origin": self.origin, "weights": self.state_dict()}, path)
+        weights = {name: weight.detach().cpu().contiguous() for name, weight in self.state_dict().items()}
+        save_file(weights, path, {_METADATA: json.dumps({"settings": settings, "origin": self.origin})})
 
     @classmethod
     def load(cls, path: str | Path) -> LearnedScores:
-        """Load a file that ``save`` wrote; it is read as data, without executing code.
+        """Load a safetensors file that ``save`` wrote; it is read as data, without executing code.
 
         Raises:
             CheckpointError: the file cannot be read or is no such file.
         """
         try:
-            stored = torch.load(path, map_location="cpu", weights_only=True)
-            settings = stored["settings"]
+            with safe_open(path, framework="pt", device="cpu") as stored:
+                described = json.loads(stored.metadata()[_METADATA])
+                weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
+            settings = described["settings"]
             policy = cls(settings["hidden_size"], settings["num_layers"], ScorerConfig(**settings["scorer"]))
-            policy.load_state_dict(stored["weights"])
-            policy.origin = dict(stored["origin"])
+            policy.load_state_dict(weights)
+            policy.origin = dict(described["origin"])
         except Exception as error:
             message = f"{path}: no scorers of a bounded cache; make the file with `python -m retention.cache.train`"
             raise CheckpointError(f"{message} ({error})") from error

@@ -10,13 +10,15 @@ import evaluate
 import numpy as np
 from numpy.typing import NDArray
 
+from retention.tasks.metric import TaskMetric
+
 _OVERLAP = 0.5  # lowest share of common words at which a span counts as the clause
 _THRESHOLDS = np.concatenate([np.arange(0.99, 0.0, -0.01), [0.001, 0.0]])
 
 Floats = NDArray[np.float64]
 
 
-class CuadScore(evaluate.Metric):
+class CuadScore(TaskMetric):
     """Area under the precision-recall curve over all questions, and precision at 80 % and 90 % recall, in [0, 1].
 
     A prediction is ``{"texts": [...], "scores": [...]}``, the spans proposed for one question, scores in [0, 1]; a

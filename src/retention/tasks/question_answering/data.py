@@ -48,7 +48,8 @@ class QuestionCollate:
     """Pad rows of questions.
 
     Adds, all long but the mask: ``labels`` [B] answer type, -100 = unknown; ``spans`` [B, K, 2] positions of the
-    answers in the row (first, last), -1 = none; ``context`` [B, 2] positions [start, end) of the text; ``shift`` [B]
+    answers in the row (first, last), -1 = none; ``evidence`` [B, E, 2] likewise, the part of the evidence in the row;
+    ``context`` [B, 2] positions [start, end) of the text; ``shift`` [B]
     position + shift = token of the text; ``question`` [B, 2] index of the passage in its split and of the question in
     the passage; ``index`` [B]; ``global_mask`` [B, T] bool, True on the first token and the question, for encoders
     with global attention.
@@ -63,9 +64,10 @@ class QuestionCollate:
             batch[name] = integer_column(rows, column)
         for name in ("context", "question"):
             batch[name] = torch.tensor([row[name] for row in rows], dtype=torch.long)
-        most = max(len(row["spans"]) for row in rows)
-        spans = [[*row["spans"], *[[-1, -1]] * (most - len(row["spans"]))] for row in rows]
-        batch["spans"] = torch.tensor(spans, dtype=torch.long)
+        for name in ("spans", "evidence"):
+            most = max(1, *(len(row[name]) for row in rows))
+            padded = [[*row[name], *[[-1, -1]] * (most - len(row[name]))] for row in rows]
+            batch[name] = torch.tensor(padded, dtype=torch.long)
         positions = torch.arange(batch["input_ids"].shape[1])
         batch["global_mask"] = positions < batch["context"][:, :1]
         return batch
@@ -78,6 +80,7 @@ class QuestionAnsweringData(BenchmarkData):
     first and is protected, as are all special tokens. A window that does not contain the answer has the type ``none``.
     """
 
+    encoding_version: ClassVar[int] = 3  # rows have the positions of the evidence
     encoding_batch: ClassVar[int] = 4
 
     def __init__(
@@ -132,6 +135,10 @@ class QuestionAnsweringData(BenchmarkData):
         if "train" in rows:
             rows["train"] = passage_rows([replace(p, negatives=self._negatives) for p in passages_of(rows["train"])])
         return rows
+
+    def answer_types(self) -> Sequence[int]:
+        """Return the answer types that may be predicted, as indices into ``ANSWER_TYPES``; by default all."""
+        return range(len(ANSWER_TYPES))
 
     @abstractmethod
     def format_answer(
@@ -276,6 +283,11 @@ class QuestionAnsweringData(BenchmarkData):
             has_evidence = any(a < end and start < b for a, b in evidence)
             row["answer_type"] = self._type(question, bool(spans), bool(inside), has_evidence or not evidence)
             row["spans"] = inside if inside and row["answer_type"] == SPAN else [[-1, -1]]
+            row["evidence"] = [
+                [max(a, start) - row["shift"], min(b, end) - 1 - row["shift"]]
+                for a, b in evidence
+                if a < end and start < b
+            ] or [[-1, -1]]
             row["question"] = [number, index]
             row["truncated"] = windows.truncated
             rows.append(row)

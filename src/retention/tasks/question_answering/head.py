@@ -13,7 +13,7 @@ from retention.errors import require
 from retention.models.encoded import Batch, Encoded
 from retention.models.head import Columns, Head, encoder_shape
 from retention.models.soft_targets import soft_target_losses
-from retention.tasks.question_answering.span_search import best_spans, complete_spans, span_means
+from retention.tasks.question_answering.span_search import best_spans, complete_spans, span_mask, span_means
 
 # Given the stage (val, test) and all rows, returns the benchmark's metrics, the main metric first.
 MetricsFn = Callable[[str, Mapping[str, Sequence[Any]]], dict[str, float]]
@@ -35,7 +35,8 @@ class QuestionAnsweringHead(Head):
 
     Metrics are those of ``metrics_fn`` and, over the gold spans of all rows, ``span_survival``: the share of spans of
     which the last gate kept every token; and ``span_kept_share``: the share of gates that their tokens passed. A policy
-    that ignores answers passes as much of them as of everything. Both are 1 for a dense model.
+    that ignores answers passes as much of them as of everything. ``evidence_survival`` and ``evidence_kept_share`` are
+    the same for single tokens of the evidence, where it is known. All are 1 for a dense model.
 
     Args:
         encoder: Hugging Face encoder, for its hidden size.
@@ -153,23 +154,34 @@ class QuestionAnsweringHead(Head):
             [(first, last, score) for (first, last), score in zip(row, row_scores, strict=True) if score > _CLOSED / 2]
             for row, row_scores in zip(spans.tolist(), scores.tolist(), strict=True)
         ]
+        survived, passed = encoded.survived(width), _share_of_gates_passed(encoded, width)
+        evidence = span_mask(batch["evidence"], width)
         return {
             "index": batch["index"].tolist(),
             "question": batch["question"].tolist(),
             "types": F.log_softmax(types, -1).tolist(),
             "spans": candidates,
             "gold": (batch["spans"][..., 0] >= 0).sum(1).tolist(),
-            "passed": span_means(batch["spans"], _share_of_gates_passed(encoded, width)).sum(1).tolist(),
-            "survived": complete_spans(batch["spans"], encoded.survived(width)).sum(1).tolist(),
+            "passed": span_means(batch["spans"], passed).sum(1).tolist(),
+            "survived": complete_spans(batch["spans"], survived).sum(1).tolist(),
+            "evidence": evidence.sum(1).tolist(),
+            "evidence_passed": (evidence * passed).sum(1).tolist(),
+            "evidence_survived": (evidence & survived).sum(1).tolist(),
         }
 
     def compute_metrics(self, rows: Columns, stage: str = "test") -> dict[str, float]:
-        """Compute the benchmark's metrics and, if there are gold spans, how much of them the gates kept."""
+        """Compute the benchmark's metrics and how much of known gold spans and evidence the gates kept."""
         metrics = self._metrics_fn(stage, rows)
         gold = sum(rows["gold"])
         if gold:
             survival = {"span_survival": sum(rows["survived"]) / gold, "span_kept_share": sum(rows["passed"]) / gold}
             metrics = metrics | survival
+        evidence = sum(rows["evidence"])
+        if evidence:
+            metrics = metrics | {
+                "evidence_survival": sum(rows["evidence_survived"]) / evidence,
+                "evidence_kept_share": sum(rows["evidence_passed"]) / evidence,
+            }
         return metrics
 
     def prediction_rows(self, rows: Columns) -> list[dict[str, Any]]:

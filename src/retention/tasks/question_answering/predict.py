@@ -13,6 +13,7 @@ from retention.errors import require
 from retention.records.columns import as_columns, as_rows
 from retention.tasks.inference import RowResult
 from retention.tasks.question_answering.answer_candidates import AnswerCandidates, merge_windows
+from retention.tasks.question_answering.data import QuestionAnsweringData
 from retention.tasks.question_answering.passages import ANSWER_TYPES, NONE, SPAN, Passage, PassageQuestion
 from retention.tasks.question_answering.windows import TokenizedText, tokenize_text
 from retention.tasks.trained_model import TrainedModel, check_texts
@@ -93,12 +94,13 @@ def answers_of(
         return []
     tokens = tokenize_text(data.tokenizer, text)
     candidates = merge_windows(as_columns([result.output for result in results]))
+    allowed = data.answer_types() if isinstance(data, QuestionAnsweringData) else range(len(ANSWER_TYPES))
     windows: dict[int, list[int]] = {}
     for number, row in enumerate(rows):
         windows.setdefault(row["question"][1], []).append(number)
     answers = []
     for question, numbers in windows.items():
-        kind, probability, characters = _best_answer(candidates[0, question], tokens)
+        kind, probability, characters = _best_answer(candidates[0, question], tokens, allowed)
         answers.append(
             Answer(
                 kind=kind,
@@ -112,9 +114,11 @@ def answers_of(
     return answers
 
 
-def _best_answer(candidates: AnswerCandidates, tokens: TokenizedText) -> tuple[str, float, tuple[int, int] | None]:
-    """Return kind, probability and characters of the most likely answer."""
-    kind = candidates.answer_type
+def _best_answer(
+    candidates: AnswerCandidates, tokens: TokenizedText, allowed: Sequence[int]
+) -> tuple[str, float, tuple[int, int] | None]:
+    """Return kind, probability and characters of the most likely answer of an allowed type."""
+    kind = candidates.most_likely_type(allowed)
     log_probability, characters = candidates.types[kind], None
     if kind == SPAN:
         [((first, last), log_probability)] = candidates.best_spans(1)

@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 import evaluate
 
+from retention.tasks.metric import TaskMetric
 from retention.tasks.question_answering.answer_text import same_answer, token_f1
 
 KINDS = ("extractive", "abstractive", "boolean", "unanswerable")
@@ -18,7 +19,7 @@ Reference = Mapping[str, Any]  # answer of one annotator
 Pair = tuple[Mapping[str, Any], Sequence[Reference]]  # prediction, references
 
 
-class QasperScore(evaluate.Metric):
+class QasperScore(TaskMetric):
     """Answer-F1 and Evidence-F1 as the official evaluator defines them, also by kind of answer.
 
     A prediction is ``{"answered": bool, "answer": text, "evidence": paragraphs}``; a question that was not answered

@@ -52,3 +52,15 @@ def complete_spans(spans: Tensor, present: Tensor) -> Tensor:
     missing = torch.nn.functional.pad((~present).long().cumsum(1), (1, 0))  # [B, T + 1]
     first, last = spans.clamp(min=0).unbind(-1)
     return (missing.gather(1, last + 1) == missing.gather(1, first)) & (spans[..., 0] >= 0)
+
+
+def span_mask(spans: Tensor, width: int) -> Tensor:
+    """Return True for tokens in any of the spans, [B, width] bool.
+
+    Args:
+        spans: [B, K, 2] long, first and last token; -1 = no span.
+        width: T.
+    """
+    positions = torch.arange(width, device=spans.device)
+    first, last = spans.unsqueeze(-1).unbind(2)  # [B, K, 1]
+    return ((positions >= first) & (positions <= last) & (first >= 0)).any(1)

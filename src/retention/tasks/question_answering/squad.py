@@ -59,7 +59,7 @@ class SquadData(QuestionAnsweringData):
 
     def load(self, split: str) -> Dataset:
         """Load the paragraphs of one split of the source as passages."""
-        passages = [passage for document in self._documents_of(split) for passage in self._passages(document, split)]
+        passages = [passage for document in self._documents_of(split) for passage in self._passages_in(document, split)]
         if not passages:
             raise DataError(f"{self.name}: {split} has no question; point data.dir to another folder")
         return passage_rows(passages)
@@ -92,7 +92,7 @@ class SquadData(QuestionAnsweringData):
 
     def _answer(self, passage: Passage, tokens: TokenizedText, candidates: AnswerCandidates | None) -> str:
         """Return the text of the most likely answer, empty for no answer."""
-        if candidates is None or not candidates.spans or candidates.most_likely_type(self.answer_types()) == NONE:
+        if candidates is None or candidates.most_likely_type(self.answer_types()) == NONE:
             return ""
         [((first, last), _)] = candidates.best_spans(1)
         return passage.text[slice(*tokens.characters((first, last + 1)))]
@@ -101,11 +101,9 @@ class SquadData(QuestionAnsweringData):
         if self.source.dir is None:
             return read_squad(self.source, _HUB_NAMES.get(split, split))
         names = [f"{split}{version}{suffix}" for version in _VERSIONS for suffix in SUFFIXES]
-        file = find_file(self.source.dir, names, f"{split}.json or {split}.json.gz")
-        return read_squad_json(file)
+        return read_squad_json(find_file(self.source.dir, names, f"{split}.json or {split}.json.gz"))
 
-    def _passages(self, document: SquadDocument, split: str) -> list[Passage]:
-        numbered = enumerate(document.paragraphs)
+    def _passages_in(self, document: SquadDocument, split: str) -> list[Passage]:
         return [
             Passage(
                 id=f"{document.title} {number}",
@@ -113,7 +111,7 @@ class SquadData(QuestionAnsweringData):
                 paragraphs=[],
                 questions=[self._question(question, split) for question in paragraph.questions],
             )
-            for number, paragraph in numbered
+            for number, paragraph in enumerate(document.paragraphs)
             if paragraph.questions
         ]
 

@@ -85,7 +85,7 @@ def read_squad_json(path: Path) -> list[SquadDocument]:
         raise DataError(f"{path}: must be a JSON object with a list of documents under 'data', as in SQuAD's layout")
     documents: dict[str, SquadDocument] = {}
     for number, entry in enumerate(data, start=1):
-        document = _document(entry, f"{path}, document {number}")
+        document = _document(entry, f"{path}, document {number}", f"document {number}")
         if document.title in documents:
             raise DataError(f"{path}, document {number}: the title {document.title!r} occurs twice; make them differ")
         documents[document.title] = document
@@ -127,8 +127,9 @@ def categories_of(question_id: str) -> tuple[str, str]:
     return ending, _ANSWER_NUMBER.sub("", ending)
 
 
-def _document(entry: Any, location: str) -> SquadDocument:
-    title = _text(_object(entry, location), "title", location)
+def _document(entry: Any, location: str, default_title: str) -> SquadDocument:
+    """Read a document; one without the key ``title``, as in COVID-QA, gets the default title."""
+    title = _text({"title": default_title, **_object(entry, location)}, "title", location)
     location = f"{location} ({title})"
     paragraphs = _list(entry, "paragraphs", location)
     return SquadDocument(
@@ -146,8 +147,12 @@ def _paragraph(entry: Any, location: str) -> SquadParagraph:
 
 
 def _question(entry: Any, context: str, location: str) -> SquadQuestion:
-    name = _text(_object(entry, location), "id", location)
+    number = _object(entry, location).get("id")
+    is_number = isinstance(number, int) and not isinstance(number, bool)  # as in the published COVID-QA
+    name = str(number) if is_number else _text(entry, "id", location)
     answers = _list(entry, "answers", location)
+    if entry.get("is_impossible") is True and answers:
+        raise DataError(f"{location}: has answers, but 'is_impossible' is true; remove either")
     return SquadQuestion(
         name,
         _text(entry, "question", location),

@@ -9,10 +9,11 @@ from typing import Any
 import datasets
 import evaluate
 
+from retention.tasks.metric import TaskMetric
 from retention.tasks.question_answering.answer_text import answer_words, same_answer, token_f1
 
 
-class SquadScore(evaluate.Metric):
+class SquadScore(TaskMetric):
     """Exact match and F1 as in SQuAD's official evaluation script (version 2.0), in [0, 1].
 
     A prediction is ``{"text": text}``, empty = no answer; a reference is ``{"texts": [...]}``, the answers of all

@@ -14,6 +14,8 @@ from rouge_score import tokenize
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 
+from retention.tasks.metric import TaskMetric
+
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeLsum")
 
 _porter = PorterStemmer()
@@ -49,7 +51,7 @@ def rouge_scores(
     return [{name: float(score[name].fmeasure) for name in types} for score in scores]
 
 
-class Rouge(evaluate.Metric):
+class Rouge(TaskMetric):
     """F-measures ``rouge1``, ``rouge2`` and ``rougeLsum`` with stemming, mean over rows, in [0, 1].
 
     rougeLsum treats each line of a text as a sentence, so the sentences of both texts must be joined by newlines.

@@ -1,0 +1,175 @@
+"""Measure memory and time of a bounded cache beside the full one: ``python -m retention.cache.bench``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache
+
+from retention.cache.budget import CacheBudget
+from retention.cache.cache import RetentionCache
+from retention.cache.evaluate import append_result
+from retention.cache.policies.base import CachePolicy
+from retention.cache.policies.learned import LearnedScores
+from retention.cache.policies.named import POLICIES, build_policies
+from retention.cache.reading import CHUNK, attention_for
+from retention.errors import RetentionError, require
+
+
+@dataclass(frozen=True)
+class DecodingCost:
+    """Cost of decoding after a prompt.
+
+    Attributes:
+        length: tokens of the prompt.
+        cache_bytes: memory of keys and values after the last token, all layers.
+        peak_tokens: largest number of tokens that a layer held after a pass.
+        prefill_s: seconds for the prompt.
+        ms_per_token: ``median``, ``low`` (10 %) and ``high`` (90 %) over the new tokens.
+    """
+
+    length: int
+    cache_bytes: int
+    peak_tokens: int
+    prefill_s: float
+    ms_per_token: dict[str, float]
+
+
+@torch.no_grad()
+def decoding_cost(
+    model: Any,
+    input_ids: Tensor,
+    policy: CachePolicy | None,
+    budget: CacheBudget,
+    *,
+    new_tokens: int = 32,
+    chunk: int = CHUNK,
+) -> DecodingCost:
+    """Read a prompt in chunks, write new tokens greedily, and measure both.
+
+    Args:
+        model: a supported decoder with a language-model head, in evaluation mode.
+        input_ids: [B, T] long, the prompt without padding.
+        policy: of the bounded cache; None = the full cache.
+        budget: of the bounded cache.
+        new_tokens: tokens to write after a first one that warms up, >= 2.
+        chunk: tokens of the prompt per forward pass, >= 1.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
+    require(new_tokens >= 2, "new_tokens", f"must be >= 2, got {new_tokens}")
+    require(chunk >= 1, "chunk", f"must be >= 1, got {chunk}")
+    cache: Cache = DynamicCache(config=model.config) if policy is None else RetentionCache(model, policy, budget)
+    try:
+        start, peak = time.perf_counter(), 0
+        for part in torch.split(input_ids, chunk, dim=1):
+            logits = model(part, past_key_values=cache, logits_to_keep=1).logits
+            peak = max(peak, _held(cache))
+        token = _next(logits)
+        prefill = time.perf_counter() - start
+        times = []
+        for _ in range(new_tokens + 1):
+            start = time.perf_counter()
+            token = _next(model(token, past_key_values=cache).logits)
+            times.append(1000 * (time.perf_counter() - start))
+            peak = max(peak, _held(cache))
+    finally:
+        if isinstance(cache, RetentionCache):
+            cache.detach()
+    deciles = quantiles(times[1:], n=10, method="inclusive")
+    spread = {"median": median(times[1:]), "low": deciles[0], "high": deciles[-1]}
+    return DecodingCost(input_ids.shape[1], cache_bytes(cache), peak, prefill, spread)
+
+
+def cache_bytes(cache: Cache) -> int:
+    """Return the memory of the keys and values of all layers."""
+    layers: list[Any] = list(cache.layers)
+    return sum(tensor.untyped_storage().nbytes() for layer in layers for tensor in (layer.keys, layer.values))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a table of memory and times, and append a record of each row on request; return the exit code."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    arguments = _parser().parse_args(words)
+    try:
+        _run(arguments, words)
+    except RetentionError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(arguments: argparse.Namespace, words: Sequence[str]) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)
+    model.eval()
+    positions = getattr(model.config, "max_position_embeddings", None)
+    longest = max(arguments.lengths) + arguments.new_tokens + 2
+    message = f"the model has {positions} positions; {longest} are needed, choose shorter prompts"
+    require(positions is None or longest <= positions, "--lengths", message)
+    policies = build_policies(list(arguments.policies), arguments.scores, arguments.seed)
+    window = max(1, int(arguments.size * arguments.window_share))
+    budget = CacheBudget(size=arguments.size, sinks=arguments.sinks, window=window)
+    generator = torch.Generator().manual_seed(arguments.seed)
+    print("| policy | prompt | cache MiB | prefill s | ms per token | 10-90 % |\n| --- | --- | --- | --- | --- | --- |")
+    for length in arguments.lengths:
+        prompt = torch.randint(3, model.config.vocab_size, (arguments.batch, length), generator=generator)
+        for name, policy in policies.items():
+            start = time.perf_counter()
+            with attention_for(model, policy):
+                cost = decoding_cost(model, prompt, policy, budget, new_tokens=arguments.new_tokens)
+            spread = cost.ms_per_token
+            cells = (name, length, f"{cost.cache_bytes / 2**20:.2f}", f"{cost.prefill_s:.2f}")
+            times = (f"{spread['median']:.1f}", f"{spread['low']:.1f}-{spread['high']:.1f}")
+            print("| " + " | ".join(map(str, (*cells, *times))) + " |", flush=True)
+            if arguments.record is not None:
+                fields = {
+                    "task": "cost",
+                    "policy": name,
+                    "scores": policy.origin if isinstance(policy, LearnedScores) else None,
+                    "cost": vars(cost),
+                }
+                argv = ["-m", "retention.cache.bench", *words]
+                append_result(arguments.record, arguments, budget, fields, time.perf_counter() - start, argv)
+
+
+def _next(logits: Tensor) -> Tensor:
+    return logits[:, -1:].argmax(-1)
+
+
+def _held(cache: Cache) -> int:
+    layers: list[Any] = list(cache.layers)
+    return max(int(layer.keys.shape[2]) for layer in layers)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m retention.cache.bench", description="Memory and time per token of a bounded and the full cache."
+    )
+    parser.add_argument("--model", required=True, help="folder or hub name of a decoder")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096], help="tokens of the prompts")
+    parser.add_argument("--size", type=int, default=256, help="tokens per layer (default: 256)")
+    parser.add_argument("--policies", nargs="*", choices=POLICIES, default=POLICIES, help="default: all of them")
+    parser.add_argument("--scores", type=Path, nargs="*", default=[], help="files of retention.cache.train")
+    parser.add_argument("--batch", type=int, default=1, help="sequences (default: 1)")
+    parser.add_argument("--new-tokens", type=int, default=32, help="tokens to write (default: 32)")
+    parser.add_argument("--sinks", type=int, default=4, help="default: 4")
+    parser.add_argument("--window-share", type=float, default=0.5, help="window / size (default: 0.5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the prompts and the random policy (default: 0)")
+    parser.add_argument("--record", type=Path, help="JSON Lines file to append a record of each row to")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

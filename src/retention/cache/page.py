@@ -1,0 +1,177 @@
+"""Show which tokens a bounded cache holds as one HTML page: ``python -m retention.cache.page``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retention.cache.budget import CacheBudget
+from retention.cache.cache import retain_cache
+from retention.cache.policies.base import CachePolicy
+from retention.cache.policies.named import FULL, POLICIES, build_policies
+from retention.cache.reading import TokenBatch, attention_for, forward, spans
+from retention.cache.texts import read_texts
+from retention.errors import DataError, RetentionError, require
+
+_STYLE = """\
+:root { --paper: #fbfaf6; --ink: #1f1d18; --quiet: #6a665c; --line: #e3dfd3; --fill: #b5761a; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #171613; --ink: #eee9dd; --quiet: #a29c8d; --line: #37342c; --fill: #d39a35; }
+}
+body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.7 Georgia, serif; }
+main { max-width: 60rem; margin: 0 auto; padding: 3rem 1.5rem; }
+h1 { font-size: 1.8rem; margin: 0; }
+h2 { font-size: 1.1rem; margin: 2.5rem 0 0; }
+p.facts { color: var(--quiet); margin: 0.3rem 0; }
+svg { display: block; width: 100%; height: auto; background: var(--line); }
+svg rect { fill: var(--fill); }
+p.text { overflow-wrap: anywhere; white-space: pre-wrap; }
+p.text span { background: color-mix(in srgb, var(--fill) calc(var(--n) * 60%), transparent); }
+"""
+
+
+@torch.no_grad()
+def held_tokens(model: Any, input_ids: Tensor, policy: CachePolicy, budget: CacheBudget) -> Tensor:
+    """Return which tokens of a text each layer holds after the last one, [L, T] bool.
+
+    Args:
+        model: a supported decoder with a language-model head, in evaluation mode.
+        input_ids: [1, T] long, without padding.
+        policy: of the bounded cache.
+        budget: of the bounded cache.
+    """
+    batch = TokenBatch.build([input_ids[0]])
+    with retain_cache(model, policy, budget) as cache:
+        for start, end in spans(input_ids.shape[1], policy, budget):
+            forward(model, cache, batch, start, end, batch.attention_mask[:, :0], logits_to_keep=1)
+        kept = cache.kept
+    held = torch.zeros(len(kept), input_ids.shape[1], dtype=torch.bool)
+    for layer, positions in enumerate(kept):
+        held[layer, positions[0]] = True
+    return held
+
+
+def kept_positions_html(tokens: Sequence[str], held: dict[str, Tensor], title: str) -> str:
+    """Return a page with a map of layers and positions for each policy, and the text shaded by layers that hold it.
+
+    The page loads nothing and follows the reader's light or dark setting. Each token has a tooltip with its number of
+    layers, so nothing depends on color alone.
+
+    Args:
+        tokens: text of each of T tokens, spaces included.
+        held: name of a policy -> [L, T] bool, from ``held_tokens``.
+        title: heading of the page.
+
+    Raises:
+        DataError: a map does not fit the tokens.
+    """
+    sections = []
+    for name, mask in held.items():
+        if mask.ndim != 2 or mask.shape[1] != len(tokens):
+            raise DataError(f"{name}: must hold [layers, {len(tokens)}] entries, got {list(mask.shape)}")
+        counts = mask.sum(0).tolist()
+        most = int(mask.sum(1).max())
+        facts = f"{mask.shape[0]} layers, at most {most} of {len(tokens)} tokens held in each; {_agreement(mask)}"
+        shaded = "".join(_token(token, count, mask.shape[0]) for token, count in zip(tokens, counts, strict=True))
+        sections.append(
+            f'<section>\n<h2>{escape(name)}</h2>\n<p class="facts">{facts}</p>\n{_map(mask)}\n'
+            f'<p class="text">{shaded}</p>\n</section>'
+        )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n"
+        '<p class="facts">Maps: one row per layer from the first (top), one column per token; filled = held. Text: the '
+        "darker a token, the more layers hold it.</p>\n" + "\n".join(sections) + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the page for one text; return the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        _run(arguments)
+    except RetentionError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    text = next((text for index, text in enumerate(read_texts(arguments.texts)) if index == arguments.index), None)
+    require(text is not None, "--index", f"{arguments.texts} has no text with the index {arguments.index}")
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    ids = tokenizer(text, return_tensors="pt", truncation=True, max_length=arguments.length)["input_ids"]
+    model: Any = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)
+    model.eval()
+    window = max(1, int(arguments.size * arguments.window_share))
+    budget = CacheBudget(size=arguments.size, sinks=arguments.sinks, window=window)
+    held = {}
+    for name, policy in build_policies(arguments.policies, arguments.scores, arguments.seed).items():
+        assert policy is not None  # the full cache is not among the choices
+        with attention_for(model, policy):
+            held[name] = held_tokens(model, ids, policy, budget)
+    tokens = [str(tokenizer.decode([token])) for token in ids[0].tolist()]
+    title = f"Tokens held by a cache of {arguments.size}"
+    arguments.output.write_text(kept_positions_html(tokens, held, title), encoding="utf-8")
+    print(f"written: {arguments.output}")
+
+
+def _map(mask: Tensor) -> str:
+    """Draw runs of held tokens as rectangles."""
+    layers, width = mask.shape
+    parts = []
+    for layer in range(layers):
+        padded = torch.cat([torch.zeros(1), mask[layer].float().cpu(), torch.zeros(1)])
+        steps = padded.diff()
+        starts, ends = (steps == 1).nonzero().flatten().tolist(), (steps == -1).nonzero().flatten().tolist()
+        parts += [
+            f'<rect x="{start}" y="{layer}" width="{end - start}" height="0.9"/>'
+            for start, end in zip(starts, ends, strict=True)
+        ]
+    label = f"tokens held by each of {layers} layers"
+    height = max(1, width // 4)
+    return (
+        f'<svg viewBox="0 0 {width} {layers}" style="aspect-ratio: {width} / {height}" preserveAspectRatio="none" '
+        f'role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    )
+
+
+def _token(token: str, count: int, layers: int) -> str:
+    return f'<span style="--n: {count / layers:.2f}" title="held by {count} of {layers} layers">{escape(token)}</span>'
+
+
+def _agreement(mask: Tensor) -> str:
+    return f"{int(mask.all(0).sum())} held by all layers, {int((~mask).all(0).sum())} by none"
+
+
+def _parser() -> argparse.ArgumentParser:
+    choices = tuple(name for name in POLICIES if name != FULL)
+    parser = argparse.ArgumentParser(
+        prog="python -m retention.cache.page", description="HTML page of the tokens that each layer holds."
+    )
+    parser.add_argument("--model", required=True, help="folder or hub name of a decoder")
+    parser.add_argument("--texts", required=True, type=Path, help=".txt (one text per line) or .jsonl")
+    parser.add_argument("--index", type=int, default=0, help="which text, from 0 (default: 0)")
+    parser.add_argument("--output", required=True, type=Path, help=".html file to write")
+    parser.add_argument("--length", type=int, default=512, help="tokens of the text at most (default: 512)")
+    parser.add_argument("--size", type=int, default=96, help="tokens per layer (default: 96)")
+    parser.add_argument("--policies", nargs="*", choices=choices, default=["key_norm", "h2o"])
+    parser.add_argument("--scores", type=Path, nargs="*", default=[], help="files of retention.cache.train")
+    parser.add_argument("--sinks", type=int, default=4, help="default: 4")
+    parser.add_argument("--window-share", type=float, default=0.5, help="window / size (default: 0.5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random policy (default: 0)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""H2O (Zhang et al., NeurIPS 2023, arXiv 2306.14048): accumulated attention."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from retention.cache.policies.attention import mean_attention
+from retention.cache.policies.base import Observation, RescoringPolicy
+
+
+class H2O(RescoringPolicy):
+    """Keep the tokens that have received the most attention in total; needs eager attention.
+
+    Source: arXiv 2306.14048.
+
+    Differs from the paper: attention is averaged over heads, because a token is evicted from all heads of a layer.
+    """
+
+    def rescore(self, observation: Observation, statistics: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the attention of all queries of the pass."""
+        received = mean_attention(observation).sum(1)
+        statistics = statistics + received.unsqueeze(2)
+        return statistics, statistics[..., 0]
