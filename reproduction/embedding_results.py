@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 from retention.errors import DataError
-from retention.records import Embedding, Record
+from retention.records import Embedding
+from retention.report.grouping import Record
 from retention.report.tables import markdown_table, text_frame
 
 _METRICS: Mapping[str, str] = {

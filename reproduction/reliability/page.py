@@ -165,7 +165,7 @@ How to read the figures:
   Other kinds were not tried. Changes whose effect nobody can tell from the file, such as another valid number in a
   weight with a matching checksum, or another label in a data file, are not among them.
 - Interrupted runs last seconds, so they write a checkpoint every 0.3 s; their work lost shows the order of events, not
-  the bound. The bound comes from the default of 5 minutes between checkpoints and the end of the step in which they
+  the bound. The bound comes from the default of 4 minutes between checkpoints and the end of the step in which they
   are due; the row with the simulated clock measures it on steps of 0.5 to 20 s.
 - Answers of threads and server are compared within 1e-5, not bit for bit: sums of matrix products depend on the width
   of the batch. Kept tokens must be the same; ToMe orders similarities by four decimals for that reason.

@@ -50,7 +50,7 @@ def start_server(trained_run: Path, tmp_path: Path) -> Iterator[Start]:
         process.wait()
 
 
-def wait_for(condition: Callable[[], bool], limit_s: float = 180.0) -> None:
+def wait_for(condition: Callable[[], bool], limit_s: float = 600.0) -> None:
     """Wait until a condition holds; a server that does not answer yet counts as False."""
     end = time.monotonic() + limit_s
     while time.monotonic() < end:

@@ -33,7 +33,7 @@ class LastCheckpoint(ModelCheckpoint):
         ConfigError: a setting is out of range.
     """
 
-    def __init__(self, dirpath: str, *, every_n_minutes: float | None = 5.0, **settings: Any) -> None:
+    def __init__(self, dirpath: str, *, every_n_minutes: float | None = 4.0, **settings: Any) -> None:
         valid = every_n_minutes is None or (math.isfinite(every_n_minutes) and every_n_minutes > 0)
         require(valid, "every_n_minutes", f"must be > 0 and finite, or null (never), got {every_n_minutes}")
         always = bool(settings.pop("save_last", True))

@@ -22,7 +22,8 @@ RECORD = "record.json"  # written last
 VALIDATION_RECORD = "validation.json"  # the same with evaluate=validation; the test is missing then
 _REPLACED = "record.replaced.json"
 _INPUTS = ("init", "ckpt", "distill.teacher")  # checkpoints, which may have been overwritten since
-_INCIDENTAL = {"record", "evaluate"}  # another file that the record is appended to; the rows that are scored last
+# another file for the record, the rows that are scored last, how often a checkpoint is written
+_INCIDENTAL = {"record", "evaluate", "callbacks.checkpoint.every_n_minutes"}
 _INTERRUPTED = "interrupted.ckpt"
 LOCAL_CHECKPOINT = "last"  # ckpt=last: the checkpoint in the run folder, if there is one
 _MAX_SHOWN = 3

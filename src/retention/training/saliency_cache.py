@@ -91,7 +91,7 @@ def _flat(rows: dict[int, Row]) -> dict[str, Tensor]:
 
 def _rows(content: dict[str, Tensor]) -> dict[int, Row]:
     rows: dict[int, Row] = {}
-    parts = content["values"].split(content["length"].tolist())
+    parts = torch.split(content["values"], content["length"].tolist())
     for index, layer, values in zip(content["index"].tolist(), content["layer"].tolist(), parts, strict=True):
         rows.setdefault(index, {})[layer] = values.clone()
     return rows
