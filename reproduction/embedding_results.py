@@ -23,7 +23,8 @@ def embedding_results_table(records: Sequence[Record], reference: str) -> str:
     """Return one row per method and keep ratio, from slow to fast, on the test split.
 
     Measures in points; mean and, over several models, standard deviation. Models of the same policy, number of layers
-    and keep ratio are seeds of one method.
+    and keep ratio are seeds of one method. Of two records of a model the later one counts; it may lack measures or
+    times that the earlier one has.
 
     Args:
         records: committed records.
@@ -43,13 +44,20 @@ def _groups(records: Sequence[Record], reference: str) -> list[list[Record]]:
     latest: dict[tuple[str, float], Record] = {}
     for record in sorted(records, key=lambda each: str(each.get("date", ""))):
         if (record["kind"], record.get("split"), record.get("reference")) == (Embedding.kind, "test", reference):
-            latest[str(record["model"]), float(record["rho"])] = record
+            key = (str(record["model"]), float(record["rho"]))
+            latest[key] = _merged(latest[key], record) if key in latest else record
     if not latest:
         raise DataError(f"embedding table: no records of {reference} in results/embedding; run evaluate-embeddings")
     groups: dict[tuple[str, int, float], list[Record]] = {}
     for record in latest.values():
         groups.setdefault((record["policy"], record["layers"], record["rho"]), []).append(record)
     return list(groups.values())
+
+
+def _merged(earlier: Record, later: Record) -> Record:
+    """Return the later record, with the measures and times that only the earlier one has."""
+    merged = {key: {**earlier[key], **later[key]} for key in ("metrics", "flops_ratio")}
+    return {**later, **merged, "speed": later["speed"] or earlier["speed"]}
 
 
 def _row(group: list[Record], metrics: Sequence[str]) -> list[str]:

@@ -41,6 +41,13 @@ def test_latest_record_of_a_model_counts() -> None:
     assert rows(embedding_results_table([later, *RECORDS], "base"))[1][3] == "60.0"
 
 
+def test_times_may_come_in_a_record_of_their_own() -> None:
+    untimed = [{**each, "speed": None} for each in RECORDS]
+    timed = [{**each, "metrics": {"stsb_spearman": each["metrics"]["stsb_spearman"]}} for each in RECORDS]
+    later = [{**each, "date": "2026-03-01"} for each in timed]
+    assert embedding_results_table([*untimed, *later], "base") == embedding_results_table(RECORDS, "base")
+
+
 def test_other_splits_and_references_are_left_out() -> None:
     others = [record("c", "adaptive", 6, 0.3, 0.1, 9.0, split="validation"), record("d", "dense", 1, 1.0, 0.1, 9.0)]
     others[1]["reference"] = "another"
