@@ -104,7 +104,7 @@ def test_weights_of_the_last_epoch_would_be_others(
 
 @pytest.mark.parametrize("policy", ["adaptive", "early_exit", "attention_topk", "transkimmer"])
 def test_module_can_be_copied_at_any_time(policy: str, train: Callable[..., Path], copier: CopyModule) -> None:
-    train(f"retention={policy}")
+    train(f"retention={policy}", "task.data.val_size=8", "trainer.limit_val_batches=1.0")
     during, after, pickled = copier.copies
     batch = next(iter(copier.module.trainer.datamodule.test_dataloader()))
     with torch.no_grad():

@@ -37,12 +37,25 @@ def override(path: Path) -> str:
     return f"{'' if group in DEFAULT_GROUPS else '+'}{group}={path.stem}"
 
 
+def local_data(content: DictConfig) -> list[str]:
+    """Return the override that tasks without a hub data set require: a folder."""
+    tasks = [content, *(OmegaConf.load(CONF / "task" / f"{name}.yaml") for name in task_names(content))]
+    without_hub = any("hub" in task.get("data", {}) and task.data.hub is None for task in tasks)
+    return [f"data.dir={CONF}"] if without_hub else []
+
+
+def task_names(content: DictConfig) -> list[str]:
+    """Return the task that an experiment chooses, if any."""
+    defaults = [each for each in content.get("defaults", []) if not isinstance(each, str)]
+    return [str(each["override /task"]) for each in defaults if "override /task" in each]
+
+
 def required(path: Path) -> list[str]:
     """Return overrides that a file requires: texts, a decoder for tasks that generate text, a teacher."""
     content = OmegaConf.load(CONF / path)
     name = content.get("head", {}).get("_target_")
     target = None if name is None else get_object(name)
-    typed = [f"texts={__file__}"]
+    typed = [f"texts={__file__}", *local_data(content)]
     if getattr(target, "writes", False):
         typed.append("backbone=led")
     if getattr(target, "compares_with_teacher", False):
@@ -100,6 +113,7 @@ def test_task_has_the_name_of_its_file(name: str, composed: Composed) -> None:
 @pytest.mark.parametrize("name", names("experiment"))
 def test_overrides_take_precedence_over_experiments(name: str, composed: Composed) -> None:
     typed = ("trainer.max_epochs=7", "retention.rho=0.125", "data.train_size=11", "seed=5", f"texts={__file__}")
+    typed = (*typed, *local_data(OmegaConf.load(CONF / "experiment" / f"{name}.yaml")))
     config = composed(f"experiment={name}", *typed)
     parts = build_parts(config)
     assert (config.trainer.max_epochs, parts.policy.rho, config.task.data.train_size) == (7, 0.125, 11)

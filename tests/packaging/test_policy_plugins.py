@@ -85,6 +85,7 @@ def test_node_has_the_defaults_of_the_constructor() -> None:
         "schedule": "linear",
         "slope": 1.0,
         "layers": None,
+        "min_tokens": 1,
         "seed": "${seed}",
     }
     node = policy_node("adaptive", Adaptive)

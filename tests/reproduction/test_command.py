@@ -14,7 +14,7 @@ from retention.records import append_record
 
 def test_every_table_is_written_in_three_formats(tmp_path: Path) -> None:
     assert main(["tables", "--out", str(tmp_path)]) == 0
-    names = [f"table{number}" for number in range(1, 7)] + ["leaderboard"]
+    names = [f"table{number}" for number in range(1, 7)] + ["leaderboard", "schedules"]
     expected = {f"{name}{suffix}" for name in names for suffix in (".md", ".csv", ".tex")}
     assert {path.name for path in tmp_path.iterdir()} == expected
 
