@@ -78,7 +78,7 @@ def _row(group: list[Record], metrics: Sequence[str]) -> list[str]:
 def _name(record: Record) -> str:
     if record["model"] == record["reference"]:
         return "unpruned"
-    return f"first {record['layers']} layers" if record["policy"] == "dense" else f"{record['policy']} retention"
+    return f"{record['layers']} layers" if record["policy"] == "dense" else f"{record['policy']} retention"
 
 
 def _mean_speedup(group: list[Record]) -> float | None:

@@ -32,7 +32,7 @@ def rows(table: str) -> list[list[str]]:
 
 def test_seeds_of_a_method_are_one_row_and_rows_go_from_slow_to_fast() -> None:
     table = rows(embedding_results_table(RECORDS, "base"))
-    assert [row[0] for row in table] == ["unpruned", "first 3 layers", "adaptive retention"]
+    assert [row[0] for row in table] == ["unpruned", "3 layers", "adaptive retention"]
     assert table[2][1:] == ["0.3", "2", "80.0 ± 1.4", "40.0 ± 0.0", "50 %", "2.40x"]
 
 
