@@ -17,6 +17,7 @@ from hydra import compose, initialize_config_dir
 from tests.e2e.conftest import ROOT, SMALL
 
 from retention.callbacks.last_checkpoint import LastCheckpoint
+from retention.errors import ConfigError
 from retention.experiment import run as run_file
 from retention.models.state_dict import model_state
 from retention.tasks.classification.keywords import KeywordData
@@ -102,7 +103,7 @@ def test_weights_of_the_last_epoch_would_be_others(
     assert not torch.equal(stored["head.output.1.weight"], tested["head.output.1.weight"])
 
 
-@pytest.mark.parametrize("policy", ["adaptive", "attention_topk", "transkimmer"])
+@pytest.mark.parametrize("policy", ["adaptive", "early_exit", "attention_topk", "transkimmer"])
 def test_module_can_be_copied_at_any_time(policy: str, train: Callable[..., Path], copier: CopyModule) -> None:
     train(f"retention={policy}")
     during, after, pickled = copier.copies
@@ -111,7 +112,11 @@ def test_module_can_be_copied_at_any_time(policy: str, train: Callable[..., Path
         expected = copier.module.model.eval()(batch)
         assert torch.equal(after.model.eval()(batch), expected)
         assert torch.equal(pickled.eval()(batch), expected)
-        during.model.eval()(batch)
+        if policy == "early_exit":  # its threshold is set by the first validation, after this copy
+            with pytest.raises(ConfigError, match="its threshold was not set"):
+                during.model.eval()(batch)
+        else:
+            during.model.eval()(batch)
     own = {parameter.data_ptr() for parameter in copier.module.parameters()}
     assert all(parameter.data_ptr() not in own for each in (during, after) for parameter in each.parameters())
 

@@ -160,13 +160,34 @@ def test_diverged_training_ends_with_an_error_and_no_record(
     assert not (tmp_path / "record.json").exists() and not (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
-def test_outputs_that_are_nan_end_a_test_with_an_error(finished: Any, start_bare: Any, tmp_path: Path) -> None:
+def with_nan(weights: dict[str, torch.Tensor]) -> None:
+    weights["model.head.output.1.bias"][0] = float("nan")
+
+
+def with_overflow(weights: dict[str, torch.Tensor]) -> None:
+    """Leave every weight finite, but not their products."""
+    weights["model.head.output.1.weight"].fill_(3e38)
+    for name in weights:
+        if name.endswith("LayerNorm.weight"):
+            weights[name].mul_(1e6)
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (with_nan, CheckpointError, r"head\.output\.1\.bias has values that are not finite"),
+        (with_overflow, TrainingError, "the model's output has NaN values"),
+    ],
+)
+def test_outputs_that_are_nan_end_a_test_with_an_error(
+    damage: Any, error: type[Exception], message: str, finished: Any, start_bare: Any, tmp_path: Path
+) -> None:
     shutil.copytree(finished.folder / "encoder", tmp_path / "run" / "encoder")
     content = torch.load(finished.checkpoint, weights_only=True)
-    content["state_dict"]["model.head.output.1.bias"][0] = float("nan")
+    damage(content["state_dict"])
     (tmp_path / "run" / "checkpoints").mkdir()
     torch.save(content, tmp_path / "run" / "checkpoints" / "last.ckpt")
-    with pytest.raises(CheckpointError, match=r"head\.output\.1\.bias has values that are not finite"):
+    with pytest.raises(error, match=message):
         start_bare(
             tmp_path / "test", "mode=test", f"ckpt={tmp_path}/run/checkpoints/last.ckpt", "trainer.accelerator=cpu"
         )

@@ -8,7 +8,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from retention.errors import TrainingError
 from retention.models.head import Columns
+
+REMEDY = "lower optimizer.lr or optimizer.policy_lr, or train with trainer.precision=32-true"
 
 
 class Evaluation:
@@ -35,6 +38,12 @@ class Evaluation:
         rows, flops = merge_rows(_gather(trainer, self._parts)), _total(trainer, device, self._flops)
         self._parts, self._flops = [], [0.0, 0.0]
         return rows, flops[0] / max(flops[1], 1.0)
+
+
+def check_output(logits: Tensor) -> None:
+    """Raise ``TrainingError`` if the output of a head has NaN values; masked classes may be -inf."""
+    if bool(logits.isnan().any()):
+        raise TrainingError(f"the model's output has NaN values; {REMEDY}")
 
 
 def _gather(trainer: pl.Trainer, parts: list[Columns]) -> list[Columns]:

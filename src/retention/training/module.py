@@ -15,7 +15,7 @@ from retention.models.encoded import Batch
 from retention.models.retention_model import RetentionModel
 from retention.models.state_dict import PREFIX, model_state
 from retention.policies.bases.retention_policy import RetentionPolicy
-from retention.training.evaluation import Evaluation
+from retention.training.evaluation import Evaluation, check_output
 from retention.training.freezing import frozen_parts
 from retention.training.objective import Objective
 from retention.training.progress import TrainingProgress
@@ -219,6 +219,7 @@ class RetentionModule(pl.LightningModule):
             batch = {**batch, "teacher_logits": reference.output(batch).logits}
         encoded = self.model.encode(batch)
         logits = self.model.logits(encoded, batch)
+        check_output(logits)
         self.last_predictions = head.predictions(logits)
         rows = head.eval_rows(logits, encoded, batch)
         dense, spent = self.model.flops()

@@ -84,5 +84,5 @@ def test_exact_topk_keeps_exactly_the_budget(build_policy: Any, make_view: Any, 
 
 
 def test_scale_out_of_range_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"gate_scale: .* must be > 0"):
+    with pytest.raises(ConfigError, match=r"gate_scale: the scale of the gates must be > 0, got 0\.0"):
         MrT5(rho=0.3, gate_scale=0.0)

@@ -110,5 +110,5 @@ def test_checkpoint_without_rate_keeps_the_same_tokens(build_policy: Any) -> Non
 
 
 def test_rate_out_of_range_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"rate: .* must be > 0"):
+    with pytest.raises(ConfigError, match=r"rate: the learning rate factor must be > 0, got 0\.0"):
         ToP(rho=0.3, rate=0.0)
