@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
+from reproduction.reliability.payloads import PAYLOADS, mapping_nodes, marker_resolver, with_payload
 
 from retention.errors import CheckpointError, ConfigError, RetentionError
 from retention.experiment.config import build_runs
@@ -35,30 +36,6 @@ SMALL = (
     *("retention.rho=0.5", "trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.log_every_n_steps=1"),
     "++callbacks.progress.log_refresh_rate=0",
 )
-Payload = Callable[[Path], dict[str, Any]]
-
-# What a hostile configuration may hold in place of a node; each writes the marker file if it is executed.
-PAYLOADS: dict[str, Payload] = {
-    "os.system": lambda marker: {"_target_": "os.system", "command": f"touch {marker}"},
-    "eval": lambda marker: {"_target_": "builtins.eval", "_args_": [f"open({str(marker)!r}, 'w')"]},
-    "Popen": lambda marker: {"_target_": "subprocess.Popen", "args": ["touch", str(marker)]},
-    "through_our_module": lambda marker: {
-        "_target_": "retention.records.files.os.system",
-        "command": f"touch {marker}",
-    },
-    "copyfile": lambda marker: {"_target_": "shutil.copyfile", "src": __file__, "dst": str(marker)},
-    "our_function": lambda marker: {"_target_": "retention.records.write_record", "path": str(marker), "record": {}},
-    "hydra": lambda marker: {
-        "_target_": "hydra.utils.instantiate",
-        "config": {"_target_": "os.system", "command": f"touch {marker}"},
-    },
-    "argument": lambda marker: {
-        "_target_": "retention.policies.Truncate",
-        "_args_": [{"_target_": "os.system", "command": f"touch {marker}"}],
-        "rho": 0.5,
-    },
-    "resolver": lambda marker: {"value": f"${{write_marker:'{marker}'}}"},
-}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,9 +43,8 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep tokenized rows in a temporary folder, and offer a resolver that writes a file."""
     before = datasets.config.HF_DATASETS_CACHE
     datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets")
-    OmegaConf.register_new_resolver("write_marker", lambda path: Path(path).write_text("executed"), replace=True)
-    yield
-    OmegaConf.clear_resolver("write_marker")
+    with marker_resolver():
+        yield
     datasets.config.HF_DATASETS_CACHE = before
 
 
@@ -95,27 +71,6 @@ def content(run_folder: Path) -> dict[str, Any]:
         everything = OmegaConf.to_container(compose("config", overrides=list(SMALL)), resolve=False)
     stored["hyper_parameters"]["config"] = {**everything, **stored["hyper_parameters"]["config"]}  # type: ignore[dict-item]
     return stored
-
-
-def mapping_nodes(node: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """Return the path of every mapping in a configuration."""
-    if not isinstance(node, dict):
-        return []
-    return [path, *(each for key, value in node.items() for each in mapping_nodes(value, (*path, key)))]
-
-
-def hostile(content: dict[str, Any], path: tuple[str, ...], payload: dict[str, Any], *, inside: bool) -> dict[str, Any]:
-    """Return the checkpoint with a payload in place of a node, or as an additional key inside of it."""
-    config = copy.deepcopy(content["hyper_parameters"]["config"])
-    parent: Any = {"root": config}
-    keys = ("root", *path)
-    for key in keys[:-1]:
-        parent = parent[key]
-    if inside:
-        parent[keys[-1]]["extra"] = payload
-    else:
-        parent[keys[-1]] = payload
-    return {**content, "hyper_parameters": {"config": parent["root"] if not path else config}}
 
 
 def write_run(folder: Path, run_folder: Path, content: dict[str, Any]) -> Path:
@@ -168,7 +123,7 @@ def test_no_node_of_a_stored_configuration_is_executed(
     for number, path in enumerate(nodes):
         marker = tmp_path / f"marker{number}"
         checkpoint = write_run(
-            tmp_path / "run", run_folder, hostile(content, path, PAYLOADS[name](marker), inside=inside)
+            tmp_path / "run", run_folder, with_payload(content, path, PAYLOADS[name](marker), inside=inside)
         )
         from_command = bool(path) and path[0] in FROM_COMMAND
         try:

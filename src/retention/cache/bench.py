@@ -17,12 +17,13 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from retention.cache.budget import CacheBudget
 from retention.cache.cache import RetentionCache
+from retention.cache.command import add_cache_arguments, cache_budget, exit_code, load_decoder
 from retention.cache.evaluate import append_result
 from retention.cache.policies.base import CachePolicy
 from retention.cache.policies.learned import LearnedScores
 from retention.cache.policies.named import POLICIES, build_policies
 from retention.cache.reading import CHUNK, attention_for
-from retention.errors import RetentionError, require
+from retention.errors import require
 
 
 @dataclass(frozen=True)
@@ -101,26 +102,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print a table of memory and times, and append a record of each row on request; return the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     arguments = _parser().parse_args(words)
-    try:
-        _run(arguments, words)
-    except RetentionError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: _run(arguments, words))
 
 
 def _run(arguments: argparse.Namespace, words: Sequence[str]) -> None:
-    from transformers import AutoModelForCausalLM
-
-    model: Any = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)
-    model.eval()
+    model = load_decoder(arguments.model)
     positions = getattr(model.config, "max_position_embeddings", None)
     longest = max(arguments.lengths) + arguments.new_tokens + 2
     message = f"the model has {positions} positions; {longest} are needed, choose shorter prompts"
     require(positions is None or longest <= positions, "--lengths", message)
     policies = build_policies(list(arguments.policies), arguments.scores, arguments.seed)
-    window = max(1, int(arguments.size * arguments.window_share))
-    budget = CacheBudget(size=arguments.size, sinks=arguments.sinks, window=window)
+    budget = cache_budget(arguments.size, arguments)
     generator = torch.Generator().manual_seed(arguments.seed)
     print("| policy | prompt | cache MiB | prefill s | ms per token | 10-90 % |\n| --- | --- | --- | --- | --- | --- |")
     for length in arguments.lengths:
@@ -157,15 +149,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m retention.cache.bench", description="Memory and time per token of a bounded and the full cache."
     )
-    parser.add_argument("--model", required=True, help="folder or hub name of a decoder")
+    add_cache_arguments(parser)
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096], help="tokens of the prompts")
     parser.add_argument("--size", type=int, default=256, help="tokens per layer (default: 256)")
     parser.add_argument("--policies", nargs="*", choices=POLICIES, default=POLICIES, help="default: all of them")
-    parser.add_argument("--scores", type=Path, nargs="*", default=[], help="files of retention.cache.train")
     parser.add_argument("--batch", type=int, default=1, help="sequences (default: 1)")
     parser.add_argument("--new-tokens", type=int, default=32, help="tokens to write (default: 32)")
-    parser.add_argument("--sinks", type=int, default=4, help="default: 4")
-    parser.add_argument("--window-share", type=float, default=0.5, help="window / size (default: 0.5)")
     parser.add_argument("--seed", type=int, default=0, help="of the prompts and the random policy (default: 0)")
     parser.add_argument("--record", type=Path, help="JSON Lines file to append a record of each row to")
     return parser

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from retention.cache.budget import CacheBudget
+from retention.cache.command import add_cache_arguments, cache_budget, exit_code, load_decoder
 from retention.cache.evaluation import mean_loss, text_losses
 from retention.cache.policies.base import CachePolicy
 from retention.cache.policies.learned import LearnedScores
@@ -21,7 +22,7 @@ from retention.cache.policies.named import POLICIES, build_policies
 from retention.cache.reading import attention_for
 from retention.cache.recall import RecallExample, exact_answers, needle_examples, recall_examples
 from retention.cache.texts import encode_texts, read_texts
-from retention.errors import RetentionError, require
+from retention.errors import require
 
 TASKS = ("text", "recall", "needle")
 _HEADER = "| task | size | policy | {measure} | interval | minus {baseline} | interval | s |"
@@ -47,28 +48,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print one table per task and size, and append a record of each row on request; return the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     arguments = _parser().parse_args(words)
-    try:
-        _run(arguments, words)
-    except RetentionError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: _run(arguments, words))
 
 
 def _run(arguments: argparse.Namespace, words: Sequence[str]) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     needs_texts = {"text", "needle"} & set(arguments.tasks)
     require(arguments.texts is not None or not needs_texts, "--texts", f"must be given for {', '.join(needs_texts)}")
     policies = build_policies(list(arguments.policies), arguments.scores, arguments.seed)
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     inputs = {task: _inputs(task, arguments, tokenizer) for task in arguments.tasks}
-    model: Any = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)
-    model.eval()
+    model = load_decoder(arguments.model)
     for task in arguments.tasks:
         for size in arguments.sizes:
-            window = max(1, int(size * arguments.window_share))
-            budget = CacheBudget(size=size, sinks=arguments.sinks, window=window)
+            budget = cache_budget(size, arguments)
             measure = _loss(model, inputs[task]) if task == "text" else _accuracy(model, tokenizer, inputs[task])
             _compare(task, budget, policies, measure, model, arguments, words)
 
@@ -205,13 +199,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m retention.cache.evaluate",
         description="Loss of the tokens predicted after the cache is full, and exact answers to generated questions.",
     )
-    parser.add_argument("--model", required=True, help="folder or hub name of a decoder")
+    add_cache_arguments(parser)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=["text"], help="default: text")
     parser.add_argument("--texts", type=Path, help=".txt (one text per line) or .jsonl; for text and needle")
     parser.add_argument("--field", default="text", help="field of a .jsonl file (default: text)")
     parser.add_argument("--sizes", type=int, nargs="+", default=[48, 96], help="tokens per layer (default: 48 96)")
     parser.add_argument("--policies", nargs="*", choices=POLICIES, default=POLICIES, help="default: all of them")
-    parser.add_argument("--scores", type=Path, nargs="*", default=[], help="files of retention.cache.train")
     parser.add_argument("--baseline", default="random", help="policy that others are compared with (default: random)")
     parser.add_argument("--limit", type=int, default=4, help="number of texts or examples (default: 4)")
     parser.add_argument("--skip", type=int, default=0, help="texts to leave out first (default: 0)")
@@ -220,8 +213,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pairs", type=int, default=20, help="names of a recall example (default: 20)")
     parser.add_argument("--reassigned", type=int, default=2, help="names that get another value (default: 2)")
     parser.add_argument("--words", type=int, default=250, help="words of a needle example (default: 250)")
-    parser.add_argument("--sinks", type=int, default=4, help="default: 4")
-    parser.add_argument("--window-share", type=float, default=0.5, help="window / size (default: 0.5)")
     parser.add_argument("--seed", type=int, default=0, help="of the random policy and the examples (default: 0)")
     parser.add_argument("--record", type=Path, help="JSON Lines file to append a record of each row to")
     return parser

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from retention.cache.budget import CacheBudget
 from retention.cache.cache import retain_cache
+from retention.cache.command import add_cache_arguments, cache_budget, exit_code, load_decoder
 from retention.cache.policies.base import CachePolicy
 from retention.cache.policies.named import FULL, POLICIES, build_policies
 from retention.cache.reading import TokenBatch, attention_for, forward, spans
 from retention.cache.texts import read_texts
-from retention.errors import DataError, RetentionError, require
+from retention.errors import DataError, require
 
 _STYLE = """\
 :root { --paper: #fbfaf6; --ink: #1f1d18; --quiet: #6a665c; --line: #e3dfd3; --fill: #b5761a; }
@@ -96,25 +97,18 @@ def kept_positions_html(tokens: Sequence[str], held: dict[str, Tensor], title: s
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the page for one text; return the exit code."""
     arguments = _parser().parse_args(argv)
-    try:
-        _run(arguments)
-    except RetentionError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: _run(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     text = next((text for index, text in enumerate(read_texts(arguments.texts)) if index == arguments.index), None)
     require(text is not None, "--index", f"{arguments.texts} has no text with the index {arguments.index}")
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     ids = tokenizer(text, return_tensors="pt", truncation=True, max_length=arguments.length)["input_ids"]
-    model: Any = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)
-    model.eval()
-    window = max(1, int(arguments.size * arguments.window_share))
-    budget = CacheBudget(size=arguments.size, sinks=arguments.sinks, window=window)
+    model = load_decoder(arguments.model)
+    budget = cache_budget(arguments.size, arguments)
     held = {}
     for name, policy in build_policies(arguments.policies, arguments.scores, arguments.seed).items():
         assert policy is not None  # the full cache is not among the choices
@@ -159,16 +153,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m retention.cache.page", description="HTML page of the tokens that each layer holds."
     )
-    parser.add_argument("--model", required=True, help="folder or hub name of a decoder")
+    add_cache_arguments(parser)
     parser.add_argument("--texts", required=True, type=Path, help=".txt (one text per line) or .jsonl")
     parser.add_argument("--index", type=int, default=0, help="which text, from 0 (default: 0)")
     parser.add_argument("--output", required=True, type=Path, help=".html file to write")
     parser.add_argument("--length", type=int, default=512, help="tokens of the text at most (default: 512)")
     parser.add_argument("--size", type=int, default=96, help="tokens per layer (default: 96)")
     parser.add_argument("--policies", nargs="*", choices=choices, default=["key_norm", "h2o"])
-    parser.add_argument("--scores", type=Path, nargs="*", default=[], help="files of retention.cache.train")
-    parser.add_argument("--sinks", type=int, default=4, help="default: 4")
-    parser.add_argument("--window-share", type=float, default=0.5, help="window / size (default: 0.5)")
     parser.add_argument("--seed", type=int, default=0, help="of the random policy (default: 0)")
     return parser
 

@@ -7,16 +7,15 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from retention.cache.command import exit_code, load_decoder
 from retention.cache.policies.learned import LearnedScores
 from retention.cache.targets import Example, TargetSettings, collect_example
 from retention.cache.texts import encode_texts
 from retention.cache.training import TrainingSettings, pairwise_accuracy, train_scores
 from retention.core.scorer import SCORERS, ScorerConfig
-from retention.errors import RetentionError
 
 # arguments that are stored with the scorers
 ORIGIN = ("length", "scorer", "scorer_dim", "decay", "loss", "epochs", "lr", "sinks", "window", "seed")
@@ -25,16 +24,11 @@ ORIGIN = ("length", "scorer", "scorer_dim", "decay", "loss", "epochs", "lr", "si
 def main(argv: Sequence[str] | None = None) -> int:
     """Collect targets, train, and write the scorers to one file; return the exit code."""
     arguments = _parser().parse_args(argv)
-    try:
-        _run(arguments)
-    except RetentionError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: _run(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     settings = TrainingSettings(
         loss=arguments.loss,
@@ -47,8 +41,7 @@ def _run(arguments: argparse.Namespace) -> None:
         scorer_kind=arguments.scorer, scorer_dim=arguments.scorer_dim, decay=arguments.decay, keep_bias=0.0
     )
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-    model: Any = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32, attn_implementation="eager")
-    model.eval()
+    model = load_decoder(arguments.model, "eager")
     limit = arguments.limit + arguments.validation
     shortest = target_settings.shortest_text
     texts = encode_texts(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from retention.pretrained.model_card import LICENSE_NOTE, markdown_table
 from retention.records import Record
 
 
@@ -26,7 +27,7 @@ def model_card(record: Record, example: str) -> str:
         *training,
         "All settings are in `config.yaml`, the whole record in `record.json`.",
         "## License",
-        "The license of the base model and of the data applies to this model; neither was checked here.",
+        LICENSE_NOTE,
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -40,12 +41,12 @@ def _results(record: Record) -> list[str]:
     data = record["data"]
     return [
         "## Results",
-        _table(("metric", "value"), [(name, _number(value)) for name, value in record["metrics"].items()]),
+        markdown_table(("metric", "value"), [(name, _number(value)) for name, value in record["metrics"].items()]),
         f"Main metric: {record['monitor']}. Measured on {data.get('test', '?')} test rows, seed {record['seed']}.",
         "## Cost",
-        _table(("quantity", "value"), _costs(record)),
+        markdown_table(("quantity", "value"), _costs(record)),
         "## Data",
-        _table(("property", "value"), [(name, data[name]) for name in _described(data)]),
+        markdown_table(("property", "value"), [(name, data[name]) for name in _described(data)]),
     ]
 
 
@@ -81,11 +82,6 @@ def _described(data: Mapping[str, Any]) -> list[str]:
 
 def _usage(example: str) -> str:
     return f'```python\nfrom retention import load\n\nmodel = load("<this folder>")\n{example}\n```'
-
-
-def _table(header: tuple[str, str], rows: list[tuple[str, Any]]) -> str:
-    lines = [header, ("---", "---"), *rows]
-    return "\n".join(f"| {name} | {str(value).replace('|', '/')} |" for name, value in lines)
 
 
 def _number(value: Any) -> str:

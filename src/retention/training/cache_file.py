@@ -5,23 +5,28 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 
-def load_tensors(file: Path | None, description: str) -> dict[str, Tensor]:
-    """Return the tensors of a cache file; empty if there is none, or if it is damaged: then it is removed.
+def load_cached(file: Path | None, description: str, parse: Callable[[dict[str, Tensor]], T]) -> T | None:
+    """Return the parsed tensors of a cache file; None if there is none, or if it is damaged: then it is removed.
 
     Args:
         file: written by ``save_tensors``; files of earlier versions have no checksum.
         description: of the content, for the warning.
+        parse: turns the tensors into the result; any error of it means that the file is damaged.
     """
     if file is None or not file.exists():
-        return {}
+        return None
     try:
         content: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
         stored = content.pop("checksum", None)
@@ -29,17 +34,12 @@ def load_tensors(file: Path | None, description: str) -> dict[str, Tensor]:
             raise ValueError("its checksum differs")
         if any(bool(values.isnan().any()) for values in content.values()):
             raise ValueError("it has NaN values")
-        return content
+        return parse(content)
     except Exception as error:  # for damaged files the unpickler raises errors of many types
-        remove_damaged(file, description, error)
-        return {}
-
-
-def remove_damaged(file: Path, description: str, error: Exception) -> None:
-    """Remove a damaged cache file, with a warning."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    log.warning("%s: the cached %s are damaged (%s) and are computed again", file, description, reason)
-    file.unlink(missing_ok=True)
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        log.warning("%s: the cached %s are damaged (%s) and are computed again", file, description, reason)
+        file.unlink(missing_ok=True)
+        return None
 
 
 def save_tensors(file: Path, content: dict[str, Tensor]) -> None:

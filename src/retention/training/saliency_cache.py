@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +9,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from retention.training.cache_file import load_tensors, save_tensors
+from retention.training.cache_file import load_cached, save_tensors
 from retention.training.saliency import Saliency
-
-log = logging.getLogger(__name__)
 
 Row = dict[int, Tensor]  # layer_idx -> [T] float, of the real tokens
 
@@ -74,8 +71,7 @@ class SaliencyCache:
         self._unsaved = False
 
     def _load(self) -> dict[int, Row]:
-        content = load_tensors(self.file, "saliency of the teacher")
-        return _rows(content) if content else {}
+        return load_cached(self.file, "saliency values of the teacher", _rows) or {}
 
 
 def _flat(rows: dict[int, Row]) -> dict[str, Tensor]:

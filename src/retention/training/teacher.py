@@ -13,7 +13,7 @@ from torch import Tensor
 from retention.errors import TrainingError
 from retention.models.encoded import Batch, ModelOutput
 from retention.models.retention_model import RetentionModel
-from retention.training.cache_file import load_tensors, remove_damaged, save_tensors
+from retention.training.cache_file import load_cached, save_tensors
 from retention.training.saliency import Saliency, layer_saliency
 from retention.training.saliency_cache import SaliencyCache
 from retention.training.token_states import TokenStates, record_token_states
@@ -120,15 +120,13 @@ class Teacher:
 
     def _load(self) -> dict[int, ModelOutput]:
         """Read the cache file; empty if it lacks the pooled states that this model has, or is damaged."""
-        content = load_tensors(self.file, _CACHED)
-        if not content or (self.model.head.pools and "pooled" not in content):
+        return load_cached(self.file, _CACHED, self._rows_of) or {}
+
+    def _rows_of(self, content: dict[str, Tensor]) -> dict[int, ModelOutput]:
+        if self.model.head.pools and "pooled" not in content:
             return {}
-        try:
-            return _read_rows(content)
-        except (KeyError, TypeError, ValueError) as error:
-            assert self.file is not None
-            remove_damaged(self.file, _CACHED, error)
-            return {}
+        output = ModelOutput(content["logits"], content.get("pooled"))
+        return dict(zip(content["index"].tolist(), _rows(output), strict=True))
 
     def save(self) -> None:
         """Add new outputs to the cache file, beside those of other processes."""
@@ -144,11 +142,6 @@ class Teacher:
 
 def _saliency_file(file: Path, settings: str) -> Path:
     return file.with_name(f"{file.stem}-saliency{settings and f'-{settings}'}{file.suffix}")
-
-
-def _read_rows(content: dict[str, Tensor]) -> dict[int, ModelOutput]:
-    output = ModelOutput(content["logits"], content.get("pooled"))
-    return dict(zip(content["index"].tolist(), _rows(output), strict=True))
 
 
 def _rows(output: ModelOutput) -> list[ModelOutput]:

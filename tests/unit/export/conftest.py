@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tests.unit.pretrained.conftest import word_tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -34,15 +34,8 @@ def tiny_encoder(family: str) -> Any:
 
 @pytest.fixture
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A word tokenizer that puts [CLS] and [SEP] around a text; at most 32 tokens."""
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{index}" for index in range(40))]
-    backend = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
-    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))  # type: ignore[assignment]
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=backend, model_max_length=32, **names
-    )
+    """The tokenizer of 40 words."""
+    return word_tokenizer()
 
 
 @pytest.fixture

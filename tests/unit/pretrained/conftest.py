@@ -17,9 +17,8 @@ from retention.pretrained.sentence_files import EmbeddingSettings
 WORDS = [f"w{index}" for index in range(40)]
 
 
-@pytest.fixture
-def tokenizer() -> PreTrainedTokenizerFast:
-    """A word tokenizer that puts [CLS] and [SEP] around a text; at most 32 tokens."""
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a word tokenizer that puts [CLS] and [SEP] around a text; at most 32 tokens."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS]
     backend = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
@@ -28,6 +27,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend, model_max_length=32, **names
     )
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer of 40 words."""
+    return word_tokenizer()
 
 
 @pytest.fixture

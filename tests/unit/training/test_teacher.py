@@ -193,5 +193,5 @@ def test_damaged_saliency_file_is_computed_again(
     stored["values"][0] += 1.0
     torch.save(stored, damaged)
     again = Teacher(dense_model, file)
-    assert f"{damaged}: the cached saliency of the teacher are damaged" in caplog.text
+    assert f"{damaged}: the cached saliency values of the teacher are damaged" in caplog.text
     torch.testing.assert_close(again.outputs(batch, saliency_layers=(0,)).saliency[0], expected)

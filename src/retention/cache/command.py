@@ -1,0 +1,61 @@
+"""Provide what the commands of this package share: exit codes, decoders, and the arguments of a cache."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from retention.cache.budget import CacheBudget
+from retention.errors import RetentionError
+
+
+def exit_code(command: Callable[[], None]) -> int:
+    """Run a command and return 0; print an error of this project and return 1.
+
+    Args:
+        command: does the work.
+    """
+    try:
+        command()
+    except RetentionError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def load_decoder(name: str, attn_implementation: str | None = None) -> Any:
+    """Load a causal language model in float32, in evaluation mode.
+
+    Args:
+        name: folder or hub name.
+        attn_implementation: None = the default of the family.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        name, dtype=torch.float32, attn_implementation=attn_implementation
+    )
+    return model.eval()
+
+
+def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the decoder, the files of learned scores, and the sinks and window of a cache."""
+    parser.add_argument("--model", required=True, help="folder or hub name of a decoder")
+    parser.add_argument("--scores", type=Path, nargs="*", default=[], help="files of retention.cache.train")
+    parser.add_argument("--sinks", type=int, default=4, help="default: 4")
+    parser.add_argument("--window-share", type=float, default=0.5, help="window / size (default: 0.5)")
+
+
+def cache_budget(size: int, arguments: argparse.Namespace) -> CacheBudget:
+    """Build the budget of a cache of ``size`` tokens per layer from the arguments of a command.
+
+    Raises:
+        ConfigError: size, sinks or window do not fit together.
+    """
+    window = max(1, int(size * arguments.window_share))
+    return CacheBudget(size=size, sinks=arguments.sinks, window=window)
