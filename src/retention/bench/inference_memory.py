@@ -39,7 +39,7 @@ def measure_encoder(
     *,
     rhos: Sequence[float],
     schedules: Sequence[str],
-    places: Sequence[str],
+    prune_points: Sequence[str],
 ) -> tuple[LiveMemory, list[dict[str, Any]]]:
     """Measure the dense encoder, and adaptive retention with all combinations of the settings.
 
@@ -49,7 +49,7 @@ def measure_encoder(
         batch: ``input_ids``, ``attention_mask``, ``protected_mask`` [B, T].
         rhos: target keep ratios.
         schedules: names of schedules.
-        places: ``after_layer``, ``after_attention``.
+        prune_points: ``after_layer``, ``after_attention``.
 
     Returns:
         Memory of the dense encoder, and one entry per combination: ``rho``, ``schedule``, ``prune_at``,
@@ -61,17 +61,17 @@ def measure_encoder(
     forward = DenseForward(encoder)
     dense = measure_live_memory(lambda: forward(batch), layers, weights)
     entries: list[dict[str, Any]] = []
-    for rho, schedule, place, before in product(rhos, schedules, places, (False, True)):
+    for rho, schedule, prune_at, before in product(rhos, schedules, prune_points, (False, True)):
         gates = range(-1 if before else 0, shape.num_layers - 1)
         policy = Adaptive(rho=rho, schedule=schedule, layers=list(gates)).eval()
         policy.build(shape)
-        pruned = PrunedForward(encoder, policy, policy.layers, place)
+        pruned = PrunedForward(encoder, policy, policy.layers, prune_at)
         memory = measure_live_memory(lambda run=pruned: run(batch), layers, [*weights, *policy.parameters()])  # type: ignore[misc]
         entries.append(
             {
                 "rho": rho,
                 "schedule": schedule,
-                "prune_at": place,
+                "prune_at": prune_at,
                 "gate_before_layer_0": before,
                 "keep_ratios": policy.budget.keep_ratios().tolist(),
                 "embeddings_mib": memory.embeddings_mib,
@@ -107,8 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=4, help="sequences; all figures are in proportion (default: 4)")
     parser.add_argument("--rho", nargs="+", type=float, default=[0.5, 0.3], help="keep ratios (default: 0.5 0.3)")
     parser.add_argument("--schedule", nargs="+", default=["linear", "flat"], choices=["linear", "flat"])
-    places = ("after_layer", "after_attention")
-    parser.add_argument("--place", nargs="+", default=list(places), choices=places, help="default: both")
+    points = ("after_layer", "after_attention")
+    parser.add_argument("--prune-at", nargs="+", default=list(points), choices=points, help="default: both")
     parser.add_argument("--attention", default="sdpa", choices=("sdpa", "eager"), help="default: sdpa")
     parser.add_argument("--record", type=Path, default=_RECORDS, help="JSON Lines file to append to")
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         encoder = backbone.encoder(VOCABULARY).eval()
         [batch] = synthetic_batches(options.length, options.batch, 1, VOCABULARY, 0)
-        settings = {"rhos": options.rho, "schedules": options.schedule, "places": options.place}
+        settings = {"rhos": options.rho, "schedules": options.schedule, "prune_points": options.prune_at}
         dense, entries = measure_encoder(encoder, backbone.shape(), batch, **settings)
     except RetentionError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

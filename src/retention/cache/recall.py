@@ -58,7 +58,7 @@ def recall_examples(
         count: number of contexts.
         pairs: number of names, at most 26.
         reassigned: names whose password is assigned again later; the last one counts.
-        questions: names that are asked for; up to half of them reassigned ones.
+        questions: number of names in questions; up to half of them reassigned ones.
         seed: of the generator.
 
     Raises:
@@ -80,8 +80,8 @@ def recall_examples(
         others = [name for name in names if name not in changed] + [name for name in changed if name not in again]
         chosen = [*again, *others[: questions - len(again)]]
         generator.shuffle(chosen)
-        asked = tuple(Question(f" The password of {name} is", f" {passwords[name]}") for name in chosen)
-        yield RecallExample(" ".join(sentences), asked)
+        final = tuple(Question(f" The password of {name} is", f" {passwords[name]}") for name in chosen)
+        yield RecallExample(" ".join(sentences), final)
 
 
 def needle_examples(texts: Sequence[str], count: int, *, words: int = 250, seed: int = 0) -> Iterator[RecallExample]:

@@ -20,9 +20,8 @@ from retention.policies.bases.retention_policy import RetentionPolicy
 from retention.pretrained.encoder import RetentionEncoder
 from retention.pretrained.folder import push_folder, resolve_folder, written_folder
 from retention.pretrained.kept_tokens import KeptTokens
-from retention.pretrained.model_card import model_card
-from retention.pretrained.model_files import load_tokenizer, save_model
-from retention.pretrained.retention_files import RetentionSettings, read_pooling, write_retention
+from retention.pretrained.model_files import load_tokenizer
+from retention.pretrained.retention_files import RetentionSettings, read_pooling
 from retention.pretrained.sentence_files import EmbeddingSettings, read_settings, write_settings
 
 
@@ -218,14 +217,9 @@ class Embedder(nn.Module):
             DataError: the folder holds other files.
             ConfigError: ``AutoModel`` could not load the encoder, or the policy cannot be saved.
         """
-        retention = self.retention_settings
         with written_folder(folder) as target:
-            save_model(self.encoder.encoder, self.tokenizer, target)
-            write_retention(target, self.policy, retention)
-            retained = bool(self.encoder.gated_layers)
-            write_settings(target, self.settings, self.dimension, retained=retained)
-            text = model_card(self.policy, retention, self.encoder.config, details)
-            (target / "README.md").write_text(text, encoding="utf-8")
+            self.encoder.write(target, self.tokenizer, self.retention_settings, details)
+            write_settings(target, self.settings, self.dimension, retained=bool(self.encoder.gated_layers))
 
     def push_to_hub(
         self,

@@ -187,9 +187,22 @@ class RetentionEncoder(nn.Module):
             ConfigError: ``AutoModel`` could not load the encoder, or the policy cannot be saved.
         """
         with written_folder(folder) as target:
-            self._write(target, tokenizer, self.settings)
-            text = model_card(self.policy, self.settings, self.config, details)
-            (target / "README.md").write_text(text, encoding="utf-8")
+            self.write(target, tokenizer, self.settings, details)
+
+    def write(
+        self, target: Path, tokenizer: PreTrainedTokenizerBase | None, settings: RetentionSettings, details: str = ""
+    ) -> None:
+        """Write encoder, tokenizer, policy and model card into a folder that is being made.
+
+        Args:
+            target: an empty folder, see ``written_folder``.
+            tokenizer: written beside the encoder.
+            settings: of the removal.
+            details: further sections of the model card, in Markdown.
+        """
+        save_model(self.encoder, tokenizer, target)
+        write_retention(target, self.policy, settings)
+        (target / "README.md").write_text(model_card(self.policy, settings, self.config, details), encoding="utf-8")
 
     def push_to_hub(
         self,
@@ -288,7 +301,3 @@ class RetentionEncoder(nn.Module):
         with budget_of_call(self.policy, target), self.retainer, self.retainer.protect(protected_mask):
             output: Any = self.encoder(**{**inputs, **(arguments or {}), "return_dict": True})
         return output, Encoded.from_pass(output.last_hidden_state, mask, self.retainer)
-
-    def _write(self, target: Path, tokenizer: PreTrainedTokenizerBase | None, settings: RetentionSettings) -> None:
-        save_model(self.encoder, tokenizer, target)
-        write_retention(target, self.policy, settings)

@@ -64,7 +64,7 @@ def test_command_writes_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[s
     """Without a gate before layer 0 the peak falls by little, with one by much; later layers always need less."""
     target = tmp_path / "memory.jsonl"
     typed = ["--shape", "minilm", "--length", "32", "--batch", "2", "--rho", "0.5", "--schedule", "flat"]
-    assert main([*typed, "--place", "after_layer", "--record", str(target)]) == 0
+    assert main([*typed, "--prune-at", "after_layer", "--record", str(target)]) == 0
     [record] = read_records([target])
     assert (record["kind"], record["length"]) == ("inference_memory", 32)
     without, before = record["pruned"]
