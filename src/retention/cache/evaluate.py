@@ -19,12 +19,15 @@ from retention.cache.evaluation import mean_loss, text_losses
 from retention.cache.policies.base import CachePolicy
 from retention.cache.policies.learned import LearnedScores
 from retention.cache.policies.named import POLICIES, build_policies
+from retention.cache.question_answering import EncodedDocument, answer_documents, encode_document, read_documents
 from retention.cache.reading import attention_for
 from retention.cache.recall import RecallExample, exact_answers, needle_examples, recall_examples
 from retention.cache.texts import encode_texts, read_texts
 from retention.errors import require
 
-TASKS = ("text", "recall", "needle")
+# task -> field of the record that holds its main value
+MAIN_FIELDS = {"text": "loss", "recall": "accuracy", "needle": "accuracy", "qa": "f1"}
+TASKS = tuple(MAIN_FIELDS)
 _HEADER = "| task | size | policy | {measure} | interval | minus {baseline} | interval | s |"
 
 
@@ -33,7 +36,7 @@ class Outcome:
     """Result of one policy on one task.
 
     Attributes:
-        by_text: loss or accuracy of each text.
+        by_text: main value of each text: loss, accuracy or F1.
         fields: what the record says of it, see ``retention.records.Decoding``.
     """
 
@@ -56,15 +59,43 @@ def _run(arguments: argparse.Namespace, words: Sequence[str]) -> None:
 
     needs_texts = {"text", "needle"} & set(arguments.tasks)
     require(arguments.texts is not None or not needs_texts, "--texts", f"must be given for {', '.join(needs_texts)}")
+    asks = "qa" in arguments.tasks
+    message = "must be given for qa, and only for it: a .json or .json.gz file in SQuAD's layout"
+    require(asks == (arguments.questions is not None), "--questions", message)
+    message = f"must be in (0, 1] and given only with --tasks qa, got {arguments.shares}"
+    require(all(0 < share <= 1 for share in arguments.shares) and (asks or not arguments.shares), "--shares", message)
     policies = build_policies(list(arguments.policies), arguments.scores, arguments.seed)
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-    inputs = {task: _inputs(task, arguments, tokenizer) for task in arguments.tasks}
     model = load_decoder(arguments.model)
+    inputs = {task: _inputs(task, arguments, tokenizer, model.config) for task in arguments.tasks}
     for task in arguments.tasks:
+        if task == "qa":
+            _compare_answers(model, tokenizer, inputs[task], policies, arguments, words)
+            continue
         for size in arguments.sizes:
             budget = cache_budget(size, arguments)
             measure = _loss(model, inputs[task]) if task == "text" else _accuracy(model, tokenizer, inputs[task])
             _compare(task, budget, policies, measure, model, arguments, words)
+
+
+def _compare_answers(
+    model: Any,
+    tokenizer: Any,
+    documents: Sequence[EncodedDocument],
+    policies: dict[str, CachePolicy | None],
+    arguments: argparse.Namespace,
+    words: Sequence[str],
+) -> None:
+    """Compare answers to questions, at each share of the context, or else at each size."""
+    lengths = [len(document.context) for document in documents]
+    for share in arguments.shares:
+        sizes = [max(1, round(share * length)) for length in lengths]
+        budget = cache_budget(max(sizes), arguments)
+        measure = _answer_score(model, tokenizer, documents, sizes, share, arguments)
+        _compare("qa", budget, policies, measure, model, arguments, words, label=f"{100 * share:g} %")
+    for size in [] if arguments.shares else arguments.sizes:
+        measure = _answer_score(model, tokenizer, documents, [size] * len(documents), None, arguments)
+        _compare("qa", cache_budget(size, arguments), policies, measure, model, arguments, words)
 
 
 def _compare(
@@ -75,11 +106,12 @@ def _compare(
     model: Any,
     arguments: argparse.Namespace,
     words: Sequence[str],
+    label: str | None = None,
 ) -> None:
     """Measure all policies on one task at one size; the baseline comes first, so that others can be compared."""
     from retention.report.intervals import bootstrap_interval
 
-    print(_HEADER.format(measure="loss" if task == "text" else "accuracy", baseline=arguments.baseline))
+    print(_HEADER.format(measure=MAIN_FIELDS[task], baseline=arguments.baseline))
     print("| --- " * 8 + "|")
     reference: tuple[float, ...] | None = None
     for name in sorted(policies, key=lambda name: name != arguments.baseline):
@@ -92,9 +124,10 @@ def _compare(
         gains = None
         if reference is not None and name != arguments.baseline:
             gains = bootstrap_interval([[ours - base for ours, base in zip(outcome.by_text, reference, strict=True)]])
-        value = outcome.fields["loss"] if task == "text" else outcome.fields["accuracy"]
+        value = outcome.fields[MAIN_FIELDS[task]]
         difference = "-" if gains is None else f"{gains.mean:+.4f}"
-        cells = (task, budget.size, name, f"{value:.4f}", _range(interval), difference, _range(gains), f"{seconds:.0f}")
+        size = label or str(budget.size)
+        cells = (task, size, name, f"{value:.4f}", _range(interval), difference, _range(gains), f"{seconds:.0f}")
         print("| " + " | ".join(map(str, cells)) + " |", flush=True)
         if arguments.record is None:
             continue
@@ -122,7 +155,7 @@ def append_result(
     """Append the record of a result; needs the extra ``experiments``."""
     from retention.records import Decoding, append_record, build_record
 
-    texts = getattr(arguments, "texts", None)
+    texts = getattr(arguments, "questions" if fields["task"] == "qa" else "texts", None)
     result = Decoding(
         model=Path(arguments.model).name,
         size=budget.size,
@@ -139,7 +172,7 @@ def append_result(
     append_record(path, build_record(result, config=config, seed=arguments.seed, wall_s=seconds, argv=argv))
 
 
-def _inputs(task: str, arguments: argparse.Namespace, tokenizer: Any) -> Any:
+def _inputs(task: str, arguments: argparse.Namespace, tokenizer: Any, config: Any) -> Any:
     """Return token ids of texts, or examples with questions."""
     if task == "text":
         return encode_texts(
@@ -157,6 +190,13 @@ def _inputs(task: str, arguments: argparse.Namespace, tokenizer: Any) -> Any:
                 arguments.limit, pairs=arguments.pairs, reassigned=arguments.reassigned, seed=arguments.seed
             )
         )
+    if task == "qa":
+        documents = read_documents(
+            arguments.questions, limit=arguments.limit, pairs=arguments.pairs, skip=arguments.skip
+        )
+        known = getattr(config, "max_position_embeddings", None)
+        positions = None if known is None else known - arguments.new_tokens
+        return [encode_document(tokenizer, document, positions=positions) for document in documents]
     texts = list(read_texts(arguments.texts, arguments.field))[arguments.skip :]
     return list(needle_examples(texts, arguments.limit, words=arguments.words, seed=arguments.seed))
 
@@ -190,6 +230,34 @@ def _accuracy(model: Any, tokenizer: Any, examples: Sequence[RecallExample]) -> 
     return measure
 
 
+def _answer_score(
+    model: Any,
+    tokenizer: Any,
+    documents: Sequence[EncodedDocument],
+    sizes: Sequence[int],
+    share: float | None,
+    arguments: argparse.Namespace,
+) -> Measure:
+    def measure(policy: CachePolicy | None, budget: CacheBudget) -> Outcome:
+        budgets = [cache_budget(size, arguments) for size in sizes]
+        scores = answer_documents(model, tokenizer, documents, policy, budgets, new_tokens=arguments.new_tokens)
+        by_text = tuple(score.f1 for score in scores)
+        exact = [score.exact_match for score in scores]
+        fields = {
+            "share": share,
+            "size_by_text": () if share is None else tuple(sizes),
+            "text_lengths": [len(document.context) for document in documents],
+            "counted_tokens": [len(document.questions) for document in documents],
+            "f1": sum(by_text) / len(by_text),
+            "f1_by_text": by_text,
+            "accuracy": sum(exact) / len(exact),
+            "accuracy_by_text": exact,
+        }
+        return Outcome(by_text, fields)
+
+    return measure
+
+
 def _range(interval: Any) -> str:
     return "-" if interval is None or interval.low is None else f"[{interval.low:.4f}, {interval.high:.4f}]"
 
@@ -197,20 +265,25 @@ def _range(interval: Any) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m retention.cache.evaluate",
-        description="Loss of the tokens predicted after the cache is full, and exact answers to generated questions.",
+        description="Loss of the tokens predicted after the cache is full, and answers to questions.",
     )
     add_cache_arguments(parser)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=["text"], help="default: text")
     parser.add_argument("--texts", type=Path, help=".txt (one text per line) or .jsonl; for text and needle")
     parser.add_argument("--field", default="text", help="field of a .jsonl file (default: text)")
+    parser.add_argument("--questions", type=Path, help=".json or .json.gz in SQuAD's layout; for qa")
     parser.add_argument("--sizes", type=int, nargs="+", default=[48, 96], help="tokens per layer (default: 48 96)")
+    parser.add_argument("--shares", type=float, nargs="*", default=[], help="sizes of qa as shares of the context")
     parser.add_argument("--policies", nargs="*", choices=POLICIES, default=POLICIES, help="default: all of them")
     parser.add_argument("--baseline", default="random", help="policy that others are compared with (default: random)")
-    parser.add_argument("--limit", type=int, default=4, help="number of texts or examples (default: 4)")
+    parser.add_argument("--limit", type=int, default=4, help="number of texts, examples or documents (default: 4)")
     parser.add_argument("--skip", type=int, default=0, help="texts to leave out first (default: 0)")
     parser.add_argument("--length", type=int, default=1024, help="tokens of a text at most (default: 1024)")
     parser.add_argument("--min-length", type=int, default=0, help="leave out texts with fewer tokens")
-    parser.add_argument("--pairs", type=int, default=20, help="names of a recall example (default: 20)")
+    parser.add_argument(
+        "--pairs", type=int, default=20, help="names of a recall example, questions of a document (default: 20)"
+    )
+    parser.add_argument("--new-tokens", type=int, default=24, help="tokens of an answer at most, for qa (default: 24)")
     parser.add_argument("--reassigned", type=int, default=2, help="names that get another value (default: 2)")
     parser.add_argument("--words", type=int, default=250, help="words of a needle example (default: 250)")
     parser.add_argument("--seed", type=int, default=0, help="of the random policy and the examples (default: 0)")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from retention.cache.budget import CacheBudget
 from retention.cache.cache import RetentionCache, retain_cache
+from retention.cache.generation import greedy_tokens
 from retention.cache.policies.base import CachePolicy
 from retention.cache.policies.streaming_llm import StreamingLLM
 from retention.cache.reading import TokenBatch, forward, spans
@@ -135,7 +136,6 @@ def exact_answers(
     counts = {len(example.questions) for example in examples}
     require(len(counts) == 1, "examples", f"needs examples with the same number of questions, got {sorted(counts)}")
     contexts = TokenBatch.build([_encode(tokenizer, example.context, special=True) for example in examples])
-    lengths = contexts.attention_mask.sum(1)
     empty = contexts.attention_mask[:, :0]
     if policy is None:
         policy, budget = StreamingLLM(), CacheBudget(size=2**20)
@@ -148,28 +148,20 @@ def exact_answers(
             copy = deepcopy(cache)
             try:
                 questions = [example.questions[index] for example in examples]
-                correct += _are_exact(model, tokenizer, copy, questions, contexts.attention_mask, lengths)
+                correct += _are_exact(model, tokenizer, copy, questions, contexts.attention_mask)
             finally:
                 copy.detach()
     return [float(value) / len(examples[0].questions) for value in correct]
 
 
 def _are_exact(
-    model: Any, tokenizer: Any, cache: RetentionCache, questions: Sequence[Question], before: Tensor, lengths: Tensor
+    model: Any, tokenizer: Any, cache: RetentionCache, questions: Sequence[Question], before: Tensor
 ) -> Tensor:
     """Return 1 for each question whose answer greedy decoding writes exactly, else 0; [B]."""
-    prompts = TokenBatch.build([_encode(tokenizer, question.prompt) for question in questions], first=lengths)
+    prompts = [_encode(tokenizer, question.prompt) for question in questions]
     answers = TokenBatch.build([_encode(tokenizer, question.answer) for question in questions], side="right")
-    for start in range(prompts.input_ids.shape[1]):
-        logits = forward(model, cache, prompts, start, start + 1, before, logits_to_keep=1)
-    before = torch.cat([before, prompts.attention_mask], dim=1)
-    positions = (lengths + prompts.attention_mask.sum(1)).unsqueeze(1)
-    written, ones = [logits[:, -1].argmax(-1)], torch.ones_like(positions)
-    for step in range(answers.input_ids.shape[1] - 1):
-        token = TokenBatch(written[-1].unsqueeze(1), ones, positions + step)
-        logits = forward(model, cache, token, 0, 1, torch.cat([before, ones.expand(-1, step)], dim=1))
-        written.append(logits[:, -1].argmax(-1))
-    same = torch.stack(written, dim=1) == answers.input_ids
+    written = greedy_tokens(model, cache, prompts, before, new_tokens=answers.input_ids.shape[1])
+    same = written == answers.input_ids
     return (same | (answers.attention_mask == 0)).all(1).float()
 
 

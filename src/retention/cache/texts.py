@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from retention.errors import DataError
+from retention.json_text import DuplicateKeyError, parse_json
 
 
 def read_texts(path: Path, field: str = "text") -> Iterator[str]:
@@ -31,7 +31,9 @@ def read_texts(path: Path, field: str = "text") -> Iterator[str]:
             yield line
             continue
         try:
-            text = json.loads(line)[field]
+            text = parse_json(line)[field]
+        except DuplicateKeyError as error:
+            raise DataError(f"{path}:{number}: {error.msg}; remove one of them") from error
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}:{number}: not a JSON object with the field {field!r}") from error
         if not isinstance(text, str):

@@ -88,15 +88,17 @@ def train_scores(policy: LearnedScores, examples: Sequence[Example], settings: T
 
 def layer_scores(policy: LearnedScores, hidden_states: Tensor) -> Tensor:
     """Compute the scores [L, T] of a whole text from the hidden states [L, T, D] of all layers."""
-    length = hidden_states.shape[1]
-    valid = torch.ones((1, length), dtype=torch.bool, device=hidden_states.device)
-    ranks = torch.arange(length, device=hidden_states.device).unsqueeze(0)
-    empty = hidden_states.new_zeros((1, 0, length, 0))
-    rows = [
-        policy.score(Arrivals(index, states.float().unsqueeze(0), empty, empty, valid, ranks))
-        for index, states in enumerate(hidden_states)
-    ]
+    rows = [text_scores(policy, index, states.unsqueeze(0)) for index, states in enumerate(hidden_states)]
     return torch.cat(rows)
+
+
+def text_scores(policy: LearnedScores, layer_idx: int, hidden_states: Tensor) -> Tensor:
+    """Compute the scores [B, T] of whole sequences from the inputs [B, T, D] of one attention module."""
+    batch, length = hidden_states.shape[:2]
+    ranks = torch.arange(length, device=hidden_states.device).expand(batch, -1)
+    valid = torch.ones_like(ranks, dtype=torch.bool)
+    empty = hidden_states.new_zeros((batch, 0, length, 0))
+    return policy.score(Arrivals(layer_idx, hidden_states.float(), empty, empty, valid, ranks))
 
 
 def score_loss(scores: Tensor, targets: Tensor, loss: str, generator: torch.Generator | None = None) -> Tensor:

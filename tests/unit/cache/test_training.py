@@ -220,6 +220,9 @@ def test_texts_are_read_from_lines_and_json(tmp_path: Path) -> None:
     assert list(read_texts(lines)) == ["one", "two"]
     with pytest.raises(DataError, match=r"a\.jsonl:3"):
         list(read_texts(rows, "body"))
+    rows.write_text('{"body": "one", "body": "two"}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl:1: the key 'body' occurs twice"):
+        list(read_texts(rows, "body"))
     with pytest.raises(DataError, match=r"must be \.txt"):
         list(read_texts(tmp_path / "a.csv"))
 

@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from retention.cache.policies.base import Arrivals, CachePolicy
 from retention.core.scorer import GatedScorer, Scorer, ScorerConfig, build_scorer
 from retention.core.summary import previous_summary
 from retention.errors import CheckpointError, require
+from retention.json_text import parse_json
+from retention.records import write_atomic
 
 _METADATA = "retention_cache"
 
@@ -70,10 +72,14 @@ class LearnedScores(CachePolicy):
         return scores
 
     def save(self, path: str | Path) -> None:
-        """Write settings and weights to one safetensors file; the settings are JSON in its metadata."""
+        """Write settings and weights to one safetensors file; the settings are JSON in its metadata.
+
+        The file is written under a temporary name and renamed: readers see the old file or the new one.
+        """
         settings = {"hidden_size": self.hidden_size, "num_layers": len(self.scorers), "scorer": asdict(self.config)}
         weights = {name: weight.detach().cpu().contiguous() for name, weight in self.state_dict().items()}
-        save_file(weights, path, {_METADATA: json.dumps({"settings": settings, "origin": self.origin})})
+        metadata = {_METADATA: json.dumps({"settings": settings, "origin": self.origin})}
+        write_atomic(Path(path), save(weights, metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> LearnedScores:
@@ -84,7 +90,7 @@ class LearnedScores(CachePolicy):
         """
         try:
             with safe_open(path, framework="pt", device="cpu") as stored:
-                described = json.loads(stored.metadata()[_METADATA])
+                described = parse_json(stored.metadata()[_METADATA])
                 weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
             settings = described["settings"]
             policy = cls(settings["hidden_size"], settings["num_layers"], ScorerConfig(**settings["scorer"]))

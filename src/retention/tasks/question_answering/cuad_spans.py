@@ -8,12 +8,12 @@ from typing import Any
 
 from datasets import Dataset
 
+from retention.data.squad_json import SquadParagraph, categories_of, read_squad
 from retention.errors import DataError, require
 from retention.tasks.question_answering.answer_candidates import AnswerCandidates
 from retention.tasks.question_answering.cuad_metrics import CuadScore
 from retention.tasks.question_answering.data import QuestionAnsweringData
 from retention.tasks.question_answering.passages import NONE, SPAN, Passage, PassageQuestion, Range, passage_rows
-from retention.tasks.question_answering.squad_json import SquadParagraph, categories_of, read_squad
 from retention.tasks.question_answering.windows import TokenizedText, question_template
 
 _PREDICTIONS = 20  # spans per question, as in the official predictions

@@ -7,13 +7,13 @@ from typing import Any
 
 from datasets import Dataset
 
+from retention.data.answer_text import SpanMatcher, token_f1
 from retention.data.json_files import read_json
 from retention.data.local_files import find_file
 from retention.data.settings import require_count
 from retention.errors import DataError, require
 from retention.records.columns import as_rows
 from retention.tasks.question_answering.answer_candidates import AnswerCandidates
-from retention.tasks.question_answering.answer_text import SpanMatcher, token_f1
 from retention.tasks.question_answering.data import QuestionAnsweringData
 from retention.tasks.question_answering.distractors import lengthen
 from retention.tasks.question_answering.passages import NONE, SPAN, YES, Passage, PassageQuestion, passage_rows

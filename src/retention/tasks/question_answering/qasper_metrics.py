@@ -9,8 +9,8 @@ from typing import Any
 import datasets
 import evaluate
 
+from retention.data.answer_text import same_answer, token_f1
 from retention.tasks.metric import TaskMetric
-from retention.tasks.question_answering.answer_text import same_answer, token_f1
 
 KINDS = ("extractive", "abstractive", "boolean", "unanswerable")
 _FLOAT = "FLOAT SELECTED"  # marks evidence that is a figure or a table, which has no paragraph

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from retention.data.answer_text import SpanMatcher, closest_text
 from retention.data.json_files import require_valid_unicode, required_field
 from retention.errors import DataError
 from retention.records.columns import as_rows
-from retention.tasks.question_answering.answer_text import SpanMatcher, closest_text
 from retention.tasks.question_answering.passages import NO, NONE, SPAN, YES, Passage, PassageQuestion, Range
 from retention.tasks.question_answering.qasper_metrics import gold_text, most_frequent
 

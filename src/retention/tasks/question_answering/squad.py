@@ -8,19 +8,20 @@ from typing import Any
 
 from datasets import Dataset
 
+from retention.data.answer_text import answer_scores
 from retention.data.local_files import find_file
-from retention.errors import DataError, require
-from retention.tasks.question_answering.answer_candidates import AnswerCandidates
-from retention.tasks.question_answering.data import QuestionAnsweringData
-from retention.tasks.question_answering.passages import NONE, SPAN, Passage, PassageQuestion, passage_rows
-from retention.tasks.question_answering.squad_json import (
+from retention.data.squad_json import (
     SUFFIXES,
     SquadDocument,
     SquadQuestion,
     read_squad,
     read_squad_json,
 )
-from retention.tasks.question_answering.squad_metrics import SquadScore, answer_scores
+from retention.errors import DataError, require
+from retention.tasks.question_answering.answer_candidates import AnswerCandidates
+from retention.tasks.question_answering.data import QuestionAnsweringData
+from retention.tasks.question_answering.passages import NONE, SPAN, Passage, PassageQuestion, passage_rows
+from retention.tasks.question_answering.squad_metrics import SquadScore
 from retention.tasks.question_answering.windows import TokenizedText
 
 # The split that the files call dev is called validation on the hub.

@@ -9,8 +9,8 @@ from typing import Any
 import datasets
 import evaluate
 
+from retention.data.answer_text import answer_scores, answer_words
 from retention.tasks.metric import TaskMetric
-from retention.tasks.question_answering.answer_text import answer_words, same_answer, token_f1
 
 
 class SquadScore(TaskMetric):
@@ -41,7 +41,7 @@ class SquadScore(TaskMetric):
         scores: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
         for prediction, reference in zip(predictions, references, strict=True):
             score = answer_scores(prediction["text"], reference["texts"])
-            scores[bool(_gold(reference["texts"]))].append(score)
+            scores[any(map(answer_words, reference["texts"]))].append(score)
         everything = scores[True] + scores[False]
         result = {"f1": fmean(f1 for _, f1 in everything), "exact_match": fmean(exact for exact, _ in everything)}
         if scores[True]:
@@ -51,25 +51,3 @@ class SquadScore(TaskMetric):
             result["f1_unanswerable"] = fmean(f1 for _, f1 in scores[False])
         counts = {"count_answerable": len(scores[True]), "count_unanswerable": len(scores[False])}
         return result | {name: float(count) for name, count in counts.items()}
-
-
-def answer_scores(prediction: str, references: Sequence[str]) -> tuple[float, float]:
-    """Return exact match and F1 of a prediction, each the best over the references, in [0, 1].
-
-    Args:
-        prediction: predicted answer; empty = the question has no answer.
-        references: answers of all annotators; empty = the question has no answer.
-    """
-    gold = _gold(references) or [""]
-    return max(float(same_answer(prediction, text)) for text in gold), max(_f1(prediction, text) for text in gold)
-
-
-def _gold(references: Sequence[str]) -> list[str]:
-    return [text for text in references if answer_words(text)]
-
-
-def _f1(prediction: str, reference: str) -> float:
-    """Compute the token F1; where either has no words, 1 if neither has."""
-    if not (answer_words(prediction) and answer_words(reference)):
-        return float(same_answer(prediction, reference))
-    return token_f1(prediction, reference)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from retention.tasks.question_answering.answer_text import answer_words, token_f1
+from retention.data.answer_text import answer_words, token_f1
 from retention.tasks.question_answering.qasper_metrics import QasperScore, gold_text, paragraph_f1
 
 

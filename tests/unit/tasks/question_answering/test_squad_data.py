@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from torchmetrics.functional.text import squad as official_squad
 
+from retention.data.answer_text import answer_scores
 from retention.errors import ConfigError, DataError
 from retention.tasks.question_answering.squad import SquadData
-from retention.tasks.question_answering.squad_metrics import SquadScore, answer_scores
+from retention.tasks.question_answering.squad_metrics import SquadScore
 
 TEXT = "it is the english law and we use the red wine of the german corpus in the data of results"
 

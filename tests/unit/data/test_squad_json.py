@@ -12,8 +12,8 @@ import pytest
 from datasets import Dataset
 
 from retention.data.sources import Source
+from retention.data.squad_json import SquadAnswer, read_squad, read_squad_json
 from retention.errors import DataError
-from retention.tasks.question_answering.squad_json import SquadAnswer, read_squad, read_squad_json
 
 
 def contract(title: str = "A", **changes: Any) -> dict[str, Any]:

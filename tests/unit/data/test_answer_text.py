@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retention.tasks.question_answering.answer_text import SpanMatcher, token_f1
+from retention.data.answer_text import SpanMatcher, token_f1
 
 WORDS = st.lists(st.sampled_from(["red", "wine", "The", "glass,", "and", "x", "--"]), max_size=9)
 

@@ -1,4 +1,4 @@
-"""Compare answers as texts by the rules of SQuAD 1.1 (Rajpurkar et al. 2016); find the span closest to an answer."""
+"""Compare answers as texts by the rules of SQuAD (Rajpurkar et al. 2016, 2018); find the span closest to an answer."""
 
 from __future__ import annotations
 
@@ -27,6 +27,25 @@ def token_f1(prediction: str, reference: str) -> float:
     predicted, expected = answer_words(prediction), answer_words(reference)
     shared = sum((Counter(predicted) & Counter(expected)).values())
     return 2.0 * shared / (len(predicted) + len(expected)) if shared else 0.0
+
+
+def answer_scores(prediction: str, references: Sequence[str]) -> tuple[float, float]:
+    """Return exact match and F1 of a prediction, each the best over the references, in [0, 1].
+
+    Both are those of SQuAD 2.0's official script: answers that are articles or punctuation alone do not count, and
+    without an answer only the empty prediction scores.
+
+    Args:
+        prediction: predicted answer; empty = the question has no answer.
+        references: answers of all annotators; empty = the question has no answer.
+    """
+    gold = [text for text in references if answer_words(text)] or [""]
+    exact, f1 = 0.0, 0.0
+    for text in gold:
+        same = float(same_answer(prediction, text))
+        comparable = answer_words(prediction) and answer_words(text)
+        exact, f1 = max(exact, same), max(f1, token_f1(prediction, text) if comparable else same)
+    return exact, f1
 
 
 @dataclass(frozen=True)
