@@ -41,16 +41,16 @@ def embedding_results_table(records: Sequence[Record], reference: str) -> str:
 
 
 def _groups(records: Sequence[Record], reference: str) -> list[list[Record]]:
-    latest: dict[tuple[str, float], Record] = {}
+    latest: dict[tuple[str, str, float], Record] = {}
     for record in sorted(records, key=lambda each: str(each.get("date", ""))):
         if (record["kind"], record.get("split"), record.get("reference")) == (Embedding.kind, "test", reference):
-            key = (str(record["model"]), float(record["rho"]))
+            key = (str(record["model"]), _precision(record), float(record["rho"]))
             latest[key] = _merged(latest[key], record) if key in latest else record
     if not latest:
         raise DataError(f"embedding table: no records of {reference} in results/embedding; run evaluate-embeddings")
-    groups: dict[tuple[str, int, float], list[Record]] = {}
+    groups: dict[tuple[str, int, str, float], list[Record]] = {}
     for record in latest.values():
-        groups.setdefault((record["policy"], record["layers"], record["rho"]), []).append(record)
+        groups.setdefault((record["policy"], record["layers"], _precision(record), record["rho"]), []).append(record)
     return list(groups.values())
 
 
@@ -76,9 +76,15 @@ def _row(group: list[Record], metrics: Sequence[str]) -> list[str]:
 
 
 def _name(record: Record) -> str:
+    suffix = "" if _precision(record) == "float32" else f", {_precision(record)}"
     if record["model"] == record["reference"]:
-        return "unpruned"
-    return f"{record['layers']} layers" if record["policy"] == "dense" else f"{record['policy']} retention"
+        return f"unpruned{suffix}"
+    method = f"{record['layers']} layers" if record["policy"] == "dense" else f"{record['policy']} retention"
+    return f"{method}{suffix}"
+
+
+def _precision(record: Record) -> str:
+    return str(record.get("precision", "float32"))
 
 
 def _mean_speedup(group: list[Record]) -> float | None:

@@ -23,16 +23,21 @@ class Variant:
         name: name of the model.
         model: a ``retention.Embedder``.
         rho: target keep ratio in (0, 1]; None for a model that removes nothing.
+        precision: number format that the model computes in, one of ``retention.models.precision.PRECISIONS``.
     """
 
     name: str
     model: Embedder
     rho: float | None
+    precision: str = "float32"
 
     @property
     def label(self) -> str:
-        """Return name and keep ratio, for messages and file names."""
-        return self.name if self.rho is None else f"{self.name}-{self.rho:g}"
+        """Return name, keep ratio and number format, for messages and file names."""
+        parts = [self.name]
+        parts += [] if self.rho is None else [f"{self.rho:g}"]
+        parts += [] if self.precision == "float32" else [self.precision]
+        return "-".join(parts)
 
 
 @dataclass

@@ -31,6 +31,7 @@ from retention.embedding_eval.scores import Benchmark
 from retention.embedding_eval.similarity import SentenceSimilarity
 from retention.embedding_eval.table import embedding_table
 from retention.errors import RetentionError, require, require_number
+from retention.models.precision import PRECISIONS, in_precision
 from retention.pretrained import Embedder
 from retention.records import Embedding, append_record, build_record, read_records, write_records
 from retention.tasks.reranking.collection import read_collection
@@ -78,6 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=32, help="texts of a forward pass (default: 32)")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds; 0 = no timing (default: 5)")
     parser.add_argument("--timed-documents", type=int, default=256, help="documents of a round (default: 256)")
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=PRECISIONS,
+        default=["float32"],
+        help="number formats that every model is evaluated in; the reference is the first model in the first of them "
+        "(default: float32)",
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--record", type=Path, help="JSON Lines file that the results are appended to")
     parser.add_argument("--table", type=Path, nargs="+", help="print the table of these files of records instead")
@@ -88,7 +97,7 @@ def _evaluate(arguments: argparse.Namespace, words: Sequence[str]) -> None:
     started = time.perf_counter()
     _check(arguments)
     benchmarks = load_benchmarks(arguments)
-    variants = load_variants(arguments.models, arguments.rho, arguments.device)
+    variants = load_variants(arguments.models, arguments.rho, arguments.device, arguments.precisions)
     outcomes = evaluate_variants(variants, benchmarks, batch_size=arguments.batch_size, on_progress=_print_progress)
     speeds: list[dict[str, Any] | None] = [None] * len(variants)
     if arguments.rounds:
@@ -150,13 +159,19 @@ def load_benchmarks(arguments: argparse.Namespace) -> list[Benchmark]:
     return benchmarks
 
 
-def load_variants(models: Sequence[str], rhos: Sequence[float] | None, device: str = "cpu") -> list[Variant]:
-    """Load models; those that remove tokens give one variant for each keep ratio.
+def load_variants(
+    models: Sequence[str],
+    rhos: Sequence[float] | None,
+    device: str = "cpu",
+    precisions: Sequence[str] = ("float32",),
+) -> list[Variant]:
+    """Load models; each gives one variant per number format and, if it removes tokens, per keep ratio.
 
     Args:
         models: ``NAME=FOLDER``, each name once.
         rhos: keep ratios; None = the one that each model was saved with.
         device: device of the models.
+        precisions: number formats, see ``retention.models.precision``.
 
     Raises:
         ConfigError: an entry is malformed, or a name occurs twice.
@@ -168,11 +183,14 @@ def load_variants(models: Sequence[str], rhos: Sequence[float] | None, device: s
         valid = re.fullmatch(r"[\w.-]+", name) is not None and bool(mark and folder)
         message = f"must be NAME=FOLDER with a name of letters, digits, '_', '-' or '.', got {entry!r}"
         require(valid, "--models", message)
-        model = Embedder.from_pretrained(folder, device=device)
-        for rho in (rhos or [model.policy.rho]) if model.encoder.gated_layers else [None]:
-            variant = Variant(name, model, rho)
-            require(variant.label not in variants, "--models", f"{variant.label} occurs twice; give different names")
-            variants[variant.label] = variant
+        loaded = Embedder.from_pretrained(folder, device=device)
+        for precision in precisions:
+            model = in_precision(loaded, precision)
+            for rho in (rhos or [model.policy.rho]) if model.encoder.gated_layers else [None]:
+                variant = Variant(name, model, rho, precision)
+                repeated = f"{variant.label} occurs twice; give different names"
+                require(variant.label not in variants, "--models", repeated)
+                variants[variant.label] = variant
     return list(variants.values())
 
 
@@ -208,6 +226,7 @@ def _result(
         policy=encoder.policy.name if encoder.gated_layers else "dense",
         layers=encoder.shape.num_layers,
         rho=1.0 if variant.rho is None else variant.rho,
+        precision=variant.precision,
         keep_ratio={name: costs.keep_ratio for name, costs in outcome.costs.items()},
         flops_ratio=outcome.flops_ratio(reference),
         split=arguments.split,

@@ -16,9 +16,9 @@ _LEGEND = (
 
 
 def embedding_table(records: Iterable[Record]) -> str:
-    """Build one Markdown table for each split, with one row per model and keep ratio.
+    """Build one Markdown table for each split, with one row per model, number format and keep ratio.
 
-    Of two records of the same model, keep ratio, split and reference, the later one counts.
+    Of two records of the same model, number format, keep ratio, split and reference, the later one counts.
 
     Args:
         records: result records; other kinds than ``embedding`` are left out.
@@ -29,7 +29,7 @@ def embedding_table(records: Iterable[Record]) -> str:
     latest: dict[tuple[Any, ...], Record] = {}
     for record in records:
         if record["kind"] == Embedding.kind:
-            latest[record["split"], record["reference"], record["model"], record["rho"]] = record
+            latest[record["split"], record["reference"], *_model(record), record["rho"]] = record
     if not latest:
         raise DataError("no embedding records to make a table of; evaluate models with --record first")
     splits = dict.fromkeys(record["split"] for record in latest.values())
@@ -44,7 +44,7 @@ def _split_table(split: str, records: list[Record]) -> str:
     header = ["model", "rho", "keep ratio", "FLOPs ratio", *metrics, "ms/document", "speedup"]
     body = [
         [
-            record["model"],
+            ", ".join(_model(record)),
             f"{record['rho']:g}",
             _range(record["keep_ratio"]),
             _range(record["flops_ratio"]),
@@ -59,6 +59,12 @@ def _split_table(split: str, records: list[Record]) -> str:
         for name, description in record["data"].items()
     )
     return "\n".join([f"Split: {split}", "", markdown_table(text_frame(header, body)), "", *sizes, ""])
+
+
+def _model(record: Record) -> list[str]:
+    """Return the name of the model and, unless it is float32, the number format."""
+    precision = record.get("precision", "float32")
+    return [record["model"]] if precision == "float32" else [record["model"], precision]
 
 
 def _metric(record: Record, name: str) -> str:

@@ -35,7 +35,7 @@ def quantize_int8(model: Model) -> Model:
             training mode, or its layers are quantized already.
     """
     result = copy.deepcopy(model)
-    encoder: Any = encoder_of(_hugging_face_model(result))
+    encoder: Any = encoder_of(hugging_face_model(result))
     require(not encoder.training, "model", "is in training mode; call model.eval() first")
     weights = {f"{each.dtype} on {each.device.type}".removeprefix("torch.") for each in encoder.parameters()}
     message = f"must have float32 weights on the CPU, got {', '.join(sorted(weights))}; convert or move it first"
@@ -54,8 +54,12 @@ def quantize_int8(model: Model) -> Model:
     return result
 
 
-def _hugging_face_model(model: nn.Module) -> nn.Module:
-    """Return the outermost Hugging Face model among a module and the modules in it."""
+def hugging_face_model(model: nn.Module) -> nn.Module:
+    """Return the outermost Hugging Face model among a module and the modules in it.
+
+    Raises:
+        ConfigError: there is none.
+    """
     for each in model.modules():
         if isinstance(each, PreTrainedModel):
             return each

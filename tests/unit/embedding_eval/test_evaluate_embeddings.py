@@ -103,6 +103,26 @@ def test_every_model_and_keep_ratio_gets_a_record(
     assert table.count("| retained |") == 2 and "speedup" in table
 
 
+def test_number_formats_are_evaluated_beside_float32(
+    folders: dict[str, Path], data: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = [f"{name}={folders[name]}" for name in ("dense", "retained")]
+    file = tmp_path / "out.jsonl"
+    formats = ["--precisions", "float32", "bfloat16", "int8"]
+    words = ["--models", *named, *sources(data)[:2], *formats, "--rounds", "0", "--record", str(file)]
+    assert main(["evaluate-embeddings", *words]) == 0
+    records = read_records([file])
+    assert [(each["model"], each["precision"]) for each in records] == [
+        (name, precision) for name in ("dense", "retained") for precision in ("float32", "bfloat16", "int8")
+    ]
+    cosines = [each["metrics"]["stsb_cosine"] for each in records[:3]]
+    assert cosines[0] == pytest.approx(1.0, abs=1e-6)
+    assert min(cosines) > 0.98  # close to float32
+    assert cosines[1] < 1 - 1e-6  # and not float32
+    assert {each["reference"] for each in records} == {"dense"}
+    assert "retained, int8" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
