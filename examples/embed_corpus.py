@@ -120,7 +120,10 @@ def save_hits(model: Embedder, query: str, parts: list[Path], root: Path, html: 
         "by_layer": by_layer,
         "rho": model.policy.rho if rho is None else rho,
         "gated_layers": list(layers),
-        "examples": [each.example() for each in kept],
+        "examples": [
+            each.example() | {"title": f"{name}, similarity {score:.2f}"}
+            for name, score, each in zip(names, best.values.tolist(), kept, strict=True)
+        ],
     }
     write(html, token_heatmap_html(profile, f"Best texts for: {query}").encode())
     for name, score, each in zip(names, best.values.tolist(), kept, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from retention.engine import ForwardReport
-from retention.errors import ConfigError, Problem, require
+from retention.errors import require
 from retention.models.pooling import check_pooling, pool
 from retention.policies.bases.retention_policy import RetentionPolicy
 from retention.pretrained.encoder import RetentionEncoder
@@ -23,6 +24,7 @@ from retention.pretrained.kept_tokens import KeptTokens
 from retention.pretrained.model_files import load_tokenizer
 from retention.pretrained.retention_files import RetentionSettings, read_pooling
 from retention.pretrained.sentence_files import EmbeddingSettings, read_settings, write_settings
+from retention.pretrained.text_rows import checked_texts, pad_rows, special_ids
 
 
 class Embedder(nn.Module):
@@ -160,7 +162,7 @@ class Embedder(nn.Module):
         """
         whole = isinstance(batch_size, int) and not isinstance(batch_size, bool) and batch_size >= 1
         require(whole, "batch_size", f"must be a whole number >= 1, got {batch_size!r}")
-        listed = _checked_texts(texts)
+        listed = checked_texts(texts)
         result = torch.empty(len(listed), self.dimension)
         if not listed:
             return result
@@ -191,7 +193,7 @@ class Embedder(nn.Module):
         Raises:
             ConfigError: as ``encode``.
         """
-        [checked] = _checked_texts([text])
+        [checked] = checked_texts([text])
         full = self._prompt(prompt, prompt_name) + checked
         encodings = self._tokenize([full], offsets=True)
         input_ids, mask = self._batch(encodings["input_ids"])
@@ -218,7 +220,9 @@ class Embedder(nn.Module):
             ConfigError: ``AutoModel`` could not load the encoder, or the policy cannot be saved.
         """
         with written_folder(folder) as target:
-            self.encoder.write(target, self.tokenizer, self.retention_settings, details)
+            tokenizer = copy.deepcopy(self.tokenizer)  # other libraries truncate at this key; ours may have a stale one
+            tokenizer.init_kwargs["max_length"] = self.max_seq_length
+            self.encoder.write(target, tokenizer, self.retention_settings, details)
             write_settings(target, self.settings, self.dimension, retained=bool(self.encoder.gated_layers))
 
     def push_to_hub(
@@ -313,28 +317,6 @@ class Embedder(nn.Module):
         return encodings
 
     def _batch(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Pad rows of token ids on the right: token ids and mask, [B, T] long."""
-        width = max(len(row) for row in rows)
         padding = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
-        input_ids = torch.full((len(rows), width), int(cast(Any, padding)), dtype=torch.long)
-        mask = torch.zeros_like(input_ids)
-        for index, row in enumerate(rows):
-            input_ids[index, : len(row)] = torch.tensor(row, dtype=torch.long)
-            mask[index, : len(row)] = 1
+        input_ids, mask = pad_rows(rows, int(cast(Any, padding)))
         return input_ids.to(self.device), mask.to(self.device)
-
-
-def special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Return the ids of the special tokens that a tokenizer puts around a text."""
-    added = tokenizer("", add_special_tokens=True)["input_ids"]
-    return tuple(sorted(set(cast("list[int]", added))))
-
-
-def _checked_texts(texts: Iterable[str]) -> list[str]:
-    single = isinstance(texts, str | bytes) or not isinstance(texts, Iterable)
-    require(not single, "texts", f"must be a list of strings, got a {type(texts).__name__}")
-    listed = list(texts)
-    for index, text in enumerate(listed):
-        if not isinstance(text, str):
-            raise ConfigError([Problem(f"texts[{index}]", f"must be a string, got a {type(text).__name__}")])
-    return listed

@@ -12,7 +12,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HFValidationError
 
-from retention.errors import CheckpointError, DataError
+from retention.errors import CheckpointError, DataError, first_line
 from retention.pretrained.retention_files import CONFIG, FOLDER
 
 # Weights in formats that can hold code (*.bin, *.h5), and code, are not downloaded.
@@ -41,6 +41,7 @@ def written_folder(folder: str | Path) -> Iterator[Path]:
     try:
         written.mkdir()
         yield written
+        _make_readable(written)
         if target.exists():
             os.replace(target, temporary / "old")
         try:
@@ -51,6 +52,14 @@ def written_folder(folder: str | Path) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _make_readable(folder: Path) -> None:
+    """Give every file the permissions of a newly created one; safetensors writes files that only the owner can read."""
+    permissions = folder.stat().st_mode & 0o666  # a new folder has 0o777 without the bits of the umask
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(permissions)
 
 
 def resolve_folder(name: str | Path, *, revision: str | None = None, token: str | None = None) -> Path:
@@ -78,7 +87,7 @@ def resolve_folder(name: str | Path, *, revision: str | None = None, token: str 
             ignore_patterns=list(_NOT_DOWNLOADED),
         )
     except (HFValidationError, OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(f"{name}: is neither a folder nor a model that the hub gives out ({reason})") from error
     return Path(local_folder)
 

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokeniz
 from transformers.utils import logging as library_logging
 
 from retention.engine import adapter_for
-from retention.errors import CheckpointError, ConfigError, Problem, require
+from retention.errors import CheckpointError, ConfigError, Problem, first_line, require
 
 _ATTENTION = (None, "eager", "sdpa")
 _ENCODER_ONLY = {"t5": "T5EncoderModel"}  # where AutoModel would add a decoder
@@ -114,5 +114,4 @@ def _load(folder: Path, loader: Any, **options: Any) -> Any:
     try:
         return loader.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True, **options)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{folder}: cannot be loaded ({lines[0]}); copy the folder again") from error
+        raise CheckpointError(f"{folder}: cannot be loaded ({first_line(error)}); copy the folder again") from error

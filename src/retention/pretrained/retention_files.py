@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from retention.engine import adapter_for, encoder_of
 from retention.engine.retainer import DROPPED
 from retention.errors import CheckpointError
+from retention.json_text import parse_json
 from retention.models.pooling import POOLINGS
 from retention.policies.bases.retention_policy import RetentionPolicy
 from retention.policies.dense import Dense
@@ -121,7 +122,7 @@ def _content(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST_CONFIG:
             raise CheckpointError(f"{path}: larger than {_LARGEST_CONFIG} bytes, so it is no retention configuration")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); copy the folder again") from error
     except (ValueError, RecursionError) as error:

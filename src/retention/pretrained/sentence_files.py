@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from retention.errors import CheckpointError
+from retention.json_text import parse_json
 
 RETENTION_MODULE = "retention.integrations.sentence_transformers.RetentionTransformer"
 
@@ -149,7 +150,7 @@ def _optional(path: Path) -> dict[str, Any]:
 
 def _json(path: Path, kind: type) -> Any:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); copy the folder again") from error
     except (ValueError, RecursionError) as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from retention.errors import DataError
+from retention.json_text import parse_json
 from retention.records import write_atomic
 from retention.report.detokenize import detokenize, from_offsets
 from retention.report.token_heatmap_style import stylesheet
@@ -26,7 +26,8 @@ def token_heatmap_html(profile: Mapping[str, Any], title: str) -> str:
 
     Args:
         profile: content of ``retention_profile.json``, see ``retention.callbacks.RetentionProfile``. An example may
-            hold ``text`` and ``offsets`` besides its ``tokens``; it is then shown as it was written.
+            hold ``text`` and ``offsets`` besides its ``tokens``; it is then shown as it was written. Its heading is its
+            ``title``, if it has one, or its number.
         title: heading of the page.
 
     Raises:
@@ -41,7 +42,7 @@ def token_heatmap_html(profile: Mapping[str, Any], title: str) -> str:
     body = [
         f"<header><h1>{escape(title)}</h1><p>{_summary(profile, layers)}</p></header>",
         _bars(profile, layers),
-        _legend(layers) if layers and examples else "",
+        _legend(profile["examples"], layers) if layers and examples else "",
         *examples,
     ]
     return _page(escape(title), stylesheet(len(layers)), "\n".join(part for part in body if part))
@@ -55,7 +56,7 @@ def write_token_heatmap(profile_path: str | Path, html_path: str | Path, title: 
     """
     source = Path(profile_path)
     try:
-        profile = json.loads(source.read_text(encoding="utf-8"))
+        profile = parse_json(source.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
             f"{source}: cannot be read ({error.strerror}); test the model first, which writes the profile"
@@ -114,10 +115,11 @@ def _bar_name(layer: int) -> str:
     return "embeddings" if layer < 0 else f"layer {layer}"
 
 
-def _legend(layers: Sequence[int]) -> str:
+def _legend(examples: Sequence[Mapping[str, Any]], layers: Sequence[int]) -> str:
+    """Return the shades that occur; with a flat schedule no token is dropped after most gates."""
+    occurring = sorted({depth for example in examples for depth in example["depth"]} | {len(layers)})
     entries = "".join(
-        f'<li><span class="t d{depth}">token</span> {_outcome_of_token(depth, layers)}</li>'
-        for depth in range(len(layers) + 1)
+        f'<li><span class="t d{depth}">token</span> {_outcome_of_token(depth, layers)}</li>' for depth in occurring
     )
     return f'<ul class="legend" aria-label="Legend">{entries}</ul>'
 
@@ -139,9 +141,9 @@ def _example(number: int, example: Mapping[str, Any], layers: Sequence[int], nam
         spans.append(f'{space}<span class="{kind}" title="{title}">{escape(token.text)}</span>')
     kept = sum(depth == len(layers) for depth in depths)
     caption = f"{_outcome(example, names)}{kept} of {len(tokens)} tokens kept to the end"
-    heading = f"example-{number}"
+    heading, title = f"example-{number}", escape(str(example.get("title", f"Example {number}")))
     return (
-        f'<section aria-labelledby="{heading}">\n<h2 id="{heading}">Example {number}</h2>\n'
+        f'<section aria-labelledby="{heading}">\n<h2 id="{heading}">{title}</h2>\n'
         f'<p class="facts">{caption}</p>\n<p class="text">{"".join(spans)}</p>\n</section>'
     )
 

@@ -53,6 +53,25 @@ def test_round_trip_is_bit_identical(make_embedder: Make, tmp_path: Path) -> Non
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
 
 
+def test_files_have_the_permissions_of_new_files(make_embedder: Make, tmp_path: Path) -> None:
+    """safetensors writes files for their owner alone, and a server often runs as another user."""
+    (tmp_path / "new").touch()
+    make_embedder().save_pretrained(tmp_path / "model")
+    files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} >= {".safetensors", ".json", ".md"}
+    assert {path.stat().st_mode for path in files} == {(tmp_path / "new").stat().st_mode}
+
+
+def test_libraries_that_read_only_the_tokenizer_truncate_alike(make_embedder: Make, tmp_path: Path) -> None:
+    """all-MiniLM-L6-v2 has a ``max_length`` of 128 in its tokenizer, where its models truncate at 256."""
+    model = make_embedder(settings=EmbeddingSettings(max_seq_length=20))
+    model.tokenizer.init_kwargs["max_length"] = 9
+    model.save_pretrained(tmp_path / "model")
+    stored = json.loads((tmp_path / "model" / "tokenizer_config.json").read_text())
+    assert stored["max_length"] == 20
+    assert model.tokenizer.init_kwargs["max_length"] == 9  # the model in memory is not changed
+
+
 # early_exit removes no token, so there is nothing to retain
 @pytest.mark.parametrize("name", sorted(built_in_policies().keys() - {"early_exit"}))
 def test_every_policy_can_be_saved_and_loaded(name: str, make_embedder: Make, tmp_path: Path) -> None:

@@ -129,6 +129,19 @@ def test_legend_lists_every_outcome() -> None:
     ]
 
 
+def test_legend_leaves_out_what_does_not_occur() -> None:
+    example = profile()["examples"][0]
+    flat = example | {"depth": [0 if depth == 1 else depth for depth in example["depth"]]}
+    text = token_heatmap_html(profile(examples=[flat]), "Demo")
+    legend = text[text.index('class="legend"') : text.index("</ul>")]
+    assert "dropped after layer 1" in legend and "dropped after layer 3" not in legend
+
+
+def test_an_example_may_have_a_title() -> None:
+    text = token_heatmap_html(profile(examples=[profile()["examples"][0] | {"title": "a <b>.txt"}]), "Demo")
+    assert '<h2 id="example-1">a &lt;b&gt;.txt</h2>' in text and "Example 1" not in text
+
+
 def test_bars_are_as_long_as_the_keep_ratios() -> None:
     text = token_heatmap_html(profile(), "Demo")
     widths = [float(width) for width in re.findall(r'class="fill"[^>]* width="([\d.]+)"', text)]
