@@ -59,6 +59,23 @@ class ConfigError(RetentionError, ValueError):
         return type(self), (self.problems,)
 
 
+def first_line(error: BaseException, longest: int | None = None) -> str:
+    r"""Return the first line of an error's message, or the name of its type if the message is empty.
+
+    Args:
+        error: the error.
+        longest: characters to return at most; None = the whole line.
+
+    Examples:
+        >>> first_line(ValueError("\ncannot read\nthe file"))
+        'cannot read'
+        >>> first_line(KeyError())
+        'KeyError'
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0][:longest] if lines else type(error).__name__
+
+
 def require(condition: bool, key: str, message: str) -> None:
     """Raise ``ConfigError`` with one problem unless ``condition`` holds.
 

@@ -166,12 +166,15 @@ class RetentionData(pl.LightningDataModule, ABC):
         return {} if self._train_loader is None else {"train": self._train_loader.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Make the next training loader continue after the batches that a checkpoint has seen.
+        """Make the training loader continue after the batches that a checkpoint has seen.
 
-        The trainer restores the state of loaders too late if the loaders are needed for the number of training steps,
-        but that of data modules before anything asks for a loader.
+        The trainer restores the state of loaders too late if the loaders are needed for the number of training steps.
+        It restores that of data modules before anything asks for a loader; with a sharded model, after the optimizer
+        was built, whose schedule has asked for the number of steps.
         """
         self._train_position = state_dict.get("train")
+        if self._train_loader is not None and self._train_position is not None:
+            self._train_loader.load_state_dict(self._train_position)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return a loader of every validation row once, longest first."""

@@ -18,7 +18,7 @@ from datasets.fingerprint import Hasher
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from retention.errors import DataError
+from retention.errors import DataError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def encode_split(
                 verify_checksum(cache)
                 return load()  # reads the file only, so that every error is one of the file
             except Exception as error:  # damaged files raise errors of many types
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                reason = first_line(error)
                 log.warning("%s: the cached token rows are damaged (%s) and are made again", cache, reason)
                 cache.unlink(missing_ok=True)
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from retention.errors import DataError
+from retention.json_text import DuplicateKeyError, parse_json
 
 _TYPE_NAMES: dict[type, str] = {
     str: "a text",
@@ -29,13 +30,15 @@ def read_json(path: Path) -> Any:
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
-        return json.loads(text)
+        return parse_json(text)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{path}: not a readable gzip file ({error}); check that it is complete") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert the file") from None
+    except DuplicateKeyError as error:
+        raise DataError(f"{path}:{error.lineno}: {error.msg}; remove one of them") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: broken JSON ({error}); download or write it again") from None
 

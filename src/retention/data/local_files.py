@@ -8,7 +8,6 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
-import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retention.data.table import RawTable, require_columns
-from retention.errors import DataError
+from retention.errors import DataError, first_line
+from retention.json_text import DuplicateKeyError, parse_json
 
 # Documents can be longer than the csv module's default of 128 KiB per field.
 _CSV_FIELD_LIMIT = 2**31 - 1
@@ -109,7 +109,7 @@ def _read_parquet(path: Path, columns: dict[str, str]) -> RawTable:
     except DataError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable parquet file ({_first_line(error)}); write it again") from None
+        raise DataError(f"{path}: not a readable parquet file ({first_line(error)}); write it again") from None
     return RawTable(str(path), "row", range(1, read.num_rows + 1), values)
 
 
@@ -178,9 +178,11 @@ _ALL_READERS: dict[str, _Reader] = {
 
 def _parse_json_object(line: str, location: str) -> dict[str, object]:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
+    except DuplicateKeyError as error:
+        raise DataError(f"{location}: {error.msg}; remove one of them") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{location}: broken JSON ({_first_line(error)}); write one complete object per line") from None
+        raise DataError(f"{location}: broken JSON ({first_line(error)}); write one complete object per line") from None
     if not isinstance(record, dict):
         raise DataError(f"{location}: must be a JSON object with named fields, got {type(record).__name__}")
     return record
@@ -226,8 +228,3 @@ def _long_csv_fields() -> Iterator[None]:
         yield
     finally:
         csv.field_size_limit(before)
-
-
-def _first_line(error: BaseException) -> str:
-    lines: Sequence[str] = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

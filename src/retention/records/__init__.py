@@ -1,5 +1,7 @@
 """Result records: configuration, data, environment and results of a run, one JSON object each."""
 
+from retention.records.check_results import Reliability, Theory
+from retention.records.cost_results import InferenceMemory, Latency, Limits, Speed
 from retention.records.files import (
     append_missing_record,
     append_record,
@@ -10,22 +12,10 @@ from retention.records.files import (
     write_record,
     write_records,
 )
+from retention.records.model_results import Decoding, Embedding
 from retention.records.plain import Record
-from retention.records.schema import (
-    Decoding,
-    Embedding,
-    InferenceMemory,
-    Latency,
-    Limits,
-    Paired,
-    Quality,
-    Reliability,
-    Rescore,
-    Speed,
-    Theory,
-    Validation,
-    build_record,
-)
+from retention.records.run_results import Paired, Quality, Rescore, Validation
+from retention.records.schema import build_record
 
 __all__ = [
     "Decoding",

@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from retention.errors import DataError
+from retention.json_text import DuplicateKeyError, parse_json
 from retention.records.legacy import upgrade_record
 from retention.records.plain import Record, plain
 
@@ -186,7 +187,10 @@ def _decode(content: bytes, path: Path) -> str:
 
 def _parse(text: str, location: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = parse_json(text)
+    except DuplicateKeyError as error:
+        line = f":{error.lineno}" if error.lineno > 1 else ""  # a line of JSON Lines is named already
+        raise DataError(f"{location}{line}: {error.msg}; remove one of them") from error
     except (json.JSONDecodeError, RecursionError) as error:
         reason = (
             f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "nested too deep"
