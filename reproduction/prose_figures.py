@@ -1,7 +1,8 @@
-r"""Check the figures in the prose of README.md and docs/results.md against the records.
+r"""Check the figures in the prose of README.md and docs/*.md against the records.
 
-reproduction/prose_figures.yaml maps each figure to a query. A figure is a number with a decimal point or a per cent
-sign, outside of code, tables and comments. An entry names the words around its figures, with each figure in braces:
+reproduction/prose_figures.yaml maps each figure to a query. A figure is a number with a decimal point, or one that
+counts per cent, points, nats or times (``2x``), outside of code, tables and comments. An entry names the words around
+its figures, with each figure in braces:
 
     - page: docs/results.md
       text: "by {1.4} points [{0.1}, {2.6}], and faster"
@@ -10,19 +11,26 @@ sign, outside of code, tables and comments. An entry names the words around its 
       values: [difference.mean, difference.bootstrap_low, difference.bootstrap_high]
       scale: 100
 
-``where`` must leave exactly one record per seed; a value is the mean over them (with ``sd`` before it the sample
-standard deviation), times ``scale``, rounded as the figure is. ``settings`` lists words whose numbers are no
-results (keep ratios, versions), and ``unchecked`` counts, per page, the figures that no entry covers yet: a new figure
-needs an entry, or the test fails.
+``records`` is a file or a list of files. ``where`` must leave exactly one record per seed, or per combination of the
+fields in ``by``; a list of values allows each of them. A value is the mean over the records, or what stands before it:
+``sd`` (sample standard deviation), ``min``, ``max`` or ``median``; times ``scale``, rounded as the figure is.
+
+``minus`` and ``over`` name a second set of records, with its own ``records``, ``where`` or ``value``; the value of each
+record is then its difference from, or ratio to, the record of the same seed (``by``) in the second set. A value with a
+query of its own is a mapping, ``{value: metrics.accuracy, where: {rho: 0.5}}``. What such a nested query does not name
+is that of the entry, and its ``where`` is added to that of the entry.
+
+``settings`` lists words whose numbers are no results (keep ratios, versions), and ``unchecked`` counts, per page, the
+figures that no entry covers: a new figure needs an entry, or the test fails.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any
 
 import yaml
@@ -32,8 +40,20 @@ from retention.records import read_records
 from retention.report.grouping import Record
 
 LEDGER = Path(__file__).with_name("prose_figures.yaml")
-FIGURE = re.compile(r"(?<![\w.\-/§])[-+]?\d[\d,]*(?:\.\d+(?!\.?\w)|(?= ?%))")
+_NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
+_UNIT = r"(?: ?(?:%|points?\b|nats\b|times\b)|x\b)"
+_SERIES = rf"(?:(?:-| to | and | or |, )[-+]?{_NUMBER})*"  # the unit stands after the last number: "2 to 3 points"
+FIGURE = re.compile(
+    rf"(?:(?<![\w.\-/§])[-+]?|(?<=\d-))(?:\d+(?:,\d{{3}})*\.\d+(?!\.?\w)|{_NUMBER}(?={_SERIES}{_UNIT}))"
+)
 _SKIPPED = (r"<!-- generated: .*?<!-- end -->", r"<!--.*?-->", r"```.*?```", r"^\|.*?$", r"`[^`\n]*`", r"\]\([^)]*\)")
+_SUMMARIES: Mapping[str, Callable[[list[float]], float]] = {
+    "": fmean,
+    "sd": stdev,
+    "min": min,
+    "max": max,
+    "median": median,
+}
 _BRACED = re.compile(r"\{([^{}]*)\}")
 
 
@@ -101,33 +121,55 @@ def _check(root: Path, entry: Mapping[str, Any], text: str) -> Iterator[Mismatch
     plain, shown = _BRACED.sub(r"\1", entry["text"]), _BRACED.findall(entry["text"])
     if text.count(plain) != 1:
         raise DataError(f"{entry['page']}: {plain!r} occurs {text.count(plain)} times in its prose; correct the entry")
-    records = _select(root, entry)
     if len(shown) != len(entry["values"]):
         raise DataError(f"{entry['page']}: {plain!r} has {len(shown)} figures and {len(entry['values'])} values")
     for figure, query in zip(shown, entry["values"], strict=True):
-        path, summarize = (query[3:], stdev) if query.startswith("sd ") else (query, fmean)
-        value = float(entry.get("scale", 1)) * summarize([float(_lookup(record, path)) for record in records])
+        value = _measure(root, _nested(entry, query if isinstance(query, Mapping) else {"value": query}))
         recorded = f"{value:.{len(figure.partition('.')[2])}f}"
         if float(recorded) != float(figure.replace(",", "")):
             yield Mismatch(entry["page"], plain, figure, recorded)
 
 
-def _select(root: Path, entry: Mapping[str, Any]) -> list[Record]:
-    where = entry.get("where", {})
+def _nested(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a query inside of another one: what it does not name is that of the outer one."""
+    return {**outer, **inner, "where": {**outer.get("where", {}), **inner.get("where", {})}}
+
+
+def _measure(root: Path, query: Mapping[str, Any]) -> float:
+    """Return the value of a query, over all its records."""
+    summary, _, path = query["value"].rpartition(" ")
+    values = _select(root, {**query, "value": path})
+    for operation in ("minus", "over"):
+        if operation in query:
+            second = _select(root, _nested({**query, "value": path}, query[operation]))
+            if missing := values.keys() - second.keys():
+                raise DataError(f"{query['page']}: {query['text']!r}: {operation}: has no record of {sorted(missing)}")
+            for key, value in values.items():
+                values[key] = value - second[key] if operation == "minus" else value / second[key]
+    return float(query.get("scale", 1)) * _SUMMARIES[summary](list(values.values()))
+
+
+def _select(root: Path, query: Mapping[str, Any]) -> dict[tuple[str, ...], float]:
+    """Return the seed, or the fields in ``by``, of each record of a query -> its value."""
+    files = [query["records"]] if isinstance(query["records"], str) else query["records"]
+    where, by = query.get("where", {}), query.get("by", ["seed"])
     records: list[Record] = [
         record
-        for record in read_records([root / entry["records"]])
+        for record in read_records([root / file for file in files])
         if all(_matches(_lookup(record, key), value) for key, value in where.items())
     ]
-    seeds = [str(record["seed"]) for record in records]
-    if not records or len(set(seeds)) < len(seeds):
+    values = {tuple(str(_lookup(record, key)) for key in by): _lookup(record, query["value"]) for record in records}
+    if not records or len(values) < len(records) or None in values.values():
         raise DataError(
-            f"{entry['records']}: {where} leaves {len(records)} records of seeds {seeds}; need one per seed"
+            f"{query['records']}: {where} leaves {len(records)} records of {by} {[*values]}; need one per "
+            f"{', '.join(by)}, with a value of {query['value']}"
         )
-    return records
+    return {key: float(value) for key, value in values.items()}
 
 
 def _matches(value: Any, expected: Any) -> bool:
+    if isinstance(expected, list):
+        return any(_matches(value, each) for each in expected)
     if isinstance(value, float) and isinstance(expected, float):
         return abs(value - expected) < 5e-5
     return bool(value == expected)

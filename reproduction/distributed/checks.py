@@ -23,6 +23,12 @@ from reproduction.distributed.runs import RESUMED, Runs
 from retention.records import Reliability
 
 Case = tuple[str, Callable[[Runs], bool]]
+
+
+def _sharded_is_whole(runs: Runs, name: str, folder: str | None = None) -> bool:
+    return resumed_is_whole(runs, name, folder, whole="sharded_ascent")
+
+
 _TRAINED = [job.name for job in JOBS if job.change is None and job is not TESTED]
 
 # check -> its cases, and the cases with an injected fault, in which it must fail
@@ -88,6 +94,14 @@ CHECKS: dict[str, tuple[Sequence[Case], Sequence[Case]]] = {
         [("weights of DDP", lambda runs: is_like_ddp(runs, "exact"))],
         [("another dual", lambda runs: is_like_ddp(runs, "ascent"))],
     ),
+    "distributed_fsdp_resume": (
+        [
+            ("after an epoch", lambda runs: _sharded_is_whole(runs, "sharded_resumed_after_epoch")),
+            ("within an epoch", lambda runs: _sharded_is_whole(runs, "sharded_resumed_in_epoch")),
+            ("after SIGTERM to rank 1", lambda runs: _sharded_is_whole(runs, "sharded_went_on", "sharded_stopped")),
+        ],
+        [("position in the epoch lost", lambda runs: _sharded_is_whole(runs, "sharded_resumed_from_first_batch"))],
+    ),
 }
 # Jobs of the checks that do not need all of them.
 JOBS_OF: dict[str, tuple[str, ...]] = {
@@ -103,6 +117,10 @@ JOBS_OF: dict[str, tuple[str, ...]] = {
     "distributed_signals": ("stopped", TERMINATED.name),
     "distributed_error_on_one_rank": (FAILED.name,),
     "distributed_fsdp": ("ascent", "exact", "sharded"),
+    "distributed_fsdp_resume": (
+        *("sharded_ascent", "sharded_resumed_after_epoch", "sharded_resumed_in_epoch"),
+        *("sharded_resumed_from_first_batch", "sharded_stopped", "sharded_went_on"),
+    ),
 }
 
 

@@ -36,12 +36,12 @@ def ranks_agree(runs: Runs, name: str) -> bool:
     return len(ranks) == 2 and _same(ranks[0]["state"], ranks[1]["state"])
 
 
-def resumed_is_whole(runs: Runs, name: str, folder: str | None = None) -> bool:
-    """Return True if a resumed run has the weights, metrics and predictions of the uninterrupted one."""
-    whole, resumed = runs.two.ranks("ascent"), runs.two.ranks(name)
-    pairs = list(zip(whole, resumed, strict=True)) if len(whole) == len(resumed) == 2 else []
+def resumed_is_whole(runs: Runs, name: str, folder: str | None = None, whole: str = "ascent") -> bool:
+    """Return True if a resumed run has the weights, metrics and predictions of the uninterrupted one, ``whole``."""
+    expected, resumed = runs.two.ranks(whole), runs.two.ranks(name)
+    pairs = list(zip(expected, resumed, strict=True)) if len(expected) == len(resumed) == 2 else []
     same = [_same(a["state"], b["state"]) and a["metrics"] == b["metrics"] for a, b in pairs]
-    return bool(same) and all(same) and _predictions(runs, "ascent") == _predictions(runs, folder or name)
+    return bool(same) and all(same) and _predictions(runs, whole) == _predictions(runs, folder or name)
 
 
 def _predictions(runs: Runs, name: str) -> str:

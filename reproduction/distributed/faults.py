@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+from retention.data.base import RetentionData
 from retention.errors import TrainingError
 from retention.training import evaluation, module
 from retention.training.budget_sampling import BudgetSampling
@@ -33,6 +34,10 @@ def _rows_of_each_rank() -> Any:
 
 def _state_of_rank_0() -> Any:
     return mock.patch.object(module, "state_of_rank", lambda states, rank: states[0])
+
+
+def _position_in_epoch_lost() -> Any:
+    return mock.patch.object(RetentionData, "load_state_dict", lambda self, state_dict: None)
 
 
 def _budgets_of_each_rank() -> Any:
@@ -75,6 +80,7 @@ def _fail_on_rank_1() -> None:
 
 FAULTS: dict[str, Callable[[], Any]] = {
     "state_of_rank_0": _state_of_rank_0,
+    "position_in_epoch_lost": _position_in_epoch_lost,
     "slack_of_each_rank": _each_rank_for_itself,
     "rows_of_each_rank": _rows_of_each_rank,
     "budgets_of_each_rank": _budgets_of_each_rank,

@@ -32,6 +32,8 @@ _EVERY_STEP = (
 ASCENT = ("dual=ascent", "dual.eta=0.5")
 _DISTILLED = ("distill.weight=0.9", "init={folder}/dense/checkpoints/last.ckpt")
 _RESUMED = "ckpt='{folder}/ascent/checkpoints/step=%d.ckpt'"
+_SHARDED = (*ASCENT, "trainer.strategy=fsdp")
+_SHARDED_RESUMED = "ckpt='{folder}/sharded_ascent/checkpoints/step=%d.ckpt'"
 # Nothing random and no padding row: sums in another order are the only difference between one process and two.
 _EXACT = (f"data.train_size={TRAIN + 1}", "trainer.precision=64-true", "+task.head.dropout=0.0")
 
@@ -94,8 +96,13 @@ JOBS = (
     Job("thresholds", ("retention=ltp",)),
     Job("calibration", ("retention=transkimmer",)),
     Job("sharded", ("dual=exact", "trainer.strategy=fsdp")),
-    Job("sharded_ascent", (*ASCENT, "trainer.strategy=fsdp")),  # unlike DDP, no rank gets the buffers of rank 0
-    Job("sharded_slack_of_each_rank", (*ASCENT, "trainer.strategy=fsdp"), "slack_of_each_rank"),
+    Job("sharded_ascent", (*_SHARDED, *_EVERY_STEP)),  # unlike DDP, no rank gets the buffers of rank 0
+    Job("sharded_slack_of_each_rank", _SHARDED, "slack_of_each_rank"),
+    Job("sharded_resumed_after_epoch", (*_SHARDED, _SHARDED_RESUMED % STEPS)),
+    Job("sharded_resumed_in_epoch", (*_SHARDED, _SHARDED_RESUMED % (STEPS + 2))),
+    Job("sharded_resumed_from_first_batch", (*_SHARDED, _SHARDED_RESUMED % (STEPS + 2)), "position_in_epoch_lost"),
+    Job("sharded_stopped", _SHARDED, "signal_to_rank_1"),
+    Job("sharded_went_on", (*_SHARDED, "ckpt=last"), run="sharded_stopped"),
     Job("budgets", ("dual=exact", "budgets.sampled=1")),
     Job("budgets_of_each_rank", ("dual=exact", "budgets.sampled=1"), "budgets_of_each_rank"),
     Job("dense", ("retention=dense", "retention.rho=1.0")),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import matplotlib as mpl
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from retention.errors import DataError
+from retention.json_text import parse_json
 from retention.report.detokenize import detokenize
 from retention.report.figure_style import COLORS, GREY, RULE, STYLE
 
@@ -28,7 +28,7 @@ def tokens_figure(root: Path) -> Figure:
     """
     file = root / EXAMPLE
     try:
-        example = json.loads(file.read_text(encoding="utf-8"))
+        example = parse_json(file.read_text(encoding="utf-8"))
         tokens, depth, layers = example["tokens"], example["depth"], int(example["layers"])
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{file}: is not an example of a token heat map ({error})") from error

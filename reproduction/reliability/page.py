@@ -67,6 +67,7 @@ _TWO_PROCESSES = {  # checks of reproduction.distributed
     "distributed_signals": "SIGTERM to one rank, and to the launcher",
     "distributed_error_on_one_rank": "error on one rank",
     "distributed_fsdp": "FSDP ends with the weights of DDP",
+    "distributed_fsdp_resume": "resumed training with FSDP equals the uninterrupted one",
 }
 
 

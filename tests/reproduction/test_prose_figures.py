@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,64 @@ def test_queries_must_leave_one_record_per_seed(page: Path, where: dict[str, Any
     append_record(page / "runs.jsonl", {"kind": "quality", "policy": "adaptive", "seed": 0, "metrics": {}})
     with pytest.raises(DataError, match="one per seed"):
         mismatches(page, ledger(where=where))
+
+
+@pytest.fixture
+def two_policies(page: Path) -> Path:
+    """Add a second policy, with one seed more."""
+    for seed, accuracy in ((0, 0.80), (1, 0.86), (2, 0.50)):
+        record = {"kind": "quality", "policy": "random", "seed": seed, "metrics": {"accuracy": accuracy}}
+        append_record(page / "runs.jsonl", record)
+    return page
+
+
+@pytest.mark.parametrize(
+    ("text", "changes"),
+    [
+        (
+            "by {3} points ({2.0} to {4.0})",
+            {"values": ["metrics.accuracy", "min metrics.accuracy", "max metrics.accuracy"]},
+        ),
+        ("is {1.037}x", {"values": [{"value": "metrics.accuracy", "scale": 1}]}),
+        (
+            "all four {85.0}",
+            {"values": ["median metrics.accuracy"], "where": {"seed": [0, 1]}, "by": ["policy", "seed"]},
+        ),
+    ],
+    ids=["minus", "over", "by"],
+)
+def test_differences_ratios_and_groups_are_recomputed(two_policies: Path, text: str, changes: dict[str, Any]) -> None:
+    second = {"where": {"policy": "random"}}
+    changes = {**changes, "text": text, **({"minus": second} if "points" in text else {})}
+    changes |= {"over": second} if "x" in text else {}
+    plain = text.replace("{", "").replace("}", "")
+    (two_policies / "page.md").write_text(plain)
+    assert mismatches(two_policies, ledger(**changes)) == []
+    last = re.findall(r"\{(.*?)\}", text)[-1]
+    wrong = str(float(last) + 0.5)
+    (two_policies / "page.md").write_text(plain.replace(last, wrong))
+    [found] = mismatches(two_policies, ledger(**{**changes, "text": text.replace(last, wrong)}))
+    assert found.shown == wrong
+
+
+def test_the_second_set_needs_a_record_for_each_of_the_first(two_policies: Path) -> None:
+    second = {"where": {"policy": "dense"}}
+    with pytest.raises(DataError, match="minus: has no record of"):
+        mismatches(two_policies, ledger(where={"policy": "random"}, minus=second))
+
+
+@pytest.mark.parametrize(
+    ("text", "figures"),
+    [
+        ("ahead by 2 to 3 points, 5 points and 1 point", ["2", "3", "5", "1"]),
+        ("84-108 % of it, 59, 42 and 26 %", ["84", "108", "59", "42", "26"]),
+        ("8x faster, 2.3x, 3 times, 1,024 nats", ["8", "2.3", "3", "1,024"]),
+        ("from -1.5 [-4.5, +2.4]", ["-1.5", "-4.5", "+2.4"]),
+        ("6 layers, width 384, seed 0, 1,024 tokens, 2026-11-28, layers 2 and 5, gpt-2, pointless 3 pointers", []),
+    ],
+)
+def test_figures_are_decimals_and_numbers_with_a_unit(text: str, figures: list[str]) -> None:
+    assert FIGURE.findall(text) == figures
 
 
 def test_only_prose_counts() -> None:
