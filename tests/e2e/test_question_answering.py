@@ -11,8 +11,8 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from retention.data.answer_text import token_f1
 from retention.errors import CheckpointError, ConfigError, DataError
-from retention.tasks.question_answering.answer_text import token_f1
 from retention.tasks.question_answering.qasper_papers import paper_passage, read_paper
 from retention.trained import Answer, Reader, load
 

@@ -34,6 +34,17 @@ def test_run_folder_has_all_files(finished: Any) -> None:
     assert not [name for name in files if name.endswith(".tmp")]
 
 
+def test_the_output_ends_with_the_page_of_kept_tokens(
+    finished: Any, start: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start(finished.folder)  # is finished, so it prints its table only
+    last = capsys.readouterr().out.rstrip().splitlines()[-1]
+    page = Path(last.rpartition(": ")[2])
+    assert page.is_absolute() and page.samefile(finished.folder / "kept_tokens.html")
+    start(tmp_path, "retention=dense", "retention.rho=1.0", "data.train_size=16", "data.test_size=8")
+    assert "kept_tokens.html" not in capsys.readouterr().out, "a dense run has no such page"
+
+
 def test_configuration_is_complete_and_resolved(finished: Any) -> None:
     config = OmegaConf.load(finished.folder / "config.yaml")
     assert (config.retention.rho, config.task.data.train_size, config.trainer.max_epochs) == (0.25, 64, 1)

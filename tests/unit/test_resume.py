@@ -13,7 +13,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from retention.errors import CheckpointError, DataError
-from retention.experiment.resume import check_ranks, finished_record, put_record_aside
+from retention.experiment.resume import check_ranks, check_strategy, finished_record, put_record_aside
 
 RECORD = {"kind": "quality", "metrics": {"accuracy": 0.5}}
 Make = Callable[..., DictConfig]
@@ -144,3 +144,11 @@ def test_training_is_resumed_on_the_same_number_of_processes_only() -> None:
     for states, ranks in ([{}, {}], 1), ([{}], 2):
         with pytest.raises(CheckpointError, match=rf"on {len(states)} process.*init=run/last\.ckpt"):
             check_ranks({"rng": states}, ranks, "run/last.ckpt")
+
+
+@pytest.mark.parametrize(("sharded", "strategy"), [(True, "ddp"), (True, "auto"), (False, "fsdp"), (None, "fsdp")])
+def test_sharded_trainings_stay_sharded_and_others_do_not_become_so(sharded: bool | None, strategy: str) -> None:
+    content = {} if sharded is None else {"sharded": sharded}  # checkpoints of earlier versions do not say it
+    check_strategy(content, "fsdp" if sharded else "ddp", "run/last.ckpt")
+    with pytest.raises(CheckpointError, match=rf"resumed with trainer\.strategy={strategy}; .*init=run/last\.ckpt"):
+        check_strategy(content, strategy, "run/last.ckpt")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -11,6 +10,8 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+
+from retention.bench.layer_calls import call_at_layers
 
 
 @dataclass(frozen=True)
@@ -87,24 +88,11 @@ def measure_saved_activations(
         exclude: tensors that do not count, see ``SavedTensors``.
     """
     after: list[int] = []
-    with SavedTensors(exclude) as saved, _call_after_each(layers, lambda: after.append(saved.total_bytes())):
+    with SavedTensors(exclude) as saved, call_at_layers(layers, lambda: after.append(saved.total_bytes()), "after"):
         result = loss()
         total = saved.total_bytes()
     del result  # frees the graph, which had to live until here
     return Activations(total / 2**20, tuple(size / 2**20 for size in after))
-
-
-@contextmanager
-def _call_after_each(layers: Sequence[nn.Module], callback: Callable[[], None]) -> Iterator[None]:
-    def hook(layer: nn.Module, args: Any, output: Any) -> None:
-        callback()
-
-    handles = [layer.register_forward_hook(hook) for layer in layers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _storage_key(tensor: Tensor) -> tuple[str, int]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from retention.bench.timing import release_memory, synchronizer
 from retention.bench.variants import Variant, VariantBuilder, VariantSpec
+from retention.errors import first_line
 
 
 def runnable_variants(
@@ -34,7 +35,7 @@ def runnable_variants(
         try:
             variants[spec.name] = _build_and_run_once(builder, spec, synchronizer(device))
         except Exception as error:  # compilers and kernels raise any exception
-            unavailable[spec.name] = f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0][:200]}"
+            unavailable[spec.name] = f"{type(error).__name__}: {first_line(error, 200)}"
         if spec.name in unavailable:  # outside of the except block, where the traceback no longer holds memory
             release_memory(device)
             log(f"{title}: {spec.name} is left out, it cannot run here ({unavailable[spec.name]})")

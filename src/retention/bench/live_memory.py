@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+
+from retention.bench.layer_calls import call_at_layers
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def measure_live_memory(
     """
     peaks: list[int] = []
     with torch.no_grad(), LiveTensors(exclude) as live:
-        with _call_before_each(layers, lambda: peaks.append(live.restart())):
+        with call_at_layers(layers, lambda: peaks.append(live.restart()), "before"):
             result = forward()
         peaks.append(live.restart())
     del result  # alive until here, as the caller of an encoder keeps its output
@@ -96,16 +97,3 @@ def measure_live_memory(
 def _reference(tensor: Tensor) -> StorageWeakRef:
     """Return a reference that does not keep the storage alive."""
     return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def _call_before_each(layers: Sequence[nn.Module], callback: Callable[[], None]) -> Iterator[None]:
-    def hook(layer: nn.Module, args: Any) -> None:
-        callback()
-
-    handles = [layer.register_forward_pre_hook(hook) for layer in layers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -18,7 +18,7 @@ from retention.core.flops import EncoderShape
 from retention.data.base import RetentionData
 from retention.engine.adapters import Adapter, adapter_for
 from retention.engine.observer import check_observed
-from retention.errors import Checks, ConfigError, Problem
+from retention.errors import Checks, ConfigError, Problem, first_line
 from retention.experiment.builder import Builder
 from retention.experiment.hydra_setup import register_policies
 from retention.models.backbone import Backbone
@@ -152,7 +152,7 @@ def _config(settings: BenchSettings, changes: Mapping[str, Any], policy: str = "
                 OmegaConf.update(config, key, value)
         return OmegaConf.merge(config, OmegaConf.from_dotlist(list(settings.sets)))  # type: ignore[return-value]
     except OmegaConfBaseException as error:
-        key, message = str(error.full_key or "--set"), str(error).splitlines()[0]
+        key, message = str(error.full_key or "--set"), first_line(error)
         raise ConfigError(
             [Problem(key, f"{message}; the files in conf list the settings (retention={policy})")]
         ) from error

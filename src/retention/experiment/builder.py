@@ -15,7 +15,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from retention.errors import Checks, ConfigError, RetentionError, is_finite
+from retention.errors import Checks, ConfigError, RetentionError, first_line, is_finite
 from retention.records.signatures import Parameters, constructor_parameters, flat_fields
 
 _ACCEPTED: dict[type, tuple[type, ...]] = {float: (float, int), int: (int,), bool: (bool,), str: (str,)}
@@ -70,7 +70,7 @@ class Builder:
                 return node
             return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
         except OmegaConfBaseException as error:
-            self.checks.require(False, path, str(error).splitlines()[0])
+            self.checks.require(False, path, first_line(error))
             return _UNREADABLE
 
     def _value(self, node: Any, path: str) -> Any:
@@ -118,7 +118,7 @@ class Builder:
         try:
             target = self._resolve(name, path)
         except (ImportError, ValueError) as error:
-            self.checks.require(False, f"{path}._target_", str(error).splitlines()[0])
+            self.checks.require(False, f"{path}._target_", first_line(error))
             return None, {}
         parameters = constructor_parameters(getattr(target, "check_settings", target) if later else target)
         settings: dict[str, Any] = {}

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from typing_extensions import override
 
-from retention.errors import CheckpointError
+from retention.errors import CheckpointError, first_line
 from retention.experiment.training_state import add_digest
 
 
@@ -39,7 +39,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 os.fsync(file.fileno())
             os.replace(temporary, target)
         except (OSError, RuntimeError) as error:  # torch reports an incomplete write as RuntimeError
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            reason = getattr(error, "strerror", None) or first_line(error)
             kept = f"; the earlier {target.name} is unchanged" if target.exists() else ""
             raise CheckpointError(
                 f"{target}: the checkpoint cannot be written ({reason}); free some space or make the folder "

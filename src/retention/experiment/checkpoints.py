@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retention.errors import CheckpointError
+from retention.errors import CheckpointError, first_line
 from retention.models.layer_selection import state_of_layers
 from retention.models.retention_model import RetentionModel
 from retention.models.state_dict import model_state
@@ -33,7 +33,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except CheckpointError:
         raise
     except Exception as error:  # for other files the unpickler raises errors of many types
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(f"{file}: cannot be read as a checkpoint ({reason})") from error
     complete = isinstance(content, dict) and isinstance(content.get("state_dict"), dict)
     parameters = content.get("hyper_parameters") if complete else None

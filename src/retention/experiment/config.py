@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from retention.errors import Checks, ConfigError, Problem, require
+from retention.errors import Checks, ConfigError, Problem, first_line, require
 from retention.experiment.checkpoints import encoder_folder, read_checkpoint
 from retention.experiment.equal_flops import set_rho_by_flops
 from retention.experiment.keys import check_keys, require_keys
@@ -46,7 +46,7 @@ def build_runs(config: DictConfig, compose: Compose, overrides: Sequence[str]) -
     try:
         return _build_runs(config, compose, overrides)
     except OmegaConfBaseException as error:  # such as a reference to a key that does not exist
-        raise ConfigError([Problem(error.full_key or "", str(error).splitlines()[0])]) from error
+        raise ConfigError([Problem(error.full_key or "", first_line(error))]) from error
 
 
 def _build_runs(config: DictConfig, compose: Compose, overrides: Sequence[str]) -> list[tuple[DictConfig, Parts]]:

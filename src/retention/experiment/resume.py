@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from retention.callbacks.last_checkpoint import LAST
 from retention.errors import CheckpointError
+from retention.experiment.sharded_strategy import SHARDED
 from retention.records import Record, read_records
 from retention.records.legacy import upgrade_config
 
@@ -121,6 +122,27 @@ def check_ranks(content: Mapping[str, Any], ranks: int, path: str | Path) -> Non
             f"{path}: was written by a training on {before} {'process' if before == 1 else 'processes'} and cannot be "
             f"resumed on {ranks}; set trainer.devices times trainer.num_nodes to {before}, or start a new training "
             f"from its model with {override_of('init', Path(path))}"
+        )
+
+
+def check_strategy(content: Mapping[str, Any], strategy: str, path: str | Path) -> None:
+    """Raise ``CheckpointError`` if a sharded training would go on unsharded, or the other way round.
+
+    The two number the parameters in their optimizer states differently, so states could go to other parameters.
+
+    Args:
+        content: of ``read_checkpoint``.
+        strategy: ``trainer.strategy`` of the run that resumes the training.
+        path: named in the error.
+    """
+    before = bool(content.get("sharded", False))
+    if before != (strategy == SHARDED):
+        without = "" if before else "out"
+        remedy = f"set trainer.strategy={SHARDED}" if before else "set trainer.strategy=ddp or auto"
+        raise CheckpointError(
+            f"{path}: was written by a training with{without} trainer.strategy={SHARDED} and cannot be resumed with "
+            f"trainer.strategy={strategy}; {remedy}, or start a new training from its model with "
+            f"{override_of('init', Path(path))}"
         )
 
 

@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from retention.callbacks import TrainingCost
-from retention.errors import CheckpointError, ConfigError, Problem
+from retention.errors import CheckpointError, ConfigError, Problem, first_line
 from retention.experiment.assembly import build_module, resolve_tokenizer
 from retention.experiment.checkpoint_files import AtomicCheckpointIO
 from retention.experiment.checkpoints import load_weights, read_checkpoint
@@ -31,6 +31,7 @@ from retention.experiment.results import evaluate, evaluates_validation, find_ca
 from retention.experiment.resume import (
     CONFIG,
     check_ranks,
+    check_strategy,
     checkpoint_path,
     finished_epochs,
     finished_record,
@@ -40,7 +41,7 @@ from retention.experiment.resume import (
     record_file,
     training_is_complete,
 )
-from retention.experiment.sharded_strategy import FullyShardedStrategy, check_resumable
+from retention.experiment.sharded_strategy import SHARDED, FullyShardedStrategy
 from retention.experiment.stopping import StopSignals
 from retention.experiment.training_state import check_training_state
 from retention.models.saved import save_backbone
@@ -61,6 +62,7 @@ from retention.training.module import RetentionModule
 
 log = logging.getLogger(__name__)
 
+_HEATMAP = "kept_tokens.html"
 _IGNORED_WARNINGS = (  # of Lightning; expected here, since the run folder exists from the start
     "does not have many workers",
     "Checkpoint directory.*exists and is not empty",
@@ -157,7 +159,7 @@ def build_trainer(config: DictConfig, parts: Parts, signals: StopSignals | None 
         ConfigError: Lightning refuses its settings.
     """
     settings = cast("dict[str, Any]", OmegaConf.to_container(config.trainer, resolve=True))
-    if settings.get("strategy") == "fsdp":
+    if settings.get("strategy") == SHARDED:
         settings["strategy"] = FullyShardedStrategy()
     plugins = settings.pop("plugins", None) or []
     stop = [] if signals is None else [signals]
@@ -173,7 +175,7 @@ def build_trainer(config: DictConfig, parts: Parts, signals: StopSignals | None 
             enable_model_summary=False,
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
-        raise ConfigError([Problem("trainer", str(error).strip().splitlines()[0])]) from error
+        raise ConfigError([Problem("trainer", first_line(error))]) from error
 
 
 def fit(config: DictConfig, parts: Parts, module: RetentionModule, trainer: pl.Trainer) -> dict[str, int]:
@@ -204,7 +206,7 @@ def fit(config: DictConfig, parts: Parts, module: RetentionModule, trainer: pl.T
             if (cost := find_callback(parts, TrainingCost)) is not None:
                 cost.restore(content)
             return {"epochs": finished_epochs(content), "steps": int(content["global_step"])}
-        check_resumable(trainer.strategy)
+        check_strategy(content, str(config.trainer.strategy), config.ckpt)
         check_ranks(content, trainer.world_size, config.ckpt)
     trainer.fit(module, datamodule=parts.data, ckpt_path=config.ckpt, weights_only=True)
     return {"epochs": trainer.current_epoch, "steps": trainer.global_step}
@@ -238,7 +240,9 @@ def _write_table(records: Sequence[Record], folder: Path) -> None:
         return
     table = "\n".join(part for part in (quality_table(records), detail_table(records)) if part)
     write_atomic(folder / "table.md", table)
-    print(table)
+    print(table.rstrip("\n"))
+    if records[-1]["keep_ratio"]["by_layer"] and (page := folder / _HEATMAP).exists():
+        print(f"\nTexts with the kept tokens shaded, to open in a browser: {page.resolve()}")
 
 
 @rank_zero_only
@@ -248,7 +252,7 @@ def _append_missing(path: str, record: Record) -> None:
 
 def _write_heatmap(parts: Parts, folder: Path) -> None:
     if (folder / "retention_profile.json").exists() and parts.policy.layers:
-        write_token_heatmap(folder / "retention_profile.json", folder / "kept_tokens.html")
+        write_token_heatmap(folder / "retention_profile.json", folder / _HEATMAP)
 
 
 def _finish_wandb() -> None:

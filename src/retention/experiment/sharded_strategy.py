@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.strategies import ModelParallelStrategy
 from typing_extensions import override
 
-from retention.errors import require
+SHARDED = "fsdp"  # value of trainer.strategy
 
 
 class FullyShardedStrategy(ModelParallelStrategy):
-    """Shard the model over all processes, and write checkpoints that a run with any strategy can read.
+    """Shard the model over all processes, and write checkpoints that a test with any strategy can read.
 
     The module decides what is sharded, see ``RetentionModule.configure_model``. Runs on GPUs (NCCL) and, for tests, on
     CPU processes (gloo).
@@ -24,14 +27,8 @@ class FullyShardedStrategy(ModelParallelStrategy):
         self._tensor_parallel_size = 1
         super().setup_environment()
 
-
-def check_resumable(strategy: Strategy) -> None:
-    """Raise ``ConfigError`` if a training cannot be resumed with this strategy.
-
-    A sharded training that Lightning 2.6 resumes does not end with the weights of the uninterrupted one.
-    """
-    message = (
-        "a training with trainer.strategy=fsdp cannot be resumed exactly; start a new training from the model with "
-        "init=<checkpoint>, or use trainer.strategy=ddp"
-    )
-    require(not isinstance(strategy, FullyShardedStrategy), "ckpt", message)
+    @override
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint as data; the trainer does not pass on its argument ``weights_only`` here."""
+        content: dict[str, Any] = super().load_checkpoint(checkpoint_path, weights_only=True)
+        return content

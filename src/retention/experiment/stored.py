@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from retention.core.duals import Dual
 from retention.data.base import RetentionData
-from retention.errors import CheckpointError
+from retention.errors import CheckpointError, first_line
 from retention.models.backbone import Backbone
 from retention.models.head import Head
 from retention.policies.bases.retention_policy import RetentionPolicy
@@ -202,6 +202,4 @@ def plain_container(config: DictConfig, source: str | Path) -> Any:
     try:
         return OmegaConf.to_container(config, resolve=True)
     except (OmegaConfBaseException, RecursionError) as error:
-        raise CheckpointError(
-            f"{source}: its configuration cannot be resolved ({str(error).splitlines()[0]})"
-        ) from error
+        raise CheckpointError(f"{source}: its configuration cannot be resolved ({first_line(error)})") from error

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from retention.errors import Checks, is_finite
+from retention.errors import Checks, first_line, is_finite
 
 # Objects are built from the other nodes; in `task` from these two.
 _PLAIN_NODES = ("trainer", "data", "paths")
@@ -42,7 +42,7 @@ def _resolved(config: DictConfig, key: str) -> tuple[bool, str, str]:
     try:
         OmegaConf.select(config, key, throw_on_resolution_failure=True)
     except (OmegaConfBaseException, RecursionError) as error:
-        return False, key, str(error).splitlines()[0]
+        return False, key, first_line(error)
     return True, key, ""
 
 

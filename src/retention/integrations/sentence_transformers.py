@@ -25,10 +25,10 @@ from retention.models.pooling import check_pooling
 from retention.policies.bases.retention_policy import RetentionPolicy
 from retention.policies.retain import retain
 from retention.pretrained.budget import budget_of_call, check_rho
-from retention.pretrained.embedder import special_ids
 from retention.pretrained.folder import resolve_folder
 from retention.pretrained.retention_files import RetentionSettings, read_retention, write_retention
 from retention.pretrained.sentence_files import RETENTION_MODULE, model_kind
+from retention.pretrained.text_rows import special_ids
 
 _WEIGHTED = {"depth", "survivors"}  # poolings that are a mean with weights of our own
 

@@ -21,7 +21,7 @@ from retention.core.flops import EncoderShape
 from retention.engine.adapters import adapter_for
 from retention.engine.observer import check_observed
 from retention.engine.retainer import check_engine, check_prune_at
-from retention.errors import ConfigError, Problem, require
+from retention.errors import ConfigError, Problem, first_line, require
 from retention.models.encoders import build_encoder, strip_pooler
 from retention.models.layer_selection import config_of_layers, full_config, select_layers
 from retention.models.positions import extend_positions, extended_config
@@ -321,7 +321,9 @@ class PretrainedBackbone(Backbone):
             return Problem("backbone.trust_remote_code", message)
         local = Path(self.path).is_dir()
         reason = "the folder holds no usable model" if local else "neither a folder nor a hub repository within reach"
-        return Problem("backbone.path", f"{self.path!r}: {reason} ({first_line(error)}); pass backbone.path=<folder>")
+        return Problem(
+            "backbone.path", f"{self.path!r}: {reason} ({first_line(error, 160)}); pass backbone.path=<folder>"
+        )
 
 
 class ScratchBackbone(Backbone):
@@ -381,8 +383,3 @@ def _replace(config: Any, names: tuple[str, ...], value: float | None) -> None:
     for name in names:
         if value is not None and hasattr(config, name):
             setattr(config, name, value)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error message, at most 160 characters."""
-    return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__

@@ -7,8 +7,8 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from retention.errors import CheckpointError
-from retention.models.backbone import Backbone, first_line
+from retention.errors import CheckpointError, first_line
+from retention.models.backbone import Backbone
 
 _ATTENTION = (None, "eager", "sdpa")
 
@@ -55,7 +55,7 @@ class SavedBackbone(Backbone):
             loaded = loader.from_pretrained(self.path, trust_remote_code=False, local_files_only=True)
         except Exception as error:  # damaged files raise errors of many types in transformers and tokenizers
             raise CheckpointError(
-                f"{self.path}: cannot be read ({first_line(error)}); copy the folder again"
+                f"{self.path}: cannot be read ({first_line(error, 160)}); copy the folder again"
             ) from error
         attention = getattr(loaded, "_attn_implementation", None)
         if attention not in _ATTENTION:  # other values would download and run code from the hub

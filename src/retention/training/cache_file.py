@@ -12,6 +12,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from retention.errors import first_line
+
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ def load_cached(file: Path | None, description: str, parse: Callable[[dict[str, 
             raise ValueError("it has NaN values")
         return parse(content)
     except Exception as error:  # for damaged files the unpickler raises errors of many types
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         log.warning("%s: the cached %s are damaged (%s) and are computed again", file, description, reason)
         file.unlink(missing_ok=True)
         return None

@@ -240,8 +240,9 @@ class RetentionModule(pl.LightningModule):
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the states of the random generators of all ranks."""
+        """Add the states of the random generators of all ranks, and whether the model is sharded."""
         checkpoint["rng"] = gather_rng_states()
+        checkpoint["sharded"] = self.device_mesh is not None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the states of the random generators until training starts, and read weights of earlier versions."""

@@ -106,6 +106,20 @@ def test_worker_processes_do_not_change_the_order(tokenizer: PreTrainedTokenizer
     assert fit(make(tokenizer, num_workers=1), tmp_path / "epoch_end", epoch_end) == seen[8:]
 
 
+@pytest.mark.parametrize("built_first", [False, True])
+def test_the_position_is_restored_before_and_after_the_loader_is_built(
+    tokenizer: PreTrainedTokenizerFast, built_first: bool
+) -> None:
+    whole, resumed = make(tokenizer), make(tokenizer)
+    for data in (whole, resumed):
+        data.setup("fit")
+    expected = [batch["input_ids"].tolist() for batch in whole.train_dataloader()]
+    loader = resumed.train_dataloader() if built_first else None
+    resumed.load_state_dict({"train": {"epoch": 0, "batches": 2}})
+    left = [batch["input_ids"].tolist() for batch in (resumed.train_dataloader() if loader is None else loader)]
+    assert left == expected[2:] != expected[: len(left)]
+
+
 def test_iterating_a_loader_does_not_use_the_global_random_generator(tokenizer: PreTrainedTokenizerFast) -> None:
     data = make(tokenizer)
     data.setup("fit")

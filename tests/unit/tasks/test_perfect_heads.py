@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from retention.data.answer_text import SpanMatcher
 from retention.data.base import RetentionData
 from retention.models.encoded import Encoded
 from retention.models.head import Head
 from retention.policies import Dense
 from retention.tasks.classification.cuad_clauses import CuadClauseData
 from retention.tasks.classification.multilabel_head import MultiLabelHead
-from retention.tasks.question_answering.answer_text import SpanMatcher
 from retention.tasks.question_answering.cuad_spans import CuadSpanData
 from retention.tasks.question_answering.head import QuestionAnsweringHead
 from retention.tasks.question_answering.passages import SPAN, Passage, PassageQuestion

@@ -15,14 +15,14 @@ from retention.data.encoding import encode_texts
 from retention.data.loading import Collate
 from retention.data.settings import require_count
 from retention.data.splits import SPLITS, Split
-from retention.errors import DataError
-from retention.tasks.classification.labelled_text import LabelledTextData
-from retention.tasks.question_answering.squad_json import (
+from retention.data.squad_json import (
     SquadDocument,
     SquadParagraph,
     categories_of,
     read_squad,
 )
+from retention.errors import DataError
+from retention.tasks.classification.labelled_text import LabelledTextData
 
 
 @dataclass(frozen=True)
