@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from reproduction.decoder_results import recall_table
 from reproduction.embedding_results import embedding_results_table
 from reproduction.equal_time import equal_time_table
 from reproduction.paper import ADAPTIVE
@@ -65,7 +66,11 @@ def results_table(records: RecordSet) -> str:
 
 
 GENERATED: Mapping[str, Callable[[RecordSet], str]] = {
+    "decoder_recall": lambda records: recall_table(records.records),
     "embeddings_minilm": lambda records: embedding_results_table(records.records, "all-MiniLM-L6-v2"),
+    "embeddings_mpnet": lambda records: embedding_results_table(records.records, "all-mpnet-base-v2-bfloat16"),
+    "embeddings_number_formats": lambda records: embedding_results_table(records.records, "MiniLM"),
+    "embeddings_training_texts": lambda records: embedding_results_table(records.records, "unpruned", by_model=True),
     "results": results_table,
     "equal_time_newsgroups20": lambda records: equal_time_table(records, "newsgroups20"),
     "reliability": lambda records: reliability_table(records.records),

@@ -187,7 +187,7 @@ def with_overflow(weights: dict[str, torch.Tensor]) -> None:
     ("damage", "error", "message"),
     [
         (with_nan, CheckpointError, r"head\.output\.1\.bias has values that are not finite"),
-        (with_overflow, TrainingError, "the model's output has NaN values"),
+        (with_overflow, TrainingError, "the model's output has values that are NaN or infinite"),
     ],
 )
 def test_outputs_that_are_nan_end_a_test_with_an_error(

@@ -54,3 +54,16 @@ def test_other_splits_and_references_are_left_out() -> None:
     assert embedding_results_table([*RECORDS, *others], "base") == embedding_results_table(RECORDS, "base")
     with pytest.raises(DataError, match="no records of missing"):
         embedding_results_table(RECORDS, "missing")
+
+
+def test_number_formats_and_models_are_rows_of_their_own() -> None:
+    records = [
+        record("base", "dense", 6, 1.0, 0.82, 1.0, reference="base-bfloat16", precision="bfloat16"),
+        record("a-b", "adaptive", 6, 0.3, 0.79, 2.3, reference="base-bfloat16", precision="bfloat16"),
+        record("a-b", "adaptive", 6, 0.3, 0.77, 2.1, reference="base-bfloat16", precision="int8"),
+        record("c", "adaptive", 6, 0.3, 0.75, 2.0, reference="base-bfloat16", precision="int8"),
+    ]
+    names = [row[0] for row in rows(embedding_results_table(records, "base-bfloat16"))]
+    assert names == ["unpruned, bfloat16", "adaptive retention, int8", "adaptive retention, bfloat16"]
+    names = [row[0] for row in rows(embedding_results_table(records, "base-bfloat16", by_model=True))]
+    assert names == ["unpruned, bfloat16", "a b, bfloat16", "a b, int8", "c, int8"]

@@ -41,9 +41,12 @@ class Evaluation:
 
 
 def check_output(logits: Tensor) -> None:
-    """Raise ``TrainingError`` if the output of a head has NaN values; masked classes may be -inf."""
-    if bool(logits.isnan().any()):
-        raise TrainingError(f"the model's output has NaN values; {REMEDY}")
+    """Raise ``TrainingError`` if the output of a head has NaN or +inf values; masked classes may be -inf.
+
+    Both give probabilities that are NaN; which of the two an overflow ends in depends on the processor.
+    """
+    if not bool((logits < torch.inf).all()):  # false for NaN as well
+        raise TrainingError(f"the model's output has values that are NaN or infinite; {REMEDY}")
 
 
 def _gather(trainer: pl.Trainer, parts: list[Columns]) -> list[Columns]:

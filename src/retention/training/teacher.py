@@ -76,8 +76,8 @@ class Teacher:
         return _stacked([self._cache[index] for index in indices], batch["index"].device)
 
     def _keep(self, batch: Batch, output: ModelOutput) -> None:
-        if any(bool(part.isnan().any()) for part in output if part is not None):
-            raise TrainingError("the teacher's outputs have NaN values; choose another distill.teacher")
+        if not all(bool((part < torch.inf).all()) for part in output if part is not None):  # false for NaN as well
+            raise TrainingError("the teacher's outputs are not all finite; choose another distill.teacher")
         if output.logits.dim() == 2 and self.model.head.fixed_width:
             self._cache.update(zip(batch["index"].tolist(), _rows(output), strict=True))
             self._unsaved = True

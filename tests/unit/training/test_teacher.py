@@ -138,10 +138,13 @@ def test_damaged_cache_file_is_named_and_computed_again(
     assert not caplog.text
 
 
-def test_nan_outputs_of_the_teacher_are_refused(dense_model: RetentionModel, make_batch: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_outputs_of_the_teacher_must_be_finite(
+    value: float, dense_model: RetentionModel, make_batch: Any, tmp_path: Path
+) -> None:
     with torch.no_grad():
-        next(parameter for parameter in dense_model.head.parameters() if parameter.dim() == 1).fill_(float("nan"))
-    with pytest.raises(TrainingError, match="NaN"):
+        next(parameter for parameter in dense_model.head.parameters() if parameter.dim() == 1).fill_(value)
+    with pytest.raises(TrainingError, match="not all finite"):
         Teacher(dense_model, tmp_path / "outputs.pt").output(make_batch(9, 7))
     assert not list(tmp_path.iterdir())
 

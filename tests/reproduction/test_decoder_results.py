@@ -1,0 +1,48 @@
+"""Test the summary of decoder records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from reproduction.decoder_results import recall_table
+
+from retention.errors import DataError
+
+
+def record(policy: str, seed: int, accuracy: float, **changes: Any) -> Any:
+    fixed = {"kind": "decoding", "task": "symbol_recall", "size": 16, "text_lengths": [64, 64], "date": "2026-01-01"}
+    return {**fixed, "policy": policy, "seed": seed, "accuracy": accuracy, **changes}
+
+
+RECORDS = [
+    record("random", 0, 0.2),
+    record("random", 1, 0.3),
+    record("learned", 0, 0.9),
+    record("full", 0, 1.0),
+]
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def test_full_cache_stands_first_and_policies_go_from_best_to_worst() -> None:
+    assert cells(recall_table(RECORDS)) == [
+        ["full", "1", "100.0", "100 %"],
+        ["learned", "1", "90.0", "90 %"],
+        ["random", "2", "25.0 ± 7.1", "25 %"],
+    ]
+
+
+def test_latest_record_of_a_seed_counts() -> None:
+    later = record("learned", 0, 0.5, date="2026-02-01")
+    assert cells(recall_table([later, *RECORDS]))[1][2] == "50.0"
+
+
+def test_other_records_are_left_out_and_mixed_sizes_refused() -> None:
+    assert recall_table([*RECORDS, record("x", 0, 0.1, task="needle")]) == recall_table(RECORDS)
+    with pytest.raises(DataError, match="several cache sizes"):
+        recall_table([*RECORDS, record("x", 0, 0.1, size=8)])
+    with pytest.raises(DataError, match="recall_experiment"):
+        recall_table([])
