@@ -52,8 +52,8 @@ def _groups(records: Sequence[Record], reference: str, by_model: bool) -> list[l
     groups: dict[tuple[str, str, int, str, float], list[Record]] = {}
     for record in latest.values():
         model = str(record["model"]) if by_model else ""
-        key = (model, record["policy"], record["layers"], _precision(record), record["rho"])
-        groups.setdefault(key, []).append(record)
+        method = (model, str(record["policy"]), int(record["layers"]), _precision(record), float(record["rho"]))
+        groups.setdefault(method, []).append(record)
     return list(groups.values())
 
 
