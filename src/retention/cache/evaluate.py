@@ -194,8 +194,8 @@ def _inputs(task: str, arguments: argparse.Namespace, tokenizer: Any, config: An
         documents = read_documents(
             arguments.questions, limit=arguments.limit, pairs=arguments.pairs, skip=arguments.skip
         )
-        known = getattr(config, "max_position_embeddings", None)
-        positions = None if known is None else known - arguments.new_tokens
+        limit = getattr(config, "max_position_embeddings", None)
+        positions = None if limit is None else limit - arguments.new_tokens
         return [encode_document(tokenizer, document, positions=positions) for document in documents]
     texts = list(read_texts(arguments.texts, arguments.field))[arguments.skip :]
     return list(needle_examples(texts, arguments.limit, words=arguments.words, seed=arguments.seed))

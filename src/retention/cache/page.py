@@ -17,7 +17,7 @@ from retention.cache.cache import retain_cache
 from retention.cache.command import add_cache_arguments, cache_budget, exit_code, load_decoder
 from retention.cache.policies.base import CachePolicy
 from retention.cache.policies.named import FULL, POLICIES, build_policies
-from retention.cache.reading import TokenBatch, attention_for, forward, spans
+from retention.cache.reading import TokenBatch, attention_for, read_context
 from retention.cache.texts import read_texts
 from retention.errors import DataError, require
 
@@ -50,8 +50,7 @@ def held_tokens(model: Any, input_ids: Tensor, policy: CachePolicy, budget: Cach
     """
     batch = TokenBatch.build([input_ids[0]])
     with retain_cache(model, policy, budget) as cache:
-        for start, end in spans(input_ids.shape[1], policy, budget):
-            forward(model, cache, batch, start, end, batch.attention_mask[:, :0], logits_to_keep=1)
+        read_context(model, cache, batch)
         kept = cache.kept
     held = torch.zeros(len(kept), input_ids.shape[1], dtype=torch.bool)
     for layer, positions in enumerate(kept):

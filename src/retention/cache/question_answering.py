@@ -20,8 +20,7 @@ from retention.cache.budget import CacheBudget
 from retention.cache.cache import RetentionCache, retain_cache
 from retention.cache.generation import greedy_tokens
 from retention.cache.policies.base import CachePolicy
-from retention.cache.policies.streaming_llm import StreamingLLM
-from retention.cache.reading import TokenBatch, forward, spans
+from retention.cache.reading import TokenBatch, full_cache, read_context
 from retention.data.answer_text import answer_scores
 from retention.errors import ConfigError, DataError, Problem, require
 
@@ -165,7 +164,8 @@ def answer_documents(
     """
     require(new_tokens >= 1, "new_tokens", f"must be >= 1, got {new_tokens}")
     if policy is None:
-        policy, budgets = StreamingLLM(), [CacheBudget(size=2**20)] * len(documents)
+        policy, budget = full_cache()
+        budgets = [budget] * len(documents)
     scores = []
     for document, budget in zip(documents, budgets or [CacheBudget()] * len(documents), strict=True):
         answers = _answers(model, tokenizer, document, policy, budget, new_tokens)
@@ -182,11 +182,10 @@ def _answers(
     """Read a document once and answer its questions from copies of the cache."""
     device = model.device
     context = TokenBatch.build([document.context.to(device)])
-    empty, answers = context.attention_mask[:, :0], []
+    answers: list[str] = []
     stop = _stop_tokens(model, tokenizer)
     with retain_cache(model, policy, budget) as cache:
-        for start, end in spans(len(document.context), policy, budget):
-            forward(model, cache, context, start, end, empty, logits_to_keep=1)
+        read_context(model, cache, context)
         for first in range(0, len(document.prompts), _QUESTIONS_AT_ONCE):
             prompts = [prompt.to(device) for prompt in document.prompts[first : first + _QUESTIONS_AT_ONCE]]
             copy: RetentionCache = deepcopy(cache)

@@ -13,8 +13,10 @@ from torch import Tensor
 from retention.cache.budget import CacheBudget
 from retention.cache.cache import RetentionCache
 from retention.cache.policies.base import CachePolicy, RescoringPolicy
+from retention.cache.policies.streaming_llm import StreamingLLM
 
 CHUNK = 256
+_UNBOUNDED = 2**20  # tokens; more than any text that is read
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,24 @@ def forward(
         **kwargs,
     ).logits
     return logits
+
+
+def read_context(model: Any, cache: RetentionCache, batch: TokenBatch) -> None:
+    """Read whole sequences into a new cache, in the passes that its policy needs.
+
+    Args:
+        model: a supported decoder with a language-model head.
+        cache: the cache that goes with it, still empty.
+        batch: the sequences.
+    """
+    empty = batch.attention_mask[:, :0]
+    for start, end in spans(batch.input_ids.shape[1], cache.policy, cache.budget):
+        forward(model, cache, batch, start, end, empty, logits_to_keep=1)
+
+
+def full_cache() -> tuple[CachePolicy, CacheBudget]:
+    """Return the policy and the budget of a cache that evicts nothing."""
+    return StreamingLLM(), CacheBudget(size=_UNBOUNDED)
 
 
 @contextmanager

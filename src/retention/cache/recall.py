@@ -19,8 +19,7 @@ from retention.cache.budget import CacheBudget
 from retention.cache.cache import RetentionCache, retain_cache
 from retention.cache.generation import greedy_tokens
 from retention.cache.policies.base import CachePolicy
-from retention.cache.policies.streaming_llm import StreamingLLM
-from retention.cache.reading import TokenBatch, forward, spans
+from retention.cache.reading import TokenBatch, full_cache, read_context
 from retention.errors import DataError, require
 
 NAMES = (
@@ -136,14 +135,12 @@ def exact_answers(
     counts = {len(example.questions) for example in examples}
     require(len(counts) == 1, "examples", f"needs examples with the same number of questions, got {sorted(counts)}")
     contexts = TokenBatch.build([_encode(tokenizer, example.context, special=True) for example in examples])
-    empty = contexts.attention_mask[:, :0]
     if policy is None:
-        policy, budget = StreamingLLM(), CacheBudget(size=2**20)
+        policy, budget = full_cache()
     budget = budget or CacheBudget()
     correct = torch.zeros(len(examples))
     with retain_cache(model, policy, budget) as cache:
-        for start, end in spans(contexts.input_ids.shape[1], policy, budget):
-            forward(model, cache, contexts, start, end, empty, logits_to_keep=1)
+        read_context(model, cache, contexts)
         for index in range(counts.pop()):
             copy = deepcopy(cache)
             try:

@@ -17,8 +17,7 @@ from retention.cache.budget import CacheBudget
 from retention.cache.cache import retain_cache
 from retention.cache.generation import greedy_tokens
 from retention.cache.policies.base import CachePolicy
-from retention.cache.policies.streaming_llm import StreamingLLM
-from retention.cache.reading import TokenBatch, forward, spans
+from retention.cache.reading import TokenBatch, full_cache, read_context
 from retention.errors import require
 
 PAD, START, QUESTION = range(3)
@@ -110,24 +109,21 @@ class SymbolRecall:
         last = torch.zeros((rows, self.keys), dtype=torch.long)
         for index in range(count):
             key = keys[:, index : index + 1]
-            # a new value differs from the one before; a first one may be any
-            value = (
-                torch.where(values[:, index : index + 1] + 1 == last.gather(1, key), 1, 0)
-                + values[:, index : index + 1]
-            )
-            values[:, index : index + 1] = value % self.values
-            last.scatter_(1, key, values[:, index : index + 1] + 1)
+            drawn = values[:, index : index + 1]
+            is_repeated = drawn + 1 == last.gather(1, key)  # a new value differs from the one before
+            drawn.copy_((drawn + is_repeated) % self.values)
+            last.scatter_(1, key, drawn + 1)
         # pairs lie at random columns of the area before the tail, without overlap
         area = self.context - 1 - self.tail - count
-        places = _shuffled(torch.arange(area).expand(rows, -1), generator)[:, :count].sort(1).values
-        columns = 1 + places + torch.arange(count)
+        offsets = _shuffled(torch.arange(area).expand(rows, -1), generator)[:, :count].sort(1).values
+        columns = 1 + offsets + torch.arange(count)
         first_value, first_filler = _FIRST_SYMBOL + self.keys, _FIRST_SYMBOL + self.keys + self.values
         contexts = torch.randint(first_filler, self.vocabulary, (rows, self.context), generator=generator)
         contexts[:, 0] = START
         contexts.scatter_(1, columns, _FIRST_SYMBOL + keys)
         contexts.scatter_(1, columns + 1, first_value + values)
-        asked = chosen.gather(1, torch.randint(self.pairs, (rows, questions), generator=generator))
-        return SymbolBatch(contexts, _FIRST_SYMBOL + asked, first_value + last.gather(1, asked) - 1)
+        queried = chosen.gather(1, torch.randint(self.pairs, (rows, questions), generator=generator))
+        return SymbolBatch(contexts, _FIRST_SYMBOL + queried, first_value + last.gather(1, queried) - 1)
 
 
 @torch.no_grad()
@@ -145,13 +141,12 @@ def recall_accuracy(
         budget: of the bounded cache.
     """
     if policy is None:
-        policy, budget = StreamingLLM(), CacheBudget(size=2**20)
+        policy, budget = full_cache()
     budget = budget or CacheBudget()
     contexts = TokenBatch.build(list(batch.contexts))
     rows, questions = batch.keys.shape
     with retain_cache(model, policy, budget) as cache:
-        for start, end in spans(batch.contexts.shape[1], policy, budget):
-            forward(model, cache, contexts, start, end, contexts.attention_mask[:, :0], logits_to_keep=1)
+        read_context(model, cache, contexts)
         cache.batch_repeat_interleave(questions)
         prompts = torch.stack([torch.full_like(batch.keys, QUESTION), batch.keys], dim=2).view(rows * questions, 2)
         before = contexts.attention_mask.repeat_interleave(questions, dim=0)
