@@ -109,7 +109,7 @@ def collect_example(model: nn.Module, input_ids: Tensor, settings: TargetSetting
     targets: list[Tensor] = []
 
     def record(window: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        states.append((args[0] if args else kwargs["hidden_states"])[0].half().cpu())
+        states.append((args[0] if args else kwargs["hidden_states"])[0].float().cpu())
         targets.append(future_attention(output[1], window)[0].cpu())
 
     hook = partial(record, settings.window)
@@ -119,7 +119,7 @@ def collect_example(model: nn.Module, input_ids: Tensor, settings: TargetSetting
     finally:
         for handle in handles:
             handle.remove()
-    return Example(torch.stack(states), torch.stack(targets), counted)
+    return Example(torch.stack(states).half(), torch.stack(targets), counted)
 
 
 def counted_tokens(length: int, settings: TargetSettings) -> Tensor:

@@ -34,8 +34,9 @@ from retention.errors import require
 
 DISTILLATION = "distillation"
 # arguments that are stored with the scorers
-ORIGIN = ("length", "loss", "epochs", "lr", "sinks", "window", "seed")
+ORIGIN = ("length", "loss", "epochs", "lr", "sinks", "window", "precision", "seed")
 DISTILLATION_ORIGIN = ("size", "hard_share", "lora")
+PRECISIONS = ("float32", "bfloat16")
 _PROGRESS_STEPS = 10
 T = TypeVar("T")
 
@@ -58,7 +59,8 @@ def _run(arguments: argparse.Namespace) -> None:
     model = load_decoder(arguments.model, None if distills else "eager")
     torch.manual_seed(arguments.seed)
     policy = _scorers(model, arguments)
-    tokens = (_distill if distills else _rank)(model, tokenizer, policy, arguments)
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=arguments.precision == "bfloat16"):
+        tokens = (_distill if distills else _rank)(model, tokenizer, policy, arguments)
     policy.origin = _origin(policy, arguments, tokens)
     policy.save(arguments.output)
     print(f"written: {arguments.output}")
@@ -82,8 +84,11 @@ def _rank(model: nn.Module, tokenizer: Any, policy: LearnedScores, arguments: ar
     target_settings = TargetSettings(sinks=arguments.sinks, window=arguments.window)
     texts = _texts(tokenizer, arguments, target_settings.shortest_text)
     start = time.perf_counter()
-    examples = [collect_example(model, input_ids, target_settings) for input_ids in texts]
-    print(f"targets of {len(examples)} texts: {time.perf_counter() - start:.0f} s")
+    examples = []
+    for input_ids in texts:
+        examples.append(collect_example(model, input_ids, target_settings))
+        if len(examples) % _PROGRESS_STEPS == 0 or len(examples) == len(texts):
+            print(f"targets of {len(examples)}/{len(texts)} texts: {time.perf_counter() - start:.0f} s", flush=True)
     training, validation = _split(examples, arguments.validation)
     start = time.perf_counter()
     losses = train_scores(policy, training, settings)
@@ -206,6 +211,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=96, help="tokens per layer, for distillation (default: 96)")
     parser.add_argument(
         "--hard-share", type=float, default=0.3, help="last share of the steps of distillation, with eviction"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="format that the decoder computes in; scorers stay in float32 (default: float32)",
     )
     parser.add_argument("--lora", type=int, metavar="RANK", help="train LoRA adapters too, by distillation; needs peft")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")

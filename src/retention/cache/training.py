@@ -93,12 +93,16 @@ def layer_scores(policy: LearnedScores, hidden_states: Tensor) -> Tensor:
 
 
 def text_scores(policy: LearnedScores, layer_idx: int, hidden_states: Tensor) -> Tensor:
-    """Compute the scores [B, T] of whole sequences from the inputs [B, T, D] of one attention module."""
+    """Compute the scores [B, T] of whole sequences from the inputs [B, T, D] of one attention module.
+
+    They are float32 under autocast too: bfloat16 would round many scores to the same number.
+    """
     batch, length = hidden_states.shape[:2]
     ranks = torch.arange(length, device=hidden_states.device).expand(batch, -1)
     valid = torch.ones_like(ranks, dtype=torch.bool)
     empty = hidden_states.new_zeros((batch, 0, length, 0))
-    return policy.score(Arrivals(layer_idx, hidden_states.float(), empty, empty, valid, ranks))
+    with torch.autocast(hidden_states.device.type, enabled=False):
+        return policy.score(Arrivals(layer_idx, hidden_states.float(), empty, empty, valid, ranks))
 
 
 def score_loss(scores: Tensor, targets: Tensor, loss: str, generator: torch.Generator | None = None) -> Tensor:

@@ -15,7 +15,14 @@ from retention.cache import CacheBudget, KeyNorm, LearnedScores, StreamingLLM, e
 from retention.cache.evaluation import mean_loss, text_loss
 from retention.cache.targets import Example, TargetSettings, collect_example, counted_tokens, future_attention
 from retention.cache.texts import encode_texts, read_texts
-from retention.cache.training import TrainingSettings, layer_scores, pairwise_accuracy, score_loss, train_scores
+from retention.cache.training import (
+    TrainingSettings,
+    layer_scores,
+    pairwise_accuracy,
+    score_loss,
+    text_scores,
+    train_scores,
+)
 from retention.core.scorer import ScorerConfig
 from retention.errors import ConfigError, DataError, TrainingError
 
@@ -70,6 +77,14 @@ def test_collected_states_give_the_scores_of_the_cache() -> None:
     assert example.targets.shape == (3, 40)
     assert example.counted.nonzero().flatten().tolist() == list(range(2, 33))
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_scores_are_float32_under_autocast() -> None:
+    policy, states = random_scorers(tiny_decoder("llama")), torch.randn(1, 40, 32)
+    expected = text_scores(policy, 0, states)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(text_scores(policy, 0, states), expected)
+        assert not torch.equal(policy.scorers[0](states).float(), expected)  # what plain autocast makes of them
 
 
 def test_collecting_needs_eager_attention_and_enough_tokens() -> None:
@@ -183,7 +198,8 @@ def test_commands_train_and_compare(tmp_path: Path, capsys: pytest.CaptureFixtur
     inputs = ["--model", str(tmp_path / "model"), "--texts", str(tmp_path / "texts.txt")]
     sizes = ["--limit", "3", "--validation", "1", "--length", "64", "--epochs", "2"]
     scores = tmp_path / "scores.safetensors"
-    assert train.main([*inputs, *sizes, "--output", str(scores)]) == 0
+    assert train.main([*inputs, *sizes, "--precision", "bfloat16", "--output", str(scores)]) == 0
+    assert LearnedScores.load(scores).origin["precision"] == "bfloat16"
     assert "pairs in the right order on 1 other texts" in capsys.readouterr().out
     record = tmp_path / "records.jsonl"
     options = ["--sizes", "16", "--scores", str(scores), "--limit", "2", "--record", str(record)]
