@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from reproduction.decoder_results import recall_table
+from reproduction.decoder_results import loss_table, recall_table
 
 from retention.errors import DataError
 
@@ -46,3 +46,37 @@ def test_other_records_are_left_out_and_mixed_sizes_refused() -> None:
         recall_table([*RECORDS, record("x", 0, 0.1, size=8)])
     with pytest.raises(DataError, match="recall_experiment"):
         recall_table([])
+
+
+def loss(policy: str, value: float, size: int = 64, **changes: Any) -> Any:
+    fixed = {"kind": "decoding", "task": "text", "text_lengths": [1024, 1024], "date": "2026-01-01"}
+    return {**fixed, "policy": policy, "loss": value, "size": size, **changes}
+
+
+LOSSES = [
+    loss("full", 3.0),
+    loss("streaming_llm", 3.4),
+    loss("random", 3.6),
+    loss("h2o", 3.3),
+    loss("learned:ranked-seed0", 3.1),
+    loss("learned:ranked-seed1", 3.3),
+]
+
+
+def test_losses_of_seeds_are_pooled_and_the_gap_is_to_the_best_policy_without_attention_maps() -> None:
+    assert cells(loss_table(LOSSES, 1024)) == [
+        ["full", "no", "1", "3.000", "-"],
+        ["learned, ranked", "no", "2", "3.200 ± 0.141", "50 %"],
+        ["h2o", "yes", "1", "3.300", "25 %"],
+        ["streaming_llm", "no", "1", "3.400", "0 %"],
+        ["random", "no", "1", "3.600", "-50 %"],
+    ]
+
+
+def test_losses_of_other_lengths_are_left_out_and_references_required() -> None:
+    other = loss("random", 9.0, text_lengths=[512, 1024], date="2026-02-01")
+    assert loss_table([*LOSSES, other], 1024) == loss_table(LOSSES, 1024)
+    with pytest.raises(DataError, match="no records of texts of 512 tokens"):
+        loss_table(LOSSES, 512)
+    with pytest.raises(DataError, match="M = 64 needs records of full"):
+        loss_table([each for each in LOSSES if each["policy"] != "full"], 1024)
