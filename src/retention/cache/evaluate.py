@@ -21,12 +21,18 @@ from retention.cache.policies.learned import LearnedScores
 from retention.cache.policies.named import POLICIES, build_policies
 from retention.cache.question_answering import EncodedDocument, answer_documents, encode_document, read_documents
 from retention.cache.reading import attention_for
-from retention.cache.recall import RecallExample, exact_answers, needle_examples, recall_examples
+from retention.cache.recall import (
+    RecallExample,
+    exact_answers,
+    needle_examples,
+    recall_examples,
+    tracking_examples,
+)
 from retention.cache.texts import encode_texts, read_texts
 from retention.errors import require
 
 # task -> field of the record that holds its main value
-MAIN_FIELDS = {"text": "loss", "recall": "accuracy", "needle": "accuracy", "qa": "f1"}
+MAIN_FIELDS = {"text": "loss", "recall": "accuracy", "tracking": "accuracy", "needle": "accuracy", "qa": "f1"}
 TASKS = tuple(MAIN_FIELDS)
 _HEADER = "| task | size | policy | {measure} | interval | minus {baseline} | interval | s |"
 
@@ -161,7 +167,7 @@ def append_result(
         size=budget.size,
         sinks=budget.sinks,
         window=budget.window,
-        texts=None if texts is None or fields["task"] in ("recall", "cost") else texts.name,
+        texts=None if texts is None or fields["task"] in ("recall", "tracking", "cost") else texts.name,
         **fields,
     )
     config = {
@@ -189,6 +195,10 @@ def _inputs(task: str, arguments: argparse.Namespace, tokenizer: Any, config: An
             recall_examples(
                 arguments.limit, pairs=arguments.pairs, reassigned=arguments.reassigned, seed=arguments.seed
             )
+        )
+    if task == "tracking":
+        return list(
+            tracking_examples(arguments.limit, chains=arguments.chains, hops=arguments.hops, seed=arguments.seed)
         )
     if task == "qa":
         documents = read_documents(
@@ -285,6 +295,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--new-tokens", type=int, default=24, help="tokens of an answer at most, for qa (default: 24)")
     parser.add_argument("--reassigned", type=int, default=2, help="names that get another value (default: 2)")
+    parser.add_argument("--chains", type=int, default=4, help="codes of a tracking example (default: 4)")
+    parser.add_argument("--hops", type=int, default=2, help="how often each is handed on (default: 2)")
     parser.add_argument("--words", type=int, default=250, help="words of a needle example (default: 250)")
     parser.add_argument("--seed", type=int, default=0, help="of the random policy and the examples (default: 0)")
     parser.add_argument("--record", type=Path, help="JSON Lines file to append a record of each row to")

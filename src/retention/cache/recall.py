@@ -1,7 +1,8 @@
 """Generate tasks with exact answers, and count how many a decoder with a bounded cache still answers.
 
 ``recall`` is multi-query associative recall (Arora et al., arXiv 2312.04927) in sentences: passwords of names, some of
-which are assigned anew, so that the last one counts. ``needle`` hides one code at a random depth of a real text.
+which are assigned anew, so that the last one counts. ``tracking`` follows codes from name to name, as the variable
+tracking of RULER (Hsieh et al., arXiv 2404.06654). ``needle`` hides one code at a random depth of a real text.
 """
 
 from __future__ import annotations
@@ -82,6 +83,44 @@ def recall_examples(
         generator.shuffle(chosen)
         final = tuple(Question(f" The password of {name} is", f" {passwords[name]}") for name in chosen)
         yield RecallExample(" ".join(sentences), final)
+
+
+def tracking_examples(count: int, *, chains: int = 4, hops: int = 2, seed: int = 0) -> Iterator[RecallExample]:
+    """Yield contexts in which codes are handed on from name to name, and ask for the last name of each chain.
+
+    A chain assigns a code to a name, and then ``hops`` times the code of the name before to another one; the sentences
+    of the chains are mixed, each chain in its order.
+
+    Args:
+        count: number of contexts.
+        chains: number of codes, and of questions.
+        hops: how often each code is handed on; ``chains * (hops + 1)`` is at most 26.
+        seed: of the generator.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
+    require(hops >= 0, "hops", f"must be >= 0, got {hops}")
+    most = len(NAMES) // (hops + 1)
+    require(1 <= chains <= most, "chains", f"must be in [1, {len(NAMES)} names / (hops + 1) = {most}], got {chains}")
+    generator = random.Random(seed)
+    for _ in range(count):
+        names = generator.sample(NAMES, chains * (hops + 1))
+        members = [names[index::chains] for index in range(chains)]
+        codes = [str(code) for code in generator.sample(range(1000, 10_000), chains)]
+        order = [chain for chain in range(chains) for _ in range(hops + 1)]
+        generator.shuffle(order)
+        sentences, handed = [], [0] * chains
+        for chain in order:
+            link = handed[chain]
+            source = f"the code of {members[chain][link - 1]}" if link else codes[chain]
+            sentences.append(f"The code of {members[chain][link]} is {source}.")
+            handed[chain] += 1
+        questions = [
+            Question(f" As a number, the code of {members[chain][-1]} is", f" {codes[chain]}")
+            for chain in range(chains)
+        ]
+        yield RecallExample(" ".join(sentences), tuple(questions))
 
 
 def needle_examples(texts: Sequence[str], count: int, *, words: int = 250, seed: int = 0) -> Iterator[RecallExample]:

@@ -64,8 +64,8 @@ class Decoding:
         scores: how learned scores were trained; None for other policies.
         share: M as a share of the context's tokens, in (0, 1]; None = M is a number of tokens.
         size_by_text: M for each text where ``share`` is set.
-        task: ``text`` (loss of a language model), ``recall``, ``needle``, ``symbol_recall`` (exact answers), ``qa``
-            (answers to questions on a document), or ``cost``.
+        task: ``text`` (loss of a language model), ``recall``, ``tracking``, ``needle``, ``symbol_recall`` (exact
+            answers), ``qa`` (answers to questions on a document), or ``cost``.
         texts: name of the file of texts; None = none was read.
         text_lengths: tokens of each text, or of the context of each example.
         counted_tokens: tokens of each text that ``loss`` counts; for other tasks, questions of each example.

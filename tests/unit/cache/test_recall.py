@@ -13,7 +13,14 @@ from tests.unit.cache.test_training import save_decoder
 from transformers import PreTrainedTokenizerFast
 
 from retention.cache import H2O, CacheBudget, CachePolicy, StreamingLLM, evaluate
-from retention.cache.recall import Question, RecallExample, exact_answers, needle_examples, recall_examples
+from retention.cache.recall import (
+    Question,
+    RecallExample,
+    exact_answers,
+    needle_examples,
+    recall_examples,
+    tracking_examples,
+)
 from retention.errors import ConfigError, DataError
 
 
@@ -35,6 +42,26 @@ def test_the_last_password_of_a_name_is_the_answer() -> None:
 
 def test_examples_depend_on_the_seed_alone() -> None:
     assert list(recall_examples(3, seed=2)) == list(recall_examples(3, seed=2)) != list(recall_examples(3, seed=3))
+
+
+def test_codes_are_handed_on_to_the_last_name() -> None:
+    for example in tracking_examples(5, chains=4, hops=3, seed=1):
+        codes: dict[str, str] = {}
+        for name, code, source in re.findall(r"code of (\w+) is (?:(\d{4})|the code of (\w+))\.", example.context):
+            assert name not in codes
+            codes[name] = code or codes[source]
+        assert len(codes) == 4 * (3 + 1) and len(set(codes.values())) == 4
+        answers = {question.prompt.split()[6]: question.answer.strip() for question in example.questions}
+        assert len(answers) == 4 and all(codes[name] == code for name, code in answers.items())
+        # names in questions hand their code on to nobody, and got it from another one
+        assert not any(f"is the code of {name}." in example.context for name in answers)
+        assert not any(f"code of {name} is {code}." in example.context for name, code in answers.items())
+
+
+@pytest.mark.parametrize("values", [{"hops": -1}, {"chains": 0}, {"chains": 7, "hops": 3}])
+def test_chains_out_of_range_are_refused(values: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="must be"):
+        list(tracking_examples(1, **values))
 
 
 def test_the_needle_is_inside_the_text() -> None:
@@ -98,14 +125,26 @@ def test_the_command_records_exact_answers(tmp_path: Path, capsys: pytest.Captur
     save_decoder(tmp_path / "model")
     (tmp_path / "texts.txt").write_text("\n".join("a b c d e f g h i j " * 3 for _ in range(3)))
     record = tmp_path / "records.jsonl"
-    options = ["--tasks", "recall", "needle", "--texts", str(tmp_path / "texts.txt"), "--words", "20", "--limit", "2"]
+    options = [
+        "--tasks",
+        "recall",
+        "tracking",
+        "needle",
+        "--texts",
+        str(tmp_path / "texts.txt"),
+        "--words",
+        "20",
+        "--limit",
+        "2",
+    ]
     options += ["--pairs", "4", "--sizes", "20", "--policies", "random", "tova", "--record", str(record)]
+    options += ["--chains", "2", "--hops", "1"]
     assert evaluate.main(["--model", str(tmp_path / "model"), *options]) == 0
     rows = [row for _, row in read_objects(record)]
     assert [(row["task"], row["policy"]) for row in rows] == [
-        (task, policy) for task in ("recall", "needle") for policy in ("random", "tova")
+        (task, policy) for task in ("recall", "tracking", "needle") for policy in ("random", "tova")
     ]
-    assert rows[0]["texts"] is None and rows[2]["texts"] == "texts.txt"
+    assert rows[0]["texts"] is None and rows[2]["texts"] is None and rows[4]["texts"] == "texts.txt"
     assert all(0 <= row["accuracy"] <= 1 and row["loss"] is None for row in rows)
     assert "| recall | 20 | random |" in capsys.readouterr().out
 
