@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,11 +14,12 @@ from tests.unit.cache.decoders import Texts, largest_difference, run_cache, run_
 from torch import Tensor
 
 from retention.cache import H2O, TOVA, CacheBudget, ExpectedAttention, RescoringPolicy, SnapKV, retain_cache
-from retention.cache.families import FAMILIES, attention_modules
+from retention.cache.families import FAMILIES, HeadCounts, attention_modules
 
 TOLERANCE = 5e-6
 BUDGET = CacheBudget(size=14, sinks=2, window=4)
 BLOCKS = CacheBudget(size=16, sinks=2, window=4, block=5)
+PER_HEAD = replace(BUDGET, per_head=True)
 POLICIES: dict[str, Callable[[], RescoringPolicy]] = {
     "h2o": H2O,
     "tova": TOVA,
@@ -29,9 +32,10 @@ CASES += [("expected_attention", family) for family in ("llama", "mistral", "qwe
 
 @torch.no_grad()
 def seen_by_each_query(model: Any, policy: RescoringPolicy, budget: CacheBudget, batch: Texts) -> tuple[Tensor, list]:
-    """Feed single tokens; return logits [B, T, V] and per layer which columns each query attended to, [B, T, T]."""
+    """Feed single tokens; return logits [B, T, V] and per layer which columns each query attended to, [B, G, T, T]."""
     rows, width = batch.input_ids.shape
-    masks = [torch.zeros(rows, width, width, dtype=torch.bool) for _ in attention_modules(model)]
+    groups = HeadCounts.of(model.config).key_value if budget.per_head else 1
+    masks = [torch.zeros(rows, groups, width, width, dtype=torch.bool) for _ in attention_modules(model)]
     outputs = []
     with retain_cache(model, policy, budget) as cache:
         for end in range(1, width + 1):
@@ -43,9 +47,10 @@ def seen_by_each_query(model: Any, policy: RescoringPolicy, budget: CacheBudget,
             )
             outputs.append(output.logits)
             for mask, kept in zip(masks, cache.kept, strict=True):
-                for row in range(rows):
-                    mask[row, end - 1, kept[row][kept[row] >= 0]] = True
-                    mask[row, end - 1, end - 1] = True  # padding attends to itself
+                mask[:, :, end - 1, end - 1] = True  # padding attends to itself
+                for row, group in itertools.product(range(rows), range(groups)):
+                    columns = kept[row, group] if budget.per_head else kept[row]
+                    mask[row, group, end - 1, columns[columns >= 0]] = True
     return torch.cat(outputs, dim=1), masks
 
 
@@ -53,9 +58,9 @@ def seen_by_each_query(model: Any, policy: RescoringPolicy, budget: CacheBudget,
 @pytest.mark.parametrize(("name", "decoder"), CASES)
 def test_eviction_equals_masking(name: str, decoder: str, padding: str) -> None:
     model, batch = tiny_decoder(decoder, "eager"), texts(padding)
-    for budget in (BUDGET, BLOCKS):
+    for budget in (BUDGET, BLOCKS, PER_HEAD):
         logits, masks = seen_by_each_query(model, POLICIES[name](), budget, batch)
-        assert all(int(mask.sum(2).max()) == budget.size for mask in masks)
+        assert all(int(mask.sum(3).max()) == budget.size for mask in masks)
         assert largest_difference(logits, run_masked(model, batch, masks), batch) < TOLERANCE
 
 
@@ -63,7 +68,7 @@ def test_one_more_masked_key_is_noticed() -> None:
     """Negative control."""
     model, batch = tiny_decoder("llama", "eager"), texts("none")
     logits, masks = seen_by_each_query(model, H2O(), BUDGET, batch)
-    masks[1][:, -1, 0] = False
+    masks[1][:, :, -1, 0] = False
     assert largest_difference(logits, run_masked(model, batch, masks), batch) > 100 * TOLERANCE
 
 
@@ -91,10 +96,13 @@ def oracle(name: str, attention: Tensor, budget: CacheBudget) -> list[set[int]]:
 
 @torch.no_grad()
 def masked_attention(model: Any, batch: Texts, masks: list[Tensor]) -> list[Tensor]:
-    """Return the attention of the full model under the masks, mean over heads, [B, T, T] per layer."""
+    """Return the attention of the masked full model, mean over the heads of a group, [B, G, T, T] per layer."""
     maps: list[Tensor] = []
+    groups = masks[0].shape[1]
     handles = [
-        module.register_forward_hook(lambda module, args, output: maps.append(output[1].mean(1)))
+        module.register_forward_hook(
+            lambda module, args, output: maps.append(output[1].unflatten(1, (groups, -1)).mean(2))
+        )
         for module in attention_modules(model)
     ]
     run_masked(model, batch, masks)
@@ -103,14 +111,16 @@ def masked_attention(model: Any, batch: Texts, masks: list[Tensor]) -> list[Tens
     return maps
 
 
+@pytest.mark.parametrize("budget", [BUDGET, PER_HEAD], ids=["shared", "per_head"])
 @pytest.mark.parametrize("name", ["h2o", "tova", "snapkv"])
-def test_an_oracle_chooses_the_same_tokens(name: str) -> None:
+def test_an_oracle_chooses_the_same_tokens(name: str, budget: CacheBudget) -> None:
     model, batch = tiny_decoder("llama", "eager"), texts("none")
-    _, masks = seen_by_each_query(model, POLICIES[name](), BUDGET, batch)
+    _, masks = seen_by_each_query(model, POLICIES[name](), budget, batch)
+    assert masks[0].shape[1] == (2 if budget.per_head else 1)
     for mask, attention in zip(masks, masked_attention(model, batch, masks), strict=True):
-        for row in range(3):
-            history = oracle(name, attention[row].double(), BUDGET)
-            assert [set(seen.nonzero().flatten().tolist()) for seen in mask[row]] == history
+        for seen, weights in zip(mask.flatten(0, 1), attention.flatten(0, 1), strict=True):
+            history = oracle(name, weights.double(), budget)
+            assert [set(row.nonzero().flatten().tolist()) for row in seen] == history
 
 
 @pytest.mark.parametrize(("name", "other"), [("h2o", "tova"), ("tova", "snapkv"), ("snapkv", "h2o")])
@@ -118,8 +128,8 @@ def test_the_oracle_of_another_policy_is_noticed(name: str, other: str) -> None:
     """Negative control."""
     model, batch = tiny_decoder("llama", "eager"), texts("none")
     _, masks = seen_by_each_query(model, POLICIES[name](), BUDGET, batch)
-    attention = masked_attention(model, batch, masks)[0][0].double()
-    assert [set(seen.nonzero().flatten().tolist()) for seen in masks[0][0]] != oracle(other, attention, BUDGET)
+    attention = masked_attention(model, batch, masks)[0][0, 0].double()
+    assert [set(seen.nonzero().flatten().tolist()) for seen in masks[0][0, 0]] != oracle(other, attention, BUDGET)
 
 
 @torch.no_grad()
@@ -132,10 +142,10 @@ def test_expected_attention_matches_sampled_queries() -> None:
 
     states = torch.randn(1, 50, 32) * 2
     keys, values = torch.randn(1, 2, 9, 8), torch.randn(1, 2, 9, 8)
-    valid, held = torch.ones(1, 50, dtype=torch.bool), torch.ones(1, 9, dtype=torch.bool)
+    valid, held = torch.ones(1, 50, dtype=torch.bool), torch.ones(1, 1, 9, dtype=torch.bool)
     counts = torch.tensor([50])
     observation = Observation(module, rotary, states, None, keys, values, valid, held, counts)
-    _, scores = ExpectedAttention(horizon=1, eps=0.0).rescore(observation, torch.zeros(1, 9, 0))
+    _, scores = ExpectedAttention(horizon=1, eps=0.0).rescore(observation, torch.zeros(1, 1, 9, 0))
     queries = module.q_proj(states).view(50, 4, 8).transpose(0, 1)
     cosines, sines = rotary(states, torch.tensor([[50]]))
     weights = []
@@ -146,10 +156,10 @@ def test_expected_attention_matches_sampled_queries() -> None:
         weight = (turned @ keys[0, head // 2].T / math.sqrt(8)).exp().mean(0)
         weights.append(weight / weight.sum() * values[0, head // 2].norm(dim=1))
     expected = torch.stack(weights).mean(0)
-    torch.testing.assert_close(scores[0], expected, rtol=0.05, atol=1e-3)
+    torch.testing.assert_close(scores[0, 0], expected, rtol=0.05, atol=1e-3)
     observation.state, observation.counts = None, torch.tensor([3])
-    _, elsewhere = ExpectedAttention(horizon=1, eps=0.0).rescore(observation, torch.zeros(1, 9, 0))
-    assert float((elsewhere[0] - expected).abs().max()) > 0.02  # negative control: another position
+    _, elsewhere = ExpectedAttention(horizon=1, eps=0.0).rescore(observation, torch.zeros(1, 1, 9, 0))
+    assert float((elsewhere[0, 0] - expected).abs().max()) > 0.02  # negative control: another position
 
 
 @pytest.mark.parametrize("chunks", [[40], [1] * 40, [20, 1, 19]], ids=["once", "tokens", "chunks"])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from retention.cache.budget import CacheBudget
-from retention.cache.families import attention_modules, decoder_of
+from retention.cache.families import HeadCounts, attention_modules, decoder_of
 from retention.cache.layer import RetentionLayer
 from retention.cache.policies.base import CachePolicy, RescoringPolicy
 from retention.cache.step import Step
@@ -24,7 +24,7 @@ _CACHE_ARGUMENTS = ("past_key_values", "layer_past")
 
 
 class RetentionCache(Cache):
-    """Key-value cache of at most ``budget.size`` tokens per layer; the policy decides which.
+    """Key-value cache of at most ``budget.size`` tokens per layer or per key-value head; the policy decides which.
 
     A token is scored once, when it arrives, so the bank does not depend on the chunks in which a sequence is fed: one
     pass, several chunks and single tokens give the same result up to rounding (of scores too: two tokens whose scores
@@ -40,7 +40,7 @@ class RetentionCache(Cache):
     Args:
         model: a Hugging Face decoder of a supported family, with or without a head.
         policy: gives the scores.
-        budget: size, sinks, window and block.
+        budget: size, sinks, window and block, of each layer or of each of its key-value heads.
 
     Raises:
         ConfigError: the model is not supported, or the policy was built for another one.
@@ -50,7 +50,8 @@ class RetentionCache(Cache):
         modules = attention_modules(model)
         decoder = decoder_of(model)
         policy.check(decoder.config)
-        super().__init__(layers=[RetentionLayer(index, policy, budget) for index in range(len(modules))])
+        heads = HeadCounts.of(decoder.config)
+        super().__init__(layers=[RetentionLayer(index, policy, budget, heads) for index in range(len(modules))])
         self.policy = policy
         self.budget = budget
         self._model = model
@@ -70,8 +71,13 @@ class RetentionCache(Cache):
 
     @property
     def kept(self) -> list[Tensor]:
-        """Return the columns of the held tokens, one tensor [B, N] long per layer, ascending; -1 = empty slot."""
-        return [layer.slots.positions for layer in self._retention_layers if layer.slots is not None]
+        """Return the columns of the held tokens, one tensor per layer, ascending; -1 = empty slot, at the end.
+
+        [B, N] long if all heads of a layer hold the same tokens, [B, H, N] for H key-value heads with a budget of their
+        own (``CacheBudget.per_head``).
+        """
+        held = [layer.slots.positions for layer in self._retention_layers if layer.slots is not None]
+        return held if self.budget.per_head else [positions.squeeze(1) for positions in held]
 
     def detach(self) -> None:
         """Remove the hooks; the cache cannot be used after that."""

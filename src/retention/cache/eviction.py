@@ -4,8 +4,8 @@ Scores are fixed when a token arrives. A token that leaves the window competes f
 it has lost, it can never return, because the number of better tokens only grows. The bank is therefore a function of
 the sequence alone and not of the chunks in which it arrived, and each token has a single moment of eviction.
 
-Shapes: B sequences, K slots in order of arrival. ``ranks`` [B, K] is the index of a token among the real tokens of its
-sequence, from 0; -1 marks an empty slot or padding.
+Shapes: B rows (sequences, or key-value heads of sequences), K slots in order of arrival. ``ranks`` [B, K] is the index
+of a token among the real tokens of its sequence, from 0; -1 marks an empty slot or padding.
 """
 
 from __future__ import annotations

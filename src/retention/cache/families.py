@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -18,6 +19,25 @@ FAMILIES = {
     "gpt2": ("h", "attn"),
 }
 ATTENTION = ("sdpa", "eager")
+
+
+@dataclass(frozen=True)
+class HeadCounts:
+    """Number of attention heads of a decoder.
+
+    Attributes:
+        query: heads of the queries.
+        key_value: heads of keys and values; each serves ``query / key_value`` heads of the queries.
+    """
+
+    query: int
+    key_value: int
+
+    @classmethod
+    def of(cls, config: Any) -> HeadCounts:
+        """Read the numbers from the configuration of a decoder; without grouped queries both are the same."""
+        query = int(config.num_attention_heads)
+        return cls(query, int(getattr(config, "num_key_value_heads", None) or query))
 
 
 def decoder_of(model: nn.Module) -> nn.Module:

@@ -11,10 +11,13 @@ from transformers.cache_utils import CacheLayerMixin
 
 from retention.cache.budget import CacheBudget
 from retention.cache.eviction import NEVER, bank_mask, eviction_counts, visible_mask
+from retention.cache.families import HeadCounts
 from retention.cache.policies.base import Arrivals, CachePolicy, Observation, RescoringPolicy
 from retention.cache.slots import Slots
 from retention.cache.step import Step
 from retention.errors import require
+
+_ONE_HEAD = HeadCounts(1, 1)
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,9 @@ class _Pending:
 
 
 class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
-    """Hold at most ``budget.size`` tokens of one layer: sinks, window, and the bank of the best scores.
+    """Hold at most ``budget.size`` tokens of one layer, or of each of its key-value heads.
+
+    These are sinks, window, and the bank of the best scores.
 
     Tensors are made anew at each eviction, so memory does shrink. A chunk of several tokens is attended to with a mask
     that shows each query exactly the tokens that were held when it arrived; during that pass the chunk is in memory
@@ -37,17 +42,23 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         layer_idx: index of the layer, from 0.
         policy: gives the scores.
         budget: size, sinks, window and block.
+        heads: of the attention module; needed for a budget per head.
+
+    Attributes:
+        groups: G, number of groups of heads that hold their own tokens: 1, or the number of key-value heads.
     """
 
     is_croppable = False
     is_compileable = False
     supports_early_init = False
 
-    def __init__(self, layer_idx: int, policy: CachePolicy, budget: CacheBudget) -> None:
+    def __init__(self, layer_idx: int, policy: CachePolicy, budget: CacheBudget, heads: HeadCounts = _ONE_HEAD) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.layer_idx = layer_idx
         self.policy = policy
         self.budget = budget
+        self.groups = heads.key_value if budget.per_head else 1
+        self._mask_heads = heads.query if self.groups > 1 else 1
         self.slots: Slots | None = None
         self.state: Tensor | None = None
         self.seen = 0
@@ -65,14 +76,15 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             additive: the attention adds its mask to the logits (eager); otherwise the mask is boolean, True = visible.
 
         Returns:
-            [B, 1, Q, keys]. For several tokens its values are written by ``update``, when the scores are known.
+            [B, heads, Q, keys], heads = 1 where all heads see the same tokens. For several tokens its values are
+            written by ``update``, when the scores are known.
         """
         filled = None
         if hidden_states.shape[1] == 1:
             mask = self._single_mask(step, hidden_states, additive)
         elif not (step.is_first_without_padding and (self._rescoring or max(step.totals) <= self.budget.size)):
-            width = 0 if self.slots is None else self.slots.ranks.shape[1]
-            shape = (len(step.totals), 1, hidden_states.shape[1], width + hidden_states.shape[1])
+            width = 0 if self.slots is None else self.slots.ranks.shape[2]
+            shape = (len(step.totals), self._mask_heads, hidden_states.shape[1], width + hidden_states.shape[1])
             dtype = hidden_states.dtype if additive else torch.bool
             mask = filled = torch.empty(shape, dtype=dtype, device=hidden_states.device)
         self._pending = _Pending(step, hidden_states, filled)
@@ -106,10 +118,11 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         scores = self._score(pending, key_states, value_states)
         width = 0 if self._rescoring is None else self._rescoring.statistics
         statistics = scores.new_zeros((*scores.shape, width))
-        new = Slots(key_states, value_states, scores, step.ranks, step.positions, statistics)
+        ranks, positions = (values.unsqueeze(1).expand_as(scores) for values in (step.ranks, step.positions))
+        new = Slots(key_states, value_states, scores, ranks, positions, statistics)
         joined = new if self.slots is None else self.slots.append(new)
         if pending.mask is not None:
-            write_mask(pending.mask, visible_mask(self._evicted(joined), joined.ranks, step.counts, step.valid))
+            write_mask(pending.mask, self._visible(joined, step))
         self.seen += key_states.shape[2]
         if self._rescoring is not None:
             self._unobserved = pending
@@ -119,7 +132,7 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             self._store(joined)  # ``observe`` evicts, when the attention is known
         if key_states.shape[2] > 1:
             return joined.keys, joined.values
-        if self.slots is None or not self.slots.ranks.shape[1]:  # only padding so far
+        if self.slots is None or not self.slots.ranks.shape[2]:  # only padding so far
             return key_states, value_states
         return self.slots.keys, self.slots.values
 
@@ -132,7 +145,7 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             attention: [B, heads, Q, N] probabilities; None unless the model uses eager attention.
         """
         pending, self._unobserved = self._unobserved, None
-        if pending is None or self._rescoring is None or self.slots is None or not self.slots.ranks.shape[1]:
+        if pending is None or self._rescoring is None or self.slots is None or not self.slots.ranks.shape[2]:
             return
         step, slots = pending.step, self.slots
         held, counts = slots.ranks >= 0, step.counts[:, -1]
@@ -146,6 +159,7 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             step.valid,
             held,
             counts,
+            self.groups,
             self.state,
         )
         with torch.no_grad():
@@ -188,25 +202,39 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             self.state = None if self.state is None else self.state.index_select(0, rows)
 
     def _score(self, pending: _Pending, keys: Tensor, values: Tensor) -> Tensor:
-        """Return finite scores [B, Q] float32 and update the state of the policy."""
+        """Return finite scores [B, G, Q] float32 and update the state of the policy."""
         step = pending.step
-        arrivals = Arrivals(self.layer_idx, pending.hidden_states, keys, values, step.valid, step.ranks, self.state)
+        arrivals = Arrivals(
+            self.layer_idx, pending.hidden_states, keys, values, step.valid, step.ranks, self.groups, self.state
+        )
         scores = self.policy.score(arrivals).detach().float()
-        expected = tuple(step.valid.shape)
-        message = f"{type(self.policy).__name__}.score must return a tensor {expected}, got {tuple(scores.shape)}"
-        require(tuple(scores.shape) == expected, "policy", message)
+        batch, queries = step.valid.shape
+        shared, grouped = (batch, queries), (batch, self.groups, queries)
+        if tuple(scores.shape) not in (shared, grouped):
+            remedy = "" if self.budget.per_head else "; scores per key-value head need CacheBudget(per_head=True)"
+            message = f"must return a tensor {shared} or {grouped}, got {tuple(scores.shape)}{remedy}"
+            require(False, "policy", f"{type(self.policy).__name__}.score {message}")
         self.state = arrivals.state
-        return _finite(scores)
+        return _finite(scores if scores.ndim == 3 else scores.unsqueeze(1).expand(grouped))
 
-    def _evicted(self, slots: Slots) -> Tensor:
-        """Return the moments of eviction [B, K]; under a ``RescoringPolicy`` none comes within a pass."""
-        if self._rescoring is not None:
-            return torch.full_like(slots.ranks, NEVER)
-        return eviction_counts(slots.scores, slots.ranks, self.budget)
+    def _visible(self, slots: Slots, step: Step) -> Tensor:
+        """Return what each query of a pass attends to, [B, G, Q, K] bool."""
+        ranks = slots.ranks.flatten(0, 1)
+        if self._rescoring is None:
+            evicted = eviction_counts(slots.scores.flatten(0, 1), ranks, self.budget)
+        else:
+            evicted = torch.full_like(ranks, NEVER)  # no token is evicted within a pass
+        visible = visible_mask(evicted, ranks, self._by_group(step.counts), self._by_group(step.valid))
+        return visible.view(-1, self.groups, *visible.shape[1:])
 
     def _evict(self, slots: Slots, step: Step) -> None:
-        keep = bank_mask(slots.scores, slots.ranks, step.counts[:, -1], self.budget)
-        self._store(slots.compact(keep, max(self._stored(step))))
+        counts = self._by_group(step.counts[:, -1])
+        keep = bank_mask(slots.scores.flatten(0, 1), slots.ranks.flatten(0, 1), counts, self.budget)
+        self._store(slots.compact(keep.view_as(slots.ranks), max(self._stored(step))))
+
+    def _by_group(self, values: Tensor) -> Tensor:
+        """Repeat values [B, ...] for the groups of each sequence, [B * G, ...]."""
+        return values if self.groups == 1 else values.repeat_interleave(self.groups, dim=0)
 
     def _stored(self, step: Step) -> list[int]:
         return [self.budget.stored(total) for total in step.totals]
@@ -226,7 +254,7 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         if not additive:
             return visible
         mask = torch.empty(visible.shape, dtype=hidden_states.dtype, device=hidden_states.device)
-        write_mask(mask, visible[:, 0])
+        write_mask(mask, visible)
         return mask
 
 
@@ -236,8 +264,13 @@ def _finite(scores: Tensor) -> Tensor:
 
 
 def write_mask(mask: Tensor, visible: Tensor) -> None:
-    """Write ``visible`` [B, Q, K] bool into ``mask`` [B, 1, Q, K], boolean or additive."""
+    """Write ``visible`` [B, G, Q, K] bool into ``mask`` [B, heads, Q, K], boolean or additive.
+
+    Heads of the queries are G or a multiple of it; those of a group are neighbors.
+    """
+    if mask.shape[1] != visible.shape[1]:
+        visible = visible.repeat_interleave(mask.shape[1] // visible.shape[1], dim=1)
     if mask.dtype is torch.bool:
-        mask.copy_(visible.unsqueeze(1))
+        mask.copy_(visible)
     else:
-        mask.zero_().masked_fill_(~visible.unsqueeze(1), torch.finfo(mask.dtype).min)
+        mask.zero_().masked_fill_(~visible, torch.finfo(mask.dtype).min)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -44,12 +45,12 @@ class Step:
         totals = tuple(old + added for old, added in zip(before, new, strict=True))
         return cls(start, valid, counts, totals)
 
-    @property
+    @cached_property
     def ranks(self) -> Tensor:
         """Return the index of each token among the real tokens of its sequence, [B, Q] long; -1 for padding."""
         return torch.where(self.valid, self.counts - 1, -1)
 
-    @property
+    @cached_property
     def positions(self) -> Tensor:
         """Return the column of each token, [B, Q] long; -1 for padding."""
         columns = torch.arange(self.valid.shape[1], device=self.valid.device) + self.start

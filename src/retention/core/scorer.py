@@ -49,6 +49,9 @@ class ScorerConfig(FlatConfig):
 class Scorer(nn.Module):
     """Base class of scorers: ``forward(hidden_states [B, N, D], weights [B, N] | None) -> scores [B, N]``.
 
+    A scorer with several ``outputs`` per token, such as one for each key-value head of a decoder, returns
+    [B, N, outputs].
+
     States are layer-normalized first (without parameters), so that one learning rate fits post-norm encoders and the
     unnormalized residual streams of pre-norm encoders. No scorer reads attention maps, which need eager attention.
     """
@@ -73,15 +76,16 @@ class GatedScorer(Scorer):
     Args:
         hidden_size: D.
         config: width, decay, direction and initial bias.
+        outputs: scores per token, >= 1.
     """
 
-    def __init__(self, hidden_size: int, config: ScorerConfig) -> None:
+    def __init__(self, hidden_size: int, config: ScorerConfig, *, outputs: int = 1) -> None:
         super().__init__()
         self.decay = config.decay
         self.state = nn.Linear(hidden_size, config.scorer_dim, bias=False)
         self.summary = nn.Linear(hidden_size, config.scorer_dim, bias=False)
         self.ahead = nn.Linear(hidden_size, config.scorer_dim, bias=False) if config.bidirectional else None
-        self.out = nn.Linear(config.scorer_dim, 1)
+        self.out = nn.Linear(config.scorer_dim, outputs)
         nn.init.normal_(self.out.weight, std=0.02)
         nn.init.constant_(self.out.bias, config.keep_bias)
 
@@ -102,12 +106,13 @@ class MLPScorer(Scorer):
     Args:
         hidden_size: D.
         keep_bias: initial output bias.
+        outputs: scores per token, >= 1.
     """
 
-    def __init__(self, hidden_size: int, *, keep_bias: float = 0.0) -> None:
+    def __init__(self, hidden_size: int, *, keep_bias: float = 0.0, outputs: int = 1) -> None:
         super().__init__()
         self.inner = nn.Linear(hidden_size, hidden_size // 2)
-        self.out = nn.Linear(hidden_size // 2, 1)
+        self.out = nn.Linear(hidden_size // 2, outputs)
         nn.init.normal_(self.out.weight, std=0.02)
         nn.init.constant_(self.out.bias, keep_bias)
 
@@ -123,11 +128,12 @@ class LinearScorer(Scorer):
     Args:
         hidden_size: D.
         keep_bias: initial b.
+        outputs: scores per token, >= 1.
     """
 
-    def __init__(self, hidden_size: int, *, keep_bias: float = 0.0) -> None:
+    def __init__(self, hidden_size: int, *, keep_bias: float = 0.0, outputs: int = 1) -> None:
         super().__init__()
-        self.out = nn.Linear(hidden_size, 1)
+        self.out = nn.Linear(hidden_size, outputs)
         nn.init.normal_(self.out.weight, std=0.02)
         nn.init.constant_(self.out.bias, keep_bias)
 
@@ -137,10 +143,10 @@ class LinearScorer(Scorer):
         return scores.squeeze(-1)
 
 
-def build_scorer(config: ScorerConfig, hidden_size: int) -> Scorer:
-    """Build the scorer that ``config`` names for states of width ``hidden_size``."""
+def build_scorer(config: ScorerConfig, hidden_size: int, *, outputs: int = 1) -> Scorer:
+    """Build the scorer that ``config`` names for states of width ``hidden_size``, with ``outputs`` scores per token."""
     if config.scorer_kind == "gated":
-        return GatedScorer(hidden_size, config)
+        return GatedScorer(hidden_size, config, outputs=outputs)
     if config.scorer_kind == "mlp":
-        return MLPScorer(hidden_size, keep_bias=config.keep_bias)
-    return LinearScorer(hidden_size, keep_bias=config.keep_bias)
+        return MLPScorer(hidden_size, keep_bias=config.keep_bias, outputs=outputs)
+    return LinearScorer(hidden_size, keep_bias=config.keep_bias, outputs=outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -55,10 +56,11 @@ def tiny_decoder(family: str, attention: str = "sdpa") -> Any:
     return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
 
 
-def random_scorers(model: nn.Module, kind: str = "gated") -> LearnedScores:
+def random_scorers(model: nn.Module, kind: str = "gated", *, per_head: bool = False) -> LearnedScores:
     """Build scorers with large random weights, so that scores differ and depend on the summary."""
     torch.manual_seed(1)
-    policy = LearnedScores.for_model(model, ScorerConfig(scorer_kind=kind, scorer_dim=8, decay=0.7))
+    config = ScorerConfig(scorer_kind=kind, scorer_dim=8, decay=0.7)
+    policy = LearnedScores.for_model(model, config, per_head=per_head)
     for parameter in policy.parameters():
         nn.init.normal_(parameter, std=0.5)
     return policy.eval()
@@ -95,7 +97,7 @@ def texts(padding: str, lengths: Sequence[int] = (40, 33, 9), seed: int = 0) -> 
 
 
 class Recorder(CachePolicy):
-    """Pass scores on and keep them: ``scores[layer]`` [B, T]."""
+    """Pass scores on and keep them: ``scores[layer]`` [B, G, T]."""
 
     def __init__(self, policy: CachePolicy) -> None:
         super().__init__()
@@ -104,12 +106,13 @@ class Recorder(CachePolicy):
 
     def score(self, arrivals: Arrivals) -> Tensor:
         scores = self.policy.score(arrivals)
+        scores = scores if scores.ndim == 3 else scores.unsqueeze(1)
         self.parts.setdefault(arrivals.layer_idx, []).append(scores)
         return scores
 
     @property
     def scores(self) -> list[Tensor]:
-        return [torch.cat(self.parts[layer], dim=1) for layer in sorted(self.parts)]
+        return [torch.cat(self.parts[layer], dim=2) for layer in sorted(self.parts)]
 
 
 @torch.no_grad()
@@ -148,26 +151,28 @@ def simulate(scores: Sequence[float], budget: CacheBudget) -> list[set[int]]:
 
 
 def held_masks(scores: list[Tensor], batch: Texts, budget: CacheBudget) -> list[Tensor]:
-    """Compute for each layer which columns each query sees, [B, T, T] bool, by simulation."""
+    """Compute for each layer which columns each query sees, [B, G, T, T] bool, by simulation from scores [B, G, T]."""
     rows, width = batch.input_ids.shape
     masks = []
     for layer_scores in scores:
-        visible = torch.zeros(rows, width, width, dtype=torch.bool)
-        for row in range(rows):
+        groups = layer_scores.shape[1]
+        visible = torch.zeros(rows, groups, width, width, dtype=torch.bool)
+        for row, group in itertools.product(range(rows), range(groups)):
             columns = batch.valid[row].nonzero().flatten().tolist()
-            history = simulate(layer_scores[row, columns].tolist(), budget)
+            history = simulate(layer_scores[row, group, columns].tolist(), budget)
             for number, column in enumerate(columns):
-                visible[row, column, [columns[token] for token in history[number]]] = True
+                visible[row, group, column, [columns[token] for token in history[number]]] = True
         masks.append(visible | torch.eye(width, dtype=torch.bool))
     return masks
 
 
 @torch.no_grad()
 def run_masked(model: Any, batch: Texts, masks: list[Tensor]) -> Tensor:
-    """Run the library's full model without a cache, with one mask [B, T, T] per layer; return logits."""
+    """Run the library's full model without a cache, with one mask [B, G, T, T] per layer; return logits."""
+    heads = model.config.num_attention_heads
 
     def swap(visible: Tensor, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        mask = visible.unsqueeze(1)
+        mask = visible.repeat_interleave(heads // visible.shape[1], dim=1)
         if model.config._attn_implementation == "eager":
             mask = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
         return args, {**kwargs, "attention_mask": mask}

@@ -135,7 +135,8 @@ def test_the_budget_is_never_exceeded_and_chunks_do_not_matter(
             real = columns[valid[row]]
             history = simulate(scores[row, real].tolist(), budget)
             expected = real[sorted(history[-1])].tolist() if history else []
-            ours = slots.positions[row][slots.positions[row] >= 0]
+            positions = slots.positions[row, 0]
+            ours = positions[positions >= 0]
             assert ours.tolist() == expected
             assert slots.keys[row, 1, : len(ours), 2].tolist() == expected
             assert slots.values[row, 0, : len(ours), 0].tolist() == [column + 0.5 for column in expected]
@@ -148,12 +149,12 @@ def test_scores_that_are_no_numbers_rank_last() -> None:
     layer = RetentionLayer(0, GivenScores(scores), budget)
     feed(layer, torch.ones(1, 9, dtype=torch.bool), [4, 1, 4])
     assert layer.slots is not None
-    assert layer.slots.positions.tolist() == [[0, 1, 4, 7, 8]]
+    assert layer.slots.positions.tolist() == [[[0, 1, 4, 7, 8]]]
 
 
 def test_a_policy_with_scores_of_another_shape_is_refused() -> None:
     layer = RetentionLayer(0, GivenScores(torch.zeros(2, 3, 1)), CacheBudget())
-    with pytest.raises(ConfigError, match=r"score must return a tensor \(2, 3\)"):
+    with pytest.raises(ConfigError, match=r"score must return a tensor \(2, 3\) or \(2, 1, 3\)"):
         feed(layer, torch.ones(2, 3, dtype=torch.bool), [3])
 
 

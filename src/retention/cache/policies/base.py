@@ -23,6 +23,7 @@ class Arrivals:
         values: [B, H, Q, d].
         valid: [B, Q] bool, True = real token, False = padding.
         ranks: [B, Q] long, index among the real tokens of the sequence, from 0; -1 for padding.
+        groups: G, number of groups of key-value heads that hold their own tokens: 1, or H.
         state: what the policy stored for this layer in the last pass, [B, ...]; None at the start. A recurrent policy
             assigns the new state. The cache reorders it with the sequences.
     """
@@ -33,6 +34,7 @@ class Arrivals:
     values: Tensor
     valid: Tensor
     ranks: Tensor
+    groups: int = 1
     state: Tensor | None = None
 
 
@@ -45,7 +47,10 @@ class CachePolicy(nn.Module):
 
     @abstractmethod
     def score(self, arrivals: Arrivals) -> Tensor:
-        """Return scores [B, Q], higher = kept longer; values at padding are ignored."""
+        """Return scores, higher = kept longer; values at padding are ignored.
+
+        [B, Q] for scores that all heads share, [B, G, Q] for scores of each group of key-value heads.
+        """
 
     def check(self, config: Any) -> None:
         """Check that the policy fits the model with this ``config``.
@@ -67,8 +72,9 @@ class Observation:
         keys: [B, H, N, d], after rotary embedding, for H key-value heads.
         values: [B, H, N, d].
         valid: [B, Q] bool, True = real token, False = padding.
-        held: [B, N] bool, True = token, False = empty slot or padding.
+        held: [B, G, N] bool, True = token, False = empty slot or padding.
         counts: [B] long, real tokens of each sequence so far; the position of the next token.
+        groups: G, number of groups of heads that hold their own tokens: 1, or H.
         state: what the policy stored for this layer in the last pass, [B, ...]; None at the start. A policy assigns the
             new state. The cache reorders it with the sequences.
     """
@@ -82,6 +88,7 @@ class Observation:
     valid: Tensor
     held: Tensor
     counts: Tensor
+    groups: int = 1
     state: Tensor | None = None
 
 
@@ -117,10 +124,10 @@ class RescoringPolicy(CachePolicy):
 
         Args:
             observation: queries, keys and attention of the pass.
-            statistics: [B, N, S] of the held tokens; zeros for new ones.
+            statistics: [B, G, N, S] of the held tokens; zeros for new ones.
 
         Returns:
-            New statistics [B, N, S], and scores [B, N], higher = kept longer. Values at empty slots are ignored.
+            New statistics [B, G, N, S], and scores [B, G, N], higher = kept longer. Values at empty slots are ignored.
         """
 
     def check(self, config: Any) -> None:
@@ -135,3 +142,8 @@ class RescoringPolicy(CachePolicy):
             f"{name} reads attention maps; load the model with attn_implementation='eager', got {implementation!r}"
         )
         require(not self.needs_attention or implementation == "eager", "attn_implementation", message)
+
+
+def group_mean(values: Tensor, groups: int) -> Tensor:
+    """Return the mean over the heads of each group, [B, heads, ...] to [B, G, ...]; heads of a group are neighbors."""
+    return values.reshape(len(values), groups, -1, *values.shape[2:]).mean(2)

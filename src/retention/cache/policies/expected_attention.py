@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from retention.cache.policies.base import Observation, RescoringPolicy
+from retention.cache.policies.base import Observation, RescoringPolicy, group_mean
 from retention.errors import require
 
 
@@ -24,7 +24,8 @@ class ExpectedAttention(RescoringPolicy):
 
     Source: arXiv 2510.00636.
 
-    Differs from the paper: scores are averaged over heads, because a token is evicted from all heads of a layer.
+    Differs from the paper: scores are averaged over the heads that hold the same tokens, all of a layer unless the
+    budget is per head.
 
     Raises:
         ConfigError: a number is out of range.
@@ -60,13 +61,14 @@ class ExpectedAttention(RescoringPolicy):
         rotation = _mean_rotation(observation, self.horizon, size)
         mean = torch.einsum("bij,bhj->bhi", rotation, mean)
         covariance = torch.einsum("bij,bhjk,blk->bhil", rotation, covariance, rotation)
-        groups = heads // observation.keys.shape[1]
-        keys = observation.keys.float().repeat_interleave(groups, dim=1)
+        repeats = heads // observation.keys.shape[1]
+        keys = observation.keys.float().repeat_interleave(repeats, dim=1)
         logits = torch.einsum("bhnd,bhd->bhn", keys, mean) / size**0.5
         logits = logits + torch.einsum("bhnd,bhde,bhne->bhn", keys, covariance, keys) / (2 * size)
-        logits = logits.masked_fill(~observation.held.unsqueeze(1), float("-inf"))
-        norms = torch.linalg.vector_norm(observation.values.float(), dim=-1).repeat_interleave(groups, dim=1)
-        return statistics, ((logits.softmax(2) + self.eps) * norms).mean(1)
+        held = observation.held.repeat_interleave(heads // observation.groups, dim=1)
+        logits = logits.masked_fill(~held, float("-inf"))
+        norms = torch.linalg.vector_norm(observation.values.float(), dim=-1).repeat_interleave(repeats, dim=1)
+        return statistics, group_mean((logits.softmax(2) + self.eps) * norms, observation.groups)
 
 
 def _queries(observation: Observation) -> Tensor:

@@ -13,11 +13,12 @@ class H2O(RescoringPolicy):
 
     Source: arXiv 2306.14048.
 
-    Differs from the paper: attention is averaged over heads, because a token is evicted from all heads of a layer.
+    Differs from the paper: attention is averaged over the heads that hold the same tokens, all of a layer unless the
+    budget is per head.
     """
 
     def rescore(self, observation: Observation, statistics: Tensor) -> tuple[Tensor, Tensor]:
         """Add the attention of all queries of the pass."""
-        received = mean_attention(observation).sum(1)
-        statistics = statistics + received.unsqueeze(2)
+        received = mean_attention(observation).sum(2)
+        statistics = statistics + received.unsqueeze(3)
         return statistics, statistics[..., 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from retention.cache.policies.base import Arrivals, CachePolicy
+from retention.cache.policies.base import Arrivals, CachePolicy, group_mean
 
 
 class KeyNorm(CachePolicy):
@@ -13,10 +13,10 @@ class KeyNorm(CachePolicy):
 
     Source: arXiv 2406.11430.
 
-    Differs from the paper: norms are averaged over heads, because a token is evicted from all heads of a layer.
+    Differs from the paper: norms are averaged over the heads that hold the same tokens, all of a layer unless the
+    budget is per head.
     """
 
     def score(self, arrivals: Arrivals) -> Tensor:
-        """Return the negative key norms."""
-        norms: Tensor = torch.linalg.vector_norm(arrivals.keys.float(), dim=-1).mean(dim=1)
-        return -norms
+        """Return the negative key norms, [B, G, Q]."""
+        return -group_mean(torch.linalg.vector_norm(arrivals.keys.float(), dim=-1), arrivals.groups)

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from retention.cache.families import HeadCounts
 from retention.cache.policies.base import Arrivals, CachePolicy
 from retention.core.scorer import GatedScorer, Scorer, ScorerConfig, build_scorer
 from retention.core.summary import previous_summary
@@ -32,51 +33,68 @@ class LearnedScores(CachePolicy):
         hidden_size: D of the decoder.
         num_layers: number of its layers.
         config: kind and width of the scorers; ``bidirectional`` is refused, as later tokens are not known.
+        heads: scores per token and layer: 1, or one for each key-value head of the decoder, which needs a cache with
+            ``CacheBudget.per_head``.
 
     Attributes:
         origin: how the scorers were trained, plain values for records; empty if unknown.
 
     Raises:
-        ConfigError: the scorer looks ahead.
+        ConfigError: the scorer looks ahead, or ``heads`` is out of range.
     """
 
-    def __init__(self, hidden_size: int, num_layers: int, config: ScorerConfig | None = None) -> None:
+    def __init__(
+        self, hidden_size: int, num_layers: int, config: ScorerConfig | None = None, *, heads: int = 1
+    ) -> None:
         super().__init__()
         self.config = config or ScorerConfig()
         message = "a token is scored when it arrives, before later tokens are known; set it to False"
         require(not self.config.bidirectional, "bidirectional", message)
+        require(heads >= 1, "heads", f"must be >= 1, got {heads}")
         self.hidden_size = hidden_size
+        self.heads = heads
         self.origin: dict[str, Any] = {}
-        self.scorers = nn.ModuleList([_build(self.config, hidden_size) for _ in range(num_layers)])
+        self.scorers = nn.ModuleList([_build(self.config, hidden_size, heads) for _ in range(num_layers)])
 
     @classmethod
-    def for_model(cls, model: nn.Module, config: ScorerConfig | None = None) -> LearnedScores:
-        """Build untrained scorers for the layers of ``model``."""
+    def for_model(
+        cls, model: nn.Module, config: ScorerConfig | None = None, *, per_head: bool = False
+    ) -> LearnedScores:
+        """Build untrained scorers for the layers of ``model``, with one score per key-value head if ``per_head``."""
         settings: Any = model.config
-        return cls(int(settings.hidden_size), int(settings.num_hidden_layers), config)
+        heads = HeadCounts.of(settings).key_value if per_head else 1
+        return cls(int(settings.hidden_size), int(settings.num_hidden_layers), config, heads=heads)
 
     def check(self, config: Any) -> None:
-        """Check width and number of layers."""
+        """Check width, number of layers, and number of heads if each has a score."""
         expected, ours = (config.hidden_size, config.num_hidden_layers), (self.hidden_size, len(self.scorers))
         message = f"built for (hidden_size, layers) = {ours}, but the model has {expected}"
         require(ours == expected, "policy", message)
+        heads = HeadCounts.of(config).key_value
+        message = f"gives scores for {self.heads} key-value heads, but the model has {heads}"
+        require(self.heads in (1, heads), "policy", message)
 
     def score(self, arrivals: Arrivals) -> Tensor:
-        """Return the scores of the layer's scorer and continue its running summary."""
+        """Return the scores of the layer's scorer, [B, Q] or [B, heads, Q], and continue its running summary."""
         scorer = self.scorers[arrivals.layer_idx]
         hidden_states = arrivals.hidden_states.to(next(scorer.parameters()).dtype)
-        if not isinstance(scorer, StreamingGatedScorer):
-            scores: Tensor = scorer(hidden_states)
-            return scores
-        scores, arrivals.state = scorer.continue_from(arrivals.state, hidden_states, arrivals.valid)
-        return scores
+        if isinstance(scorer, StreamingGatedScorer):
+            scores, arrivals.state = scorer.continue_from(arrivals.state, hidden_states, arrivals.valid)
+        else:
+            scores = scorer(hidden_states)
+        return scores if self.heads == 1 else scores.transpose(1, 2)
 
     def save(self, path: str | Path) -> None:
         """Write settings and weights to one safetensors file; the settings are JSON in its metadata.
 
         The file is written under a temporary name and renamed: readers see the old file or the new one.
         """
-        settings = {"hidden_size": self.hidden_size, "num_layers": len(self.scorers), "scorer": asdict(self.config)}
+        settings = {
+            "hidden_size": self.hidden_size,
+            "num_layers": len(self.scorers),
+            "heads": self.heads,
+            "scorer": asdict(self.config),
+        }
         weights = {name: weight.detach().cpu().contiguous() for name, weight in self.state_dict().items()}
         metadata = {_METADATA: json.dumps({"settings": settings, "origin": self.origin})}
         write_atomic(Path(path), save(weights, metadata))
@@ -93,7 +111,9 @@ class LearnedScores(CachePolicy):
                 described = parse_json(stored.metadata()[_METADATA])
                 weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
             settings = described["settings"]
-            policy = cls(settings["hidden_size"], settings["num_layers"], ScorerConfig(**settings["scorer"]))
+            heads = settings.get("heads", 1)  # files of earlier versions have one score for all heads
+            config = ScorerConfig(**settings["scorer"])
+            policy = cls(settings["hidden_size"], settings["num_layers"], config, heads=heads)
             policy.load_state_dict(weights)
             policy.origin = dict(described["origin"])
         except Exception as error:
@@ -114,7 +134,7 @@ class StreamingGatedScorer(GatedScorer):
             valid: [B, Q] bool; padding leaves the summary as it is.
 
         Returns:
-            Scores [B, Q] and the new summary [B, R].
+            Scores [B, Q], or [B, Q, outputs] for several outputs, and the new summary [B, R].
         """
         normed = self._normalize(hidden_states)
         projected = self.summary(normed).masked_fill(~valid.unsqueeze(2), 0.0)
@@ -130,7 +150,7 @@ class StreamingGatedScorer(GatedScorer):
         return scores.squeeze(-1), means[:, -1]
 
 
-def _build(config: ScorerConfig, hidden_size: int) -> Scorer:
+def _build(config: ScorerConfig, hidden_size: int, outputs: int) -> Scorer:
     if config.scorer_kind == "gated":
-        return StreamingGatedScorer(hidden_size, config)
-    return build_scorer(config, hidden_size)
+        return StreamingGatedScorer(hidden_size, config, outputs=outputs)
+    return build_scorer(config, hidden_size, outputs=outputs)

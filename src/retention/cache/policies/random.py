@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from retention.cache.policies.base import Arrivals, CachePolicy
@@ -10,8 +11,8 @@ from retention.cache.policies.base import Arrivals, CachePolicy
 class RandomBank(CachePolicy):
     """Keep a uniformly random subset of the tokens that have left the window.
 
-    Scores are a hash of seed, layer and index in the sequence, so a result depends neither on the batch nor on chunks;
-    sequences of equal length keep the same indices.
+    Scores are a hash of seed, layer, head (if the budget is per head) and index in the sequence, so a result depends
+    neither on the batch nor on chunks; sequences of equal length keep the same indices.
 
     Args:
         seed: of the selection.
@@ -22,8 +23,10 @@ class RandomBank(CachePolicy):
         self.seed = seed
 
     def score(self, arrivals: Arrivals) -> Tensor:
-        """Return numbers in [0, 1)."""
-        value = _mix(arrivals.ranks + 1_000_003 * (arrivals.layer_idx + 1) + 998_244_353 * (self.seed + 1))
+        """Return numbers in [0, 1), [B, G, Q]."""
+        heads = torch.arange(arrivals.groups, device=arrivals.ranks.device).unsqueeze(1)
+        constant = 1_000_003 * (arrivals.layer_idx + 1) + 998_244_353 * (self.seed + 1)
+        value = _mix(arrivals.ranks.unsqueeze(1) + 777_767_777 * heads + constant)
         return (value & 0xFFFFFF).float() / 2.0**24
 
 

@@ -23,8 +23,8 @@ class SnapKV(RescoringPolicy):
 
     Source: arXiv 2404.14469.
 
-    Differs from the paper: votes are averaged over heads, because a token is evicted from all heads of a layer, and
-    generated tokens can be evicted.
+    Differs from the paper: votes are averaged over the heads that hold the same tokens, all of a layer unless the
+    budget is per head, and generated tokens can be evicted.
 
     Raises:
         ConfigError: a number is out of range.
@@ -40,8 +40,7 @@ class SnapKV(RescoringPolicy):
     def rescore(self, observation: Observation, statistics: Tensor) -> tuple[Tensor, Tensor]:
         """Take the votes of the last queries, and pool them over neighboring tokens."""
         statistics = latest_queries(statistics, mean_attention(observation), observation.valid, self.statistics)
-        votes = statistics.sum(2).masked_fill(~observation.held, 0.0)
-        order = torch.sort(observation.held.int(), dim=1, descending=True, stable=True).indices  # empty slots last
-        ordered = votes.gather(1, order).unsqueeze(1)
-        pooled = F.max_pool1d(ordered, self.kernel, stride=1, padding=self.kernel // 2).squeeze(1)
-        return statistics, torch.zeros_like(pooled).scatter(1, order, pooled)
+        votes = statistics.sum(3).masked_fill(~observation.held, 0.0)
+        order = torch.sort(observation.held.int(), dim=2, descending=True, stable=True).indices  # empty slots last
+        pooled = F.max_pool1d(votes.gather(2, order), self.kernel, stride=1, padding=self.kernel // 2)
+        return statistics, torch.zeros_like(pooled).scatter(2, order, pooled)

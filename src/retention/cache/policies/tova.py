@@ -9,7 +9,7 @@ from retention.cache.policies.base import Observation, RescoringPolicy
 
 
 class TOVA(RescoringPolicy):
-    """Keep the tokens to which the last query has paid the most attention, mean over heads; needs eager attention.
+    """Keep the tokens to which the last query has paid the most attention, mean over heads; needs eager.
 
     Source: arXiv 2401.06104.
 
