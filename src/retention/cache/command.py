@@ -44,18 +44,19 @@ def load_decoder(name: str, attn_implementation: str | None = None) -> Any:
 
 
 def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the decoder, the files of learned scores, and the sinks and window of a cache."""
+    """Add the decoder, the files of learned scores, and the budget of a cache."""
     parser.add_argument("--model", required=True, help="folder or hub name of a decoder")
     parser.add_argument("--scores", type=Path, nargs="*", default=[], help="files of retention.cache.train")
     parser.add_argument("--sinks", type=int, default=4, help="default: 4")
     parser.add_argument("--window-share", type=float, default=0.5, help="window / size (default: 0.5)")
+    parser.add_argument("--per-head", action="store_true", help="let each key-value head hold its own tokens")
 
 
 def cache_budget(size: int, arguments: argparse.Namespace) -> CacheBudget:
-    """Build the budget of a cache of ``size`` tokens per layer from the arguments of a command.
+    """Build the budget of a cache of ``size`` tokens per layer or head from the arguments of a command.
 
     Raises:
         ConfigError: size, sinks or window do not fit together.
     """
     window = max(1, int(size * arguments.window_share))
-    return CacheBudget(size=size, sinks=arguments.sinks, window=window)
+    return CacheBudget(size=size, sinks=arguments.sinks, window=window, per_head=arguments.per_head)

@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from retention.cache.budget import CacheBudget
 from retention.cache.eviction import eviction_counts, visible_mask
-from retention.cache.families import attention_modules
+from retention.cache.families import HeadCounts, attention_modules
 from retention.cache.policies.learned import LearnedScores
 from retention.cache.training import text_scores
 from retention.core.duals import ExactDual
@@ -129,7 +129,7 @@ class BankGates:
         """Return what is added to the attention logits, [B, T, T], queries before keys.
 
         Args:
-            scores: [B, T], of sequences without padding.
+            scores: [B, T], rows of sequences without padding, or of their key-value heads.
         """
         batch, length = scores.shape
         index = torch.arange(length, device=scores.device)
@@ -192,11 +192,17 @@ def gated_attention(model: nn.Module, policy: LearnedScores, gates: BankGates) -
     """
     modules = attention_modules(model)
     policy.check(model.config)
+    heads = HeadCounts.of(model.config)
 
     def add_gates(index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         states: Tensor = (args[0] if args else kwargs["hidden_states"]).detach()
-        bias = gates.bias(text_scores(policy, index, states)).to(states.dtype)
-        return args, {**kwargs, "attention_mask": bias.unsqueeze(1)}
+        scores = text_scores(policy, index, states)
+        rows = scores.flatten(0, -2)  # a head with scores of its own has gates of its own
+        bias = gates.bias(rows).to(states.dtype)
+        bias = bias.view(len(scores), -1, *bias.shape[1:])
+        if policy.heads > 1:
+            bias = bias.repeat_interleave(heads.query // policy.heads, dim=1)
+        return args, {**kwargs, "attention_mask": bias}
 
     handles = [
         module.register_forward_pre_hook(partial(add_gates, index), with_kwargs=True)

@@ -167,6 +167,7 @@ def append_result(
         size=budget.size,
         sinks=budget.sinks,
         window=budget.window,
+        per_head=budget.per_head,
         texts=None if texts is None or fields["task"] in ("recall", "tracking", "cost") else texts.name,
         **fields,
     )

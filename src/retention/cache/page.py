@@ -42,6 +42,8 @@ p.text span { background: color-mix(in srgb, var(--fill) calc(var(--n) * 60%), t
 def held_tokens(model: Any, input_ids: Tensor, policy: CachePolicy, budget: CacheBudget) -> Tensor:
     """Return which tokens of a text each layer holds after the last one, [L, T] bool.
 
+    With a budget per head there is a row for each of H key-value heads, [L * H, T], those of a layer side by side.
+
     Args:
         model: a supported decoder with a language-model head, in evaluation mode.
         input_ids: [1, T] long, without padding.
@@ -52,13 +54,11 @@ def held_tokens(model: Any, input_ids: Tensor, policy: CachePolicy, budget: Cach
     with retain_cache(model, policy, budget) as cache:
         read_context(model, cache, batch)
         kept = cache.kept
-    held = torch.zeros(len(kept), input_ids.shape[1], dtype=torch.bool)
-    for layer, positions in enumerate(kept):
-        held[layer, positions[0]] = True
-    return held
+    rows = torch.stack(kept)[:, 0].reshape(-1, kept[0].shape[-1])
+    return torch.zeros(len(rows), input_ids.shape[1], dtype=torch.bool).scatter(1, rows, True)
 
 
-def kept_positions_html(tokens: Sequence[str], held: dict[str, Tensor], title: str) -> str:
+def kept_positions_html(tokens: Sequence[str], held: dict[str, Tensor], title: str, rows: str = "layers") -> str:
     """Return a page with a map of layers and positions for each policy, and the text shaded by layers that hold it.
 
     The page loads nothing and follows the reader's light or dark setting. Each token has a tooltip with its number of
@@ -68,6 +68,7 @@ def kept_positions_html(tokens: Sequence[str], held: dict[str, Tensor], title: s
         tokens: text of each of T tokens, spaces included.
         held: name of a policy -> [L, T] bool, from ``held_tokens``.
         title: heading of the page.
+        rows: what the rows of a map are called: ``layers``, or ``heads`` for a budget per head.
 
     Raises:
         DataError: a map does not fit the tokens.
@@ -75,21 +76,23 @@ def kept_positions_html(tokens: Sequence[str], held: dict[str, Tensor], title: s
     sections = []
     for name, mask in held.items():
         if mask.ndim != 2 or mask.shape[1] != len(tokens):
-            raise DataError(f"{name}: must hold [layers, {len(tokens)}] entries, got {list(mask.shape)}")
+            raise DataError(f"{name}: must hold [{rows}, {len(tokens)}] entries, got {list(mask.shape)}")
         counts = mask.sum(0).tolist()
         most = int(mask.sum(1).max())
-        facts = f"{mask.shape[0]} layers, at most {most} of {len(tokens)} tokens held in each; {_agreement(mask)}"
-        shaded = "".join(_token(token, count, mask.shape[0]) for token, count in zip(tokens, counts, strict=True))
+        facts = f"{mask.shape[0]} {rows}, at most {most} of {len(tokens)} tokens held in each; {_agreement(mask, rows)}"
+        shaded = "".join(_token(token, count, mask.shape[0], rows) for token, count in zip(tokens, counts, strict=True))
         sections.append(
-            f'<section>\n<h2>{escape(name)}</h2>\n<p class="facts">{facts}</p>\n{_map(mask)}\n'
+            f'<section>\n<h2>{escape(name)}</h2>\n<p class="facts">{facts}</p>\n{_map(mask, rows)}\n'
             f'<p class="text">{shaded}</p>\n</section>'
         )
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n"
-        '<p class="facts">Maps: one row per layer from the first (top), one column per token; filled = held. Text: the '
-        "darker a token, the more layers hold it.</p>\n" + "\n".join(sections) + "\n</main>\n</body>\n</html>\n"
+        f'<p class="facts">Maps: one row for each of the {rows}, from the first layer (top); one column per token; '
+        f"filled = held. Text: the darker a token, the more {rows} hold it.</p>\n"
+        + "\n".join(sections)
+        + "\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -115,42 +118,44 @@ def _run(arguments: argparse.Namespace) -> None:
             held[name] = held_tokens(model, ids, policy, budget)
     tokens = [str(tokenizer.decode([token])) for token in ids[0].tolist()]
     title = f"Tokens held by a cache of {arguments.size}"
-    arguments.output.write_text(kept_positions_html(tokens, held, title), encoding="utf-8")
+    page = kept_positions_html(tokens, held, title, "heads" if budget.per_head else "layers")
+    arguments.output.write_text(page, encoding="utf-8")
     print(f"written: {arguments.output}")
 
 
-def _map(mask: Tensor) -> str:
+def _map(mask: Tensor, rows: str) -> str:
     """Draw runs of held tokens as rectangles."""
-    layers, width = mask.shape
+    number, width = mask.shape
     parts = []
-    for layer in range(layers):
-        padded = torch.cat([torch.zeros(1), mask[layer].float().cpu(), torch.zeros(1)])
+    for row in range(number):
+        padded = torch.cat([torch.zeros(1), mask[row].float().cpu(), torch.zeros(1)])
         steps = padded.diff()
         starts, ends = (steps == 1).nonzero().flatten().tolist(), (steps == -1).nonzero().flatten().tolist()
         parts += [
-            f'<rect x="{start}" y="{layer}" width="{end - start}" height="0.9"/>'
+            f'<rect x="{start}" y="{row}" width="{end - start}" height="0.9"/>'
             for start, end in zip(starts, ends, strict=True)
         ]
-    label = f"tokens held by each of {layers} layers"
+    label = f"tokens held by each of {number} {rows}"
     height = max(1, width // 4)
     return (
-        f'<svg viewBox="0 0 {width} {layers}" style="aspect-ratio: {width} / {height}" preserveAspectRatio="none" '
+        f'<svg viewBox="0 0 {width} {number}" style="aspect-ratio: {width} / {height}" preserveAspectRatio="none" '
         f'role="img" aria-label="{label}">{"".join(parts)}</svg>'
     )
 
 
-def _token(token: str, count: int, layers: int) -> str:
-    return f'<span style="--n: {count / layers:.2f}" title="held by {count} of {layers} layers">{escape(token)}</span>'
+def _token(token: str, count: int, number: int, rows: str) -> str:
+    title = f"held by {count} of {number} {rows}"
+    return f'<span style="--n: {count / number:.2f}" title="{title}">{escape(token)}</span>'
 
 
-def _agreement(mask: Tensor) -> str:
-    return f"{int(mask.all(0).sum())} held by all layers, {int((~mask).all(0).sum())} by none"
+def _agreement(mask: Tensor, rows: str) -> str:
+    return f"{int(mask.all(0).sum())} held by all {rows}, {int((~mask).all(0).sum())} by none"
 
 
 def _parser() -> argparse.ArgumentParser:
     choices = tuple(name for name in POLICIES if name != FULL)
     parser = argparse.ArgumentParser(
-        prog="python -m retention.cache.page", description="HTML page of the tokens that each layer holds."
+        prog="python -m retention.cache.page", description="HTML page of the tokens that each layer or head holds."
     )
     add_cache_arguments(parser)
     parser.add_argument("--texts", required=True, type=Path, help=".txt (one text per line) or .jsonl")

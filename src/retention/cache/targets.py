@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from retention.cache.families import attention_modules
+from retention.cache.families import HeadCounts, attention_modules
 from retention.errors import require
 
 
@@ -51,7 +51,7 @@ class Example:
 
     Attributes:
         hidden_states: [L, T, D] float16, inputs of the attention modules.
-        targets: [L, T] float32, log of the mean future attention.
+        targets: [L, T] float32, log of the mean future attention; [L, H, T] for each of H key-value heads.
         counted: [T] bool, True = part of the loss.
     """
 
@@ -84,7 +84,9 @@ def future_attention(attention: Tensor, window: int) -> Tensor:
 
 
 @torch.no_grad()
-def collect_example(model: nn.Module, input_ids: Tensor, settings: TargetSettings) -> Example:
+def collect_example(
+    model: nn.Module, input_ids: Tensor, settings: TargetSettings, *, per_head: bool = False
+) -> Example:
     """Run the full model on one text and keep what the scorers learn from.
 
     Attention maps are reduced layer by layer; only one layer's map is in memory at a time.
@@ -93,6 +95,7 @@ def collect_example(model: nn.Module, input_ids: Tensor, settings: TargetSetting
         model: a supported decoder with eager attention, in evaluation mode.
         input_ids: [1, T] long, without padding.
         settings: sinks, window and min_queries.
+        per_head: give targets for each key-value head, the mean over the query heads that read it.
 
     Raises:
         ConfigError: the model does not compute attention maps, or the text is too short to have targets.
@@ -105,12 +108,15 @@ def collect_example(model: nn.Module, input_ids: Tensor, settings: TargetSetting
     counted = counted_tokens(input_ids.shape[1], settings)
     shortest, length = settings.shortest_text, input_ids.shape[1]
     require(length >= shortest, "texts", f"a text must have at least {shortest} tokens, got {length}")
+    groups = HeadCounts.of(config).key_value if per_head else 1
     states: list[Tensor] = []
     targets: list[Tensor] = []
 
     def record(window: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         states.append((args[0] if args else kwargs["hidden_states"])[0].float().cpu())
-        targets.append(future_attention(output[1], window)[0].cpu())
+        attention = output[1][0].unflatten(0, (groups, -1))  # [G, query heads of a group, T, T]
+        received = future_attention(attention, window).cpu()
+        targets.append(received if per_head else received[0])
 
     hook = partial(record, settings.window)
     handles = [module.register_forward_hook(hook, with_kwargs=True) for module in modules]

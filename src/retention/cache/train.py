@@ -71,11 +71,13 @@ def _scorers(model: nn.Module, arguments: argparse.Namespace) -> LearnedScores:
     if arguments.init is not None:
         policy = LearnedScores.load(arguments.init)
         policy.check(model.config)
+        message = f"{arguments.init} has {policy.heads} scores per token and layer"
+        require(arguments.per_head is (policy.heads > 1), "--per-head", f"must be as the scorers of --init: {message}")
         return policy
     config = ScorerConfig(
         scorer_kind=arguments.scorer, scorer_dim=arguments.scorer_dim, decay=arguments.decay, keep_bias=0.0
     )
-    return LearnedScores.for_model(model, config)
+    return LearnedScores.for_model(model, config, per_head=arguments.per_head)
 
 
 def _rank(model: nn.Module, tokenizer: Any, policy: LearnedScores, arguments: argparse.Namespace) -> int:
@@ -84,9 +86,10 @@ def _rank(model: nn.Module, tokenizer: Any, policy: LearnedScores, arguments: ar
     target_settings = TargetSettings(sinks=arguments.sinks, window=arguments.window)
     texts = _texts(tokenizer, arguments, target_settings.shortest_text)
     start = time.perf_counter()
+    per_head = policy.heads > 1
     examples = []
     for input_ids in texts:
-        examples.append(collect_example(model, input_ids, target_settings))
+        examples.append(collect_example(model, input_ids, target_settings, per_head=per_head))
         if len(examples) % _PROGRESS_STEPS == 0 or len(examples) == len(texts):
             print(f"targets of {len(examples)}/{len(texts)} texts: {time.perf_counter() - start:.0f} s", flush=True)
     training, validation = _split(examples, arguments.validation)
@@ -103,7 +106,7 @@ def _distill(model: nn.Module, tokenizer: Any, policy: LearnedScores, arguments:
     settings = DistillationSettings(
         epochs=arguments.epochs, lr=arguments.lr, hard_share=arguments.hard_share, seed=arguments.seed
     )
-    budget = CacheBudget(size=arguments.size, sinks=arguments.sinks, window=arguments.window)
+    budget = CacheBudget(size=arguments.size, sinks=arguments.sinks, window=arguments.window, per_head=policy.heads > 1)
     texts = _texts(tokenizer, arguments, budget.size + 1)
     training, validation = _split([DistillationExample.of_text(ids, budget) for ids in texts], arguments.validation)
     lora = None if arguments.lora is None else LoraAdapters.attach(model, arguments.lora)
@@ -184,6 +187,7 @@ def _origin(policy: LearnedScores, arguments: argparse.Namespace, tokens: int) -
     origin: dict[str, Any] = {name: getattr(arguments, name) for name in names}
     config = policy.config
     origin |= {"scorer": config.scorer_kind, "scorer_dim": config.scorer_dim, "decay": config.decay}
+    origin |= {"heads": policy.heads}
     origin |= {"model": Path(arguments.model).name, "texts": arguments.texts.name, "tokens": tokens}
     return origin if arguments.init is None else origin | {"init": policy.origin}
 
@@ -203,6 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scorer", choices=SCORERS, default="gated", help="kind of new scorers (default: gated)")
     parser.add_argument("--scorer-dim", type=int, default=32, help="width of the gated scorer (default: 32)")
     parser.add_argument("--decay", type=float, default=0.9, help="decay of the running summary (default: 0.9)")
+    parser.add_argument("--per-head", action="store_true", help="one score per key-value head, for caches per head")
     parser.add_argument("--loss", choices=(*LOSSES, DISTILLATION), default="ranking", help="default: ranking")
     parser.add_argument("--epochs", type=int, default=5, help="default: 5")
     parser.add_argument("--lr", type=float, default=1e-3, help="default: 0.001")

@@ -73,8 +73,8 @@ def train_scores(policy: LearnedScores, examples: Sequence[Example], settings: T
         for index in torch.randperm(len(examples), generator=generator).tolist():
             example = examples[index]
             optimizer.zero_grad()
-            scores = layer_scores(policy, example.hidden_states.to(device))[:, example.counted]
-            targets = example.targets[:, example.counted].to(device)
+            scores = layer_scores(policy, example.hidden_states.to(device))[..., example.counted]
+            targets = example.targets[..., example.counted].to(device)
             loss = score_loss(scores, targets, settings.loss, generator)
             if not torch.isfinite(loss):
                 raise TrainingError(f"the loss of the scorers is {loss.item()}; lower lr (now {settings.lr})")
@@ -87,36 +87,45 @@ def train_scores(policy: LearnedScores, examples: Sequence[Example], settings: T
 
 
 def layer_scores(policy: LearnedScores, hidden_states: Tensor) -> Tensor:
-    """Compute the scores [L, T] of a whole text from the hidden states [L, T, D] of all layers."""
+    """Compute the scores of a whole text from the hidden states [L, T, D] of all layers.
+
+    Returns:
+        [L, T], or [L, H, T] for a policy with a score per key-value head.
+    """
     rows = [text_scores(policy, index, states.unsqueeze(0)) for index, states in enumerate(hidden_states)]
     return torch.cat(rows)
 
 
 def text_scores(policy: LearnedScores, layer_idx: int, hidden_states: Tensor) -> Tensor:
-    """Compute the scores [B, T] of whole sequences from the inputs [B, T, D] of one attention module.
+    """Compute the scores of whole sequences from the inputs [B, T, D] of one attention module.
 
     They are float32 under autocast too: bfloat16 would round many scores to the same number.
+
+    Returns:
+        [B, T], or [B, H, T] for a policy with a score per key-value head.
     """
     batch, length = hidden_states.shape[:2]
     ranks = torch.arange(length, device=hidden_states.device).expand(batch, -1)
     valid = torch.ones_like(ranks, dtype=torch.bool)
     empty = hidden_states.new_zeros((batch, 0, length, 0))
     with torch.autocast(hidden_states.device.type, enabled=False):
-        return policy.score(Arrivals(layer_idx, hidden_states.float(), empty, empty, valid, ranks))
+        return policy.score(Arrivals(layer_idx, hidden_states.float(), empty, empty, valid, ranks, policy.heads))
 
 
 def score_loss(scores: Tensor, targets: Tensor, loss: str, generator: torch.Generator | None = None) -> Tensor:
-    """Compute the loss of the order or of the values of scores; a shift or scale of a layer's targets has no effect.
+    """Compute the loss of the order or of the values of scores; a shift or scale of a row's targets has no effect.
 
     Args:
-        scores: [L, N].
-        targets: [L, N].
+        scores: [L, N], one row per layer, or [L, H, N].
+        targets: shape of ``scores``.
         loss: ``regression`` or ``ranking``.
         generator: draws the pairs of ``ranking``; the global one by default.
 
     Returns:
-        Scalar, mean over layers: in [0, 2] for ``regression``, >= 0 for ``ranking``.
+        Scalar, mean over rows: in [0, 2] for ``regression``, >= 0 for ``ranking``.
     """
+    require_same_heads(scores, targets)
+    scores, targets = scores.flatten(0, -2), targets.flatten(0, -2)
     if loss == "regression":
         return 1.0 - F.cosine_similarity(_centered(scores), _centered(targets), dim=1).mean()
     partner = torch.randperm(scores.shape[1], generator=generator).to(scores.device)
@@ -127,17 +136,31 @@ def score_loss(scores: Tensor, targets: Tensor, loss: str, generator: torch.Gene
 def pairwise_accuracy(policy: LearnedScores, examples: Iterable[Example]) -> float:
     """Return the share of pairs of tokens that scores order as future attention does; 0.5 is chance.
 
-    Mean over texts and layers, in [0, 1]; equal scores count as half.
+    Mean over texts, layers and heads with a score, in [0, 1]; equal scores count as half.
     """
     shares = []
     for example in examples:
         with torch.no_grad():
-            scores = layer_scores(policy, example.hidden_states)[:, example.counted]
-        targets = example.targets[:, example.counted]
-        for layer_scores_, layer_targets in zip(scores, targets, strict=True):
-            agreement = torch.sign(_differences(layer_scores_)) * torch.sign(_differences(layer_targets))
+            scores = layer_scores(policy, example.hidden_states)[..., example.counted]
+        targets = example.targets[..., example.counted]
+        require_same_heads(scores, targets)
+        for row, target_row in zip(scores.flatten(0, -2), targets.flatten(0, -2), strict=True):
+            agreement = torch.sign(_differences(row)) * torch.sign(_differences(target_row))
             shares.append(float((agreement.mean() + 1) / 2))
     return sum(shares) / len(shares)
+
+
+def require_same_heads(scores: Tensor, targets: Tensor) -> None:
+    """Check that targets have been collected for the heads that have a score.
+
+    Raises:
+        ConfigError: they have not.
+    """
+    message = (
+        f"must be {list(scores.shape)} as the scores are, got {list(targets.shape)}; collect them with the same "
+        "per_head as the scorers have"
+    )
+    require(scores.shape == targets.shape, "targets", message)
 
 
 def _centered(values: Tensor) -> Tensor:

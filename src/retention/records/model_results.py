@@ -58,9 +58,10 @@ class Decoding:
     Attributes:
         model: name of the decoder.
         policy: name of the cache policy; ``full`` for the full cache.
-        size: M, tokens per layer; where ``share`` is set, the largest of ``size_by_text``.
+        size: M, tokens per layer, or per key-value head; where ``share`` is set, the largest of ``size_by_text``.
         sinks: first tokens that are always held.
         window: newest tokens that are always held.
+        per_head: True = each key-value head of a layer held its own M tokens; False = all heads the same ones.
         scores: how learned scores were trained; None for other policies.
         share: M as a share of the context's tokens, in (0, 1]; None = M is a number of tokens.
         size_by_text: M for each text where ``share`` is set.
@@ -92,6 +93,7 @@ class Decoding:
     size: int
     sinks: int
     window: int
+    per_head: bool = False
     scores: Mapping[str, Any] | None = None
     share: float | None = None
     size_by_text: Sequence[int] = ()

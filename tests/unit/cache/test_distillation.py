@@ -44,12 +44,14 @@ def text_example(length: int = 40, rows: int = 2, seed: int = 0) -> Distillation
     return DistillationExample.of_text(texts("none", lengths=(length,) * rows, seed=seed).input_ids, BUDGET)
 
 
+@pytest.mark.parametrize("per_head", [False, True])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("block", [1, 3])
 @torch.no_grad()
-def test_hard_gates_equal_the_cache(attention: str, block: int) -> None:
+def test_hard_gates_equal_the_cache(attention: str, block: int, per_head: bool) -> None:
     model, batch = tiny_decoder("llama", attention), texts("none", lengths=(40, 40))
-    policy, budget = random_scorers(model), CacheBudget(size=12, sinks=2, window=4, block=block)
+    policy = random_scorers(model, per_head=per_head)
+    budget = CacheBudget(size=12, sinks=2, window=4, block=block, per_head=per_head)
     expected, _ = run_cache(model, policy, budget, batch, [40])
     with gated_attention(model, policy, gates(True, budget)):
         logits = model(batch.input_ids, use_cache=False).logits

@@ -10,7 +10,7 @@ import torch
 from tests.unit.cache.decoders import tiny_decoder
 from tests.unit.cache.test_training import save_decoder
 
-from retention.cache import CacheBudget, StreamingLLM, page
+from retention.cache import CacheBudget, KeyNorm, StreamingLLM, page
 from retention.cache.page import held_tokens, kept_positions_html
 from retention.errors import DataError
 
@@ -21,6 +21,15 @@ def test_held_tokens_are_those_of_the_cache() -> None:
     )
     assert held.shape == (3, 40)
     assert all(layer.nonzero().flatten().tolist() == [0, 1, *range(32, 40)] for layer in held)
+
+
+def test_each_head_has_a_row_of_its_own() -> None:
+    budget = CacheBudget(size=10, sinks=2, window=3, per_head=True)
+    held = held_tokens(tiny_decoder("llama"), torch.randint(3, 90, (1, 40)), KeyNorm(), budget)
+    assert held.shape == (6, 40) and held.sum(1).tolist() == [10] * 6
+    assert not torch.equal(held[0], held[1])
+    html = kept_positions_html(["a"] * 40, {"key_norm": held}, "Title", "heads")
+    assert "6 heads, at most 10 of 40 tokens held in each" in html and "held by 6 of 6 heads" in html
 
 
 def test_the_page_shows_maps_and_counts() -> None:

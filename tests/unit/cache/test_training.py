@@ -252,3 +252,59 @@ def test_short_texts_are_left_out(tmp_path: Path) -> None:
     assert [tokens.shape[1] for tokens in ids] == [6, 7]
     with pytest.raises(DataError, match="only 0 texts have 9 tokens"):
         encode_texts(path, tokenizer, limit=2, shortest=9, longest=20)
+
+
+def test_targets_per_head_are_the_attention_of_the_queries_that_read_it() -> None:
+    model, batch = tiny_decoder("llama", "eager"), texts("none", lengths=(40,))
+    example = collect_example(model, batch.input_ids, TARGETS, per_head=True)
+    assert example.targets.shape == (3, 2, 40)
+    with torch.no_grad():
+        attention = model(batch.input_ids, output_attentions=True, use_cache=False).attentions[1]
+    for head in range(2):
+        expected = future_attention(attention[:, 2 * head : 2 * head + 2], TARGETS.window)[0]
+        torch.testing.assert_close(example.targets[1, head], expected)
+    assert not torch.allclose(example.targets[1, 0], example.targets[1, 1])
+
+
+@pytest.mark.parametrize("loss", ["regression", "ranking"])
+def test_each_head_learns_its_own_order(loss: str) -> None:
+    """The second head has the opposite targets of the first, so scores that heads share cannot learn both."""
+    torch.manual_seed(0)
+    examples = [
+        Example(each.hidden_states, torch.stack([each.targets, -each.targets], dim=1), each.counted)
+        for each in learnable_examples()
+    ]
+    policy = LearnedScores(32, 3, ScorerConfig(keep_bias=0.0), heads=2)
+    train_scores(policy, examples[:-1], TrainingSettings(lr=1e-2, epochs=20, loss=loss))
+    assert pairwise_accuracy(policy, examples[-1:]) > 0.8
+    scores = layer_scores(policy, examples[-1].hidden_states)
+    assert scores.shape == (3, 2, 60) and float(torch.corrcoef(scores[0])[0, 1].detach()) < -0.5
+
+
+def test_targets_for_other_heads_are_refused() -> None:
+    with pytest.raises(ConfigError, match="same per_head"):
+        train_scores(LearnedScores(32, 3, heads=2), learnable_examples(1), SETTINGS)
+
+
+def test_commands_train_and_compare_per_head(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from retention.records import read_objects
+
+    save_decoder(tmp_path / "model")
+    (tmp_path / "texts.txt").write_text("\n".join("thequickbrownfoxjumpsoverthelazydog" * 2 for _ in range(3)))
+    inputs = ["--model", str(tmp_path / "model"), "--texts", str(tmp_path / "texts.txt")]
+    options = ["--limit", "2", "--validation", "1", "--length", "64", "--epochs", "1", "--per-head"]
+    scores, distilled, record = (tmp_path / name for name in ("a.safetensors", "b.safetensors", "records.jsonl"))
+    assert train.main([*inputs, *options, "--output", str(scores)]) == 0
+    distillation = ["--loss", "distillation", "--size", "16", "--window", "4", "--init", str(scores)]
+    assert train.main([*inputs, *options, *distillation, "--output", str(distilled)]) == 0
+    assert LearnedScores.load(distilled).heads == 2
+    policies = ["--policies", "random", "key_norm", "tova", "--scores", str(distilled), "--sizes", "16", "--limit", "1"]
+    assert evaluate.main([*inputs, *policies, "--per-head", "--record", str(record)]) == 0
+    rows = [row for _, row in read_objects(record)]
+    assert [row["policy"] for row in rows] == ["random", "key_norm", "tova", "learned:b"]
+    assert all(row["per_head"] for row in rows) and rows[-1]["scores"]["heads"] == 2
+    capsys.readouterr()
+    assert evaluate.main([*inputs, *policies]) == 1
+    assert "CacheBudget(per_head=True)" in capsys.readouterr().err
+    assert train.main([*inputs, *options[:-1], "--init", str(scores), "--output", str(tmp_path / "c.safetensors")]) == 1
+    assert "--per-head: must be as the scorers of --init" in capsys.readouterr().err
