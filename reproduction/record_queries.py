@@ -1,0 +1,130 @@
+"""Look up figures in the committed records.
+
+A query is a mapping:
+
+    records: results/quality/sst2_small.jsonl
+    where: {policy: adaptive, rho: 0.3}
+    value: sd metrics.accuracy
+    scale: 100
+
+``records`` is a file or a list of files. ``where`` must leave exactly one record per seed, or per combination of the
+fields in ``by``; a list of values allows each of them. Fields are dotted paths, in which a number selects an entry of a
+list. The result is the mean of the ``value`` over the records, or the summary before the value: ``sd`` (sample
+standard deviation), ``min``, ``max``, ``median`` or ``count`` (of the records), times ``scale``. ``summary`` is another
+place for the summary.
+
+``minus`` and ``over`` name a second set of records, with its own ``records``, ``where`` or ``value``; the value of each
+record is then its difference from, or ratio to, the record of the same seed (``by``) in the second set. What such a
+nested query does not name is that of the outer one, and its ``where`` is added to that of the outer one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any
+
+from retention.errors import DataError
+from retention.records import read_records
+from retention.report.grouping import Record
+
+Query = Mapping[str, Any]
+_SUMMARIES: Mapping[str, Callable[[list[float]], float]] = {
+    "": fmean,
+    "sd": stdev,
+    "min": min,
+    "max": max,
+    "median": median,
+    "count": len,
+}
+
+
+def nested(outer: Query, inner: Query) -> dict[str, Any]:
+    """Return a query inside of another one: what it does not name is that of the outer one."""
+    return {**outer, **inner, "where": {**outer.get("where", {}), **inner.get("where", {})}}
+
+
+class RecordQueries:
+    """Answers queries with the records below a folder; reads each file once."""
+
+    def __init__(self, root: Path) -> None:
+        """Take the folder that the paths in ``records`` start from."""
+        self._root = root
+        self._files: dict[str, list[Record]] = {}
+
+    def measure(self, query: Query) -> float:
+        """Return the result of a query.
+
+        Raises:
+            DataError: the query leaves no record, or several per seed, or a record lacks the value.
+        """
+        return float(query.get("scale", 1)) * _SUMMARIES[summary(query)](list(self.values(query).values()))
+
+    def values(self, query: Query) -> dict[tuple[str, ...], float]:
+        """Return the seed, or the fields in ``by``, of each record of a query -> its value, before summary and scale.
+
+        Raises:
+            DataError: see ``measure``.
+        """
+        values = self._select(query)
+        for operation in ("minus", "over"):
+            if operation in query:
+                second = self._select(nested(query, query[operation]))
+                if missing := values.keys() - second.keys():
+                    raise DataError(f"{_describe(query)}: {operation}: has no record of {sorted(missing)}")
+                for key, value in values.items():
+                    values[key] = value - second[key] if operation == "minus" else value / second[key]
+        return values
+
+    def _select(self, query: Query) -> dict[tuple[str, ...], float]:
+        files = [query["records"]] if isinstance(query["records"], str) else query["records"]
+        where, by, path = query.get("where", {}), query.get("by", ["seed"]), query["value"].rpartition(" ")[2]
+        records = [
+            record
+            for file in files
+            for record in self._read(file)
+            if all(_matches(_lookup(record, key), value) for key, value in where.items())
+        ]
+        values = {tuple(str(_lookup(record, key)) for key in by): _lookup(record, path) for record in records}
+        if not records or len(values) < len(records) or None in values.values():
+            raise DataError(
+                f"{_describe(query)} leaves {len(records)} records of {by} {[*values]}; need one per "
+                f"{', '.join(by)}, with a value of {path}"
+            )
+        return {key: float(value) for key, value in values.items()}
+
+    def _read(self, file: str) -> list[Record]:
+        if file not in self._files:
+            self._files[file] = read_records([self._root / file])
+        return self._files[file]
+
+
+def summary(query: Query) -> str:
+    """Return the name of the summary of a query, empty for the mean."""
+    return str(query.get("summary") or query["value"].rpartition(" ")[0])
+
+
+def _describe(query: Query) -> str:
+    return f"{query['records']}: {dict(query.get('where', {}))}"
+
+
+def _matches(value: Any, expected: Any) -> bool:
+    if isinstance(expected, list):
+        return any(_matches(value, each) for each in expected)
+    if isinstance(value, float) and isinstance(expected, float):
+        return abs(value - expected) < 5e-5
+    return bool(value == expected)
+
+
+def _lookup(record: Record, path: str) -> Any:
+    """Return a value by its dotted path; a number selects an entry of a list."""
+    value: Any = record
+    for key in path.split("."):
+        if isinstance(value, Mapping):
+            value = value.get(key)
+        elif isinstance(value, list) and key.isdecimal():
+            value = value[int(key)]
+        else:
+            return None
+    return value
