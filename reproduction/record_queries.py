@@ -16,6 +16,8 @@ place for the summary.
 ``minus`` and ``over`` name a second set of records, with its own ``records``, ``where`` or ``value``; the value of each
 record is then its difference from, or ratio to, the record of the same seed (``by``) in the second set. What such a
 nested query does not name is that of the outer one, and its ``where`` is added to that of the outer one.
+``relative_to`` is a nested query, too; its result divides that of the outer one (a ratio of means, where ``over`` gives
+a mean of ratios).
 """
 
 from __future__ import annotations
@@ -59,7 +61,11 @@ class RecordQueries:
         Raises:
             DataError: the query leaves no record, or several per seed, or a record lacks the value.
         """
-        return float(query.get("scale", 1)) * _SUMMARIES[summary(query)](list(self.values(query).values()))
+        result = _summarize(query, self.values(query))
+        if "relative_to" in query:
+            reference = nested(query, query["relative_to"])
+            result /= _summarize(reference, self.values(reference))
+        return float(query.get("scale", 1)) * result
 
     def values(self, query: Query) -> dict[tuple[str, ...], float]:
         """Return the seed, or the fields in ``by``, of each record of a query -> its value, before summary and scale.
@@ -103,6 +109,10 @@ class RecordQueries:
 def summary(query: Query) -> str:
     """Return the name of the summary of a query, empty for the mean."""
     return str(query.get("summary") or query["value"].rpartition(" ")[0])
+
+
+def _summarize(query: Query, values: Mapping[tuple[str, ...], float]) -> float:
+    return _SUMMARIES[summary(query)](list(values.values()))
 
 
 def _describe(query: Query) -> str:
