@@ -12,10 +12,10 @@ def text_frame(header: Sequence[str], rows: Sequence[Sequence[str]]) -> pd.DataF
     return pd.DataFrame([list(row) for row in rows], columns=pd.Index(list(header)), dtype=object)
 
 
-def markdown_table(frame: pd.DataFrame) -> str:
-    """Return a data frame as an aligned Markdown table: first column to the left, the others to the right."""
+def markdown_table(frame: pd.DataFrame, labels: int = 1) -> str:
+    """Return a data frame as a Markdown table: the first ``labels`` columns to the left, the others to the right."""
     escaped = frame.map(_escape_bars).rename(columns=_escape_bars)
-    alignment = ["left", *["right"] * (frame.shape[1] - 1)]
+    alignment = ["left"] * labels + ["right"] * (frame.shape[1] - labels)
     return str(escaped.to_markdown(index=False, disable_numparse=True, colalign=alignment))
 
 
