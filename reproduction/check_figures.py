@@ -7,6 +7,7 @@ A generated table stands between two comments and is never edited by hand:
     <!-- end -->
 
 ``python -m reproduction readme`` writes all such tables anew, and a test fails where a page differs from its records.
+``GENERATED`` holds the tables with code of their own; reproduction/result_tables.yaml describes the others.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from reproduction.decoder_results import loss_table, recall_table
 from reproduction.embedding_results import embedding_results_table
 from reproduction.equal_time import equal_time_table
 from reproduction.paper import ADAPTIVE
+from reproduction.prose_figures import FIGURE
 from reproduction.reliability.page import reliability_table
+from reproduction.result_tables import read_tables, result_table
 from reproduction.sources import RecordSet
 from reproduction.speeds import format_speedup, matching_speeds
 from reproduction.target_speeds import level_speed_table, target_speed_table
@@ -37,6 +40,7 @@ from retention.report.grouping import (
 from retention.report.tables import markdown_table, text_frame
 
 _BLOCK = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_TABLE_ROW = re.compile(r"^\|.*", re.MULTILINE)
 _RHO = 0.3
 # Data of the table ``results``: title, task, and training and test rows of the runs.
 _RESULTS_DATA = (("SST-2", "sst2", "20000", "872"), ("IMDb", "imdb", "2000", "1000"))
@@ -88,18 +92,29 @@ def pages(root: Path) -> list[Path]:
     return [path for path in (root / "README.md", *sorted((root / "docs").glob("*.md"))) if path.exists()]
 
 
-def regenerate(text: str, records: RecordSet) -> str:
+def regenerate(text: str, records: RecordSet, root: Path) -> str:
     """Return a page with all its generated tables written anew.
+
+    Args:
+        text: page.
+        records: records of the tables in ``GENERATED``.
+        root: folder with ``results``, whose records the other tables look up.
 
     Raises:
         DataError: the page names a table that does not exist.
     """
+    described = read_tables()
 
     def block(match: re.Match[str]) -> str:
         name = match["name"]
-        if name not in GENERATED:
-            raise DataError(f"generated: {name}: there is no such table; choose from {', '.join(GENERATED)}")
-        return f"{match[1]}{GENERATED[name](records)}\n{match[3]}"
+        if name in GENERATED:
+            table = GENERATED[name](records)
+        elif name in described["tables"]:
+            table = result_table(root, name, described)
+        else:
+            names = ", ".join((*GENERATED, *described["tables"]))
+            raise DataError(f"generated: {name}: there is no such table; choose from {names}")
+        return f"{match[1]}{table}\n{match[3]}"
 
     return _BLOCK.sub(block, text)
 
@@ -108,14 +123,19 @@ def update_pages(root: Path, records: RecordSet) -> list[Path]:
     """Write the generated tables of all pages anew; return the pages that hold some."""
     updated = [path for path in pages(root) if _BLOCK.search(path.read_text(encoding="utf-8"))]
     for path in updated:
-        write_atomic(path, regenerate(path.read_text(encoding="utf-8"), records))
+        write_atomic(path, regenerate(path.read_text(encoding="utf-8"), records, root))
     return updated
 
 
 def outdated_pages(root: Path, records: RecordSet) -> list[Path]:
     """Return the pages whose generated tables differ from the records."""
     texts: Iterable[tuple[Path, str]] = ((path, path.read_text(encoding="utf-8")) for path in pages(root))
-    return [path for path, text in texts if regenerate(text, records) != text]
+    return [path for path, text in texts if regenerate(text, records, root) != text]
+
+
+def hand_written_figures(text: str) -> list[str]:
+    """Return the figures of a page in tables that are not generated."""
+    return [figure for row in _TABLE_ROW.findall(_BLOCK.sub("", text)) for figure in FIGURE.findall(row)]
 
 
 def _find_setup(runs: Runs, task: str, train: str, test: str) -> EvaluationSetup:

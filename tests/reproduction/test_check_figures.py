@@ -46,5 +46,5 @@ def test_a_changed_figure_is_noticed_and_corrected(tmp_path: Path, records: Reco
 
 def test_unknown_tables_are_named(records: RecordSet) -> None:
     with pytest.raises(DataError, match=r"generated: resluts.*results"):
-        regenerate("<!-- generated: resluts -->\n<!-- end -->", records)
-    assert regenerate("no table\n", records) == "no table\n"
+        regenerate("<!-- generated: resluts -->\n<!-- end -->", records, ROOT)
+    assert regenerate("no table\n", records, ROOT) == "no table\n"
