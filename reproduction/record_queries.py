@@ -28,8 +28,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from retention.errors import DataError
-from retention.records import read_records
-from retention.report.grouping import Record
+from retention.records import Record, read_records
 
 Query = Mapping[str, Any]
 _SUMMARIES: Mapping[str, Callable[[list[float]], float]] = {
