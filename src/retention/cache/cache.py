@@ -15,6 +15,7 @@ from transformers.cache_utils import Cache
 
 from retention.cache.budget import CacheBudget
 from retention.cache.families import HeadCounts, attention_modules, decoder_of
+from retention.cache.fixed import FixedSlots
 from retention.cache.layer import RetentionLayer
 from retention.cache.policies.base import CachePolicy, RescoringPolicy
 from retention.cache.step import Step
@@ -37,29 +38,49 @@ class RetentionCache(Cache):
     Hooks on the model pass the hidden states to the policy. They act only while this object is passed as
     ``past_key_values``; ``detach`` removes them. ``retain_cache`` does both.
 
+    With ``fixed``, single tokens that follow the first pass are decoded in buffers of M slots that are overwritten in
+    place. All shapes are constant, so a compiled decoder needs no recompilation as tokens arrive. Passes over several
+    tokens, such as the prompt or a further turn of a chat, run in the dynamic form and are not meant to be compiled. It
+    is an argument of the cache and not a method to call after the prompt, since ``generate`` reads the prompt and
+    decodes in one call, and decides before the prompt whether it compiles the decoder. The tokens held and the results
+    are the same up to rounding. ``reset`` keeps the buffers, so that the next sequence of the same batch size needs no
+    recompilation either.
+
     Args:
         model: a Hugging Face decoder of a supported family, with or without a head.
         policy: gives the scores.
         budget: size, sinks, window and block, of each layer or of each of its key-value heads.
+        fixed: decode single tokens in buffers of constant shape. All of these tokens must be real, and the policy must
+            score on arrival.
 
     Raises:
-        ConfigError: the model is not supported, or the policy was built for another one.
+        ConfigError: the model is not supported, the policy was built for another one, or policy or block cannot be used
+            with ``fixed``.
     """
 
-    def __init__(self, model: nn.Module, policy: CachePolicy, budget: CacheBudget) -> None:
+    def __init__(self, model: nn.Module, policy: CachePolicy, budget: CacheBudget, *, fixed: bool = False) -> None:
         modules = attention_modules(model)
         decoder = decoder_of(model)
         policy.check(decoder.config)
+        if fixed:
+            _check_fixed(policy, budget)
         heads = HeadCounts.of(decoder.config)
-        super().__init__(layers=[RetentionLayer(index, policy, budget, heads) for index in range(len(modules))])
+        super().__init__(
+            layers=[RetentionLayer(index, policy, budget, heads, compileable=fixed) for index in range(len(modules))]
+        )
         self.policy = policy
         self.budget = budget
         self._model = model
-        self._signature = inspect.signature(decoder.forward)
+        self._parameters = {name: index for index, name in enumerate(inspect.signature(decoder.forward).parameters)}
+        self._fixed: FixedSlots | None = None
+        self._decoding = False  # True while single tokens are decoded in the fixed form
         self._additive = getattr(decoder.config, "_attn_implementation", "") == "eager"
         self._counts: list[int] = []
         self._step: Step | None = None
+        self.fixed = fixed
         self._hooks = [decoder.register_forward_pre_hook(self._before_decoder, with_kwargs=True)]
+        if fixed:
+            self._hooks.append(decoder.register_forward_hook(self._after_decoder, with_kwargs=True))
         for index, module in enumerate(modules):
             hook = partial(self._before_attention, index)
             self._hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
@@ -76,7 +97,10 @@ class RetentionCache(Cache):
         [B, N] long if all heads of a layer hold the same tokens, [B, H, N] for H key-value heads with a budget of their
         own (``CacheBudget.per_head``).
         """
-        held = [layer.slots.positions for layer in self._retention_layers if layer.slots is not None]
+        if self._decoding and self._fixed is not None:
+            held = [self._fixed.slots(index).positions for index in range(len(self.layers))]
+        else:
+            held = [layer.slots.positions for layer in self._retention_layers if layer.slots is not None]
         return held if self.budget.per_head else [positions.squeeze(1) for positions in held]
 
     def detach(self) -> None:
@@ -88,7 +112,7 @@ class RetentionCache(Cache):
     def reset(self) -> None:
         """Forget all tokens."""
         super().reset()  # type: ignore[no-untyped-call]
-        self._counts, self._step = [], None
+        self._counts, self._step, self._decoding = [], None, False
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Reorder the sequences for beam search; ``beam_idx`` [B] long."""
@@ -100,7 +124,8 @@ class RetentionCache(Cache):
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat each sequence ``repeats`` times, copies side by side."""
-        self._select_rows(torch.arange(len(self._counts)).repeat_interleave(repeats))
+        rows = len(self._counts) if self._fixed is None or not self._decoding else len(self._fixed.counts)
+        self._select_rows(torch.arange(rows).repeat_interleave(repeats))
 
     def crop(self, tokens_to_remove: int) -> NoReturn:
         """Refuse: evicted tokens cannot be brought back.
@@ -121,9 +146,16 @@ class RetentionCache(Cache):
     def __deepcopy__(self, memo: dict[int, Any]) -> RetentionCache:
         """Copy the tokens, for example to reuse a common prompt; the copy shares model and policy."""
         require(bool(self._hooks), "past_key_values", "a detached cache cannot be copied")
-        copy = RetentionCache(self._model, self.policy, self.budget)
+        copy = RetentionCache(self._model, self.policy, self.budget, fixed=self.fixed)
         memo[id(self)] = copy
-        copy._counts = list(self._counts)
+        copy._counts, copy._decoding = list(self._counts), self._decoding
+        if self._decoding:
+            copy._fixed = deepcopy(self._fixed, memo)
+            for new, old in zip(copy._retention_layers, self._retention_layers, strict=True):
+                assert copy._fixed is not None
+                new.is_initialized = old.is_initialized
+                new.fix(copy._fixed)
+            return copy
         for new, old in zip(copy._retention_layers, self._retention_layers, strict=True):
             new.slots, new.state, new.seen = deepcopy((old.slots, old.state, old.seen), memo)
             new.is_initialized = old.is_initialized
@@ -136,31 +168,77 @@ class RetentionCache(Cache):
         return [layer for layer in self.layers if isinstance(layer, RetentionLayer)]
 
     def _select_rows(self, rows: Tensor) -> None:
+        if self._decoding and self._fixed is not None:
+            self._fix(self._fixed.select(rows))
+            return
         for layer in self._retention_layers:
             layer.select_rows(rows)
         self._counts = [self._counts[row] for row in rows.tolist()]
 
     def _before_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Describe the tokens of this pass, before the model makes its masks."""
-        inputs = self._signature.bind_partial(*args, **kwargs).arguments
-        if inputs.get("past_key_values") is not self:
+        if self._argument("past_key_values", args, kwargs) is not self:
             return
-        tokens = inputs.get("input_ids")
-        tokens = inputs.get("inputs_embeds") if tokens is None else tokens
+        tokens = self._argument("input_ids", args, kwargs)
+        tokens = self._argument("inputs_embeds", args, kwargs) if tokens is None else tokens
         if tokens is None:
             return  # the model reports it
+        mask = self._argument("attention_mask", args, kwargs)
+        if self._decoding and self._fixed is not None:
+            if tokens.shape[1] == 1:
+                self._start_token(self._fixed, len(tokens), mask)
+                return
+            self._release(self._fixed)
         (batch, length), start = tokens.shape[:2], self.get_seq_length()
         counts = self._counts or [0] * batch
-        message = f"the cache holds {len(counts)} sequences, got a batch of {batch}; call reset() for new ones"
-        require(len(counts) == batch, "past_key_values", message)
-        mask = inputs.get("attention_mask")
+        require(len(counts) == batch, "past_key_values", _other_batch(len(counts), batch))
         if mask is not None:
+            if self.fixed and mask.ndim == 4:  # made by ``generate``: the last query sees all tokens but padding
+                mask = mask[:, 0, -1] if mask.dtype is torch.bool else mask[:, 0, -1] == 0
             shape = tuple(mask.shape)
             message = f"must be [{batch}, {start + length}] (all columns so far, and the new ones), got {list(shape)}"
             require(shape == (batch, start + length), "attention_mask", message)
             mask = mask[:, start:].to(tokens.device).bool()
         self._step = Step.build(start, mask, length, counts, tokens.device)
         self._counts = list(self._step.totals)
+
+    def _argument(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return an argument of the decoder's ``forward``, or None."""
+        index = self._parameters.get(name, len(args))
+        return args[index] if index < len(args) else kwargs.get(name)
+
+    def _start_token(self, fixed: FixedSlots, batch: int, mask: Any) -> None:
+        rows = len(fixed.valid)
+        require(rows == batch, "past_key_values", _other_batch(rows, batch))
+        if mask is not None and mask.ndim == 2 and not torch.compiler.is_compiling():
+            message = "decoded tokens must be real with fixed=True, but the mask of the newest column has a 0"
+            require(bool(mask[:, -1].all()), "attention_mask", message)
+        fixed.start_token()
+
+    def _after_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Count a token in the fixed form, or go over to this form after another pass."""
+        if self._argument("past_key_values", args, kwargs) is not self:
+            return
+        if self._decoding and self._fixed is not None:
+            self._fixed.seen.add_(1)
+            return
+        layers = self._retention_layers
+        slots = [layer.slots for layer in layers if layer.slots is not None]
+        states = [layer.state for layer in layers]
+        fixed = FixedSlots.build(
+            slots, states, self._counts, self.get_seq_length(), self.budget, additive=self._additive
+        )
+        self._fix(self._fixed if self._fixed is not None and self._fixed.overwrite(fixed) else fixed)
+
+    def _fix(self, fixed: FixedSlots) -> None:
+        self._fixed, self._decoding = fixed, True
+        for layer in self._retention_layers:
+            layer.fix(fixed)
+
+    def _release(self, fixed: FixedSlots) -> None:
+        self._counts, self._decoding = fixed.counts.tolist(), False
+        for layer in self._retention_layers:
+            layer.release()
 
     def _before_attention(
         self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -169,8 +247,10 @@ class RetentionCache(Cache):
         if not any(kwargs.get(name) is self for name in _CACHE_ARGUMENTS):
             return None
         hidden_states = args[0] if args else kwargs["hidden_states"]
+        layer: Any = self.layers[index]
+        if self._decoding:
+            return args, {**kwargs, "attention_mask": layer.prepare_token(hidden_states)}
         assert self._step is not None
-        layer = self._retention_layers[index]
         mask = layer.prepare(self._step, hidden_states, kwargs.get("attention_mask"), additive=self._additive)
         return args, {**kwargs, "attention_mask": mask}
 
@@ -189,27 +269,43 @@ class RetentionCache(Cache):
 
 
 @contextmanager
-def retain_cache(model: nn.Module, policy: CachePolicy, budget: CacheBudget | None = None) -> Iterator[RetentionCache]:
+def retain_cache(
+    model: nn.Module, policy: CachePolicy, budget: CacheBudget | None = None, *, fixed: bool = False
+) -> Iterator[RetentionCache]:
     """Return a context with a bounded cache for ``model``; leaving it removes the hooks.
 
     Args:
         model: a Hugging Face decoder of a supported family.
         policy: gives the scores, for example ``KeyNorm()`` or ``LearnedScores.load(path)``.
         budget: size, sinks, window and block; the defaults of ``CacheBudget`` if None.
+        fixed: decode single tokens in buffers of constant shape, see ``RetentionCache``.
 
     Raises:
-        ConfigError: the model is not supported, or the policy was built for another one.
+        ConfigError: the model is not supported, the policy was built for another one, or policy or block cannot be used
+            with ``fixed``.
 
     Examples:
         >>> budget = CacheBudget(size=512, sinks=4, window=64)  # doctest: +SKIP
         >>> with retain_cache(model, KeyNorm(), budget) as cache:  # doctest: +SKIP
         ...     model.generate(**inputs, past_key_values=cache, max_new_tokens=100)
     """
-    cache = RetentionCache(model, policy, budget or CacheBudget())
+    cache = RetentionCache(model, policy, budget or CacheBudget(), fixed=fixed)
     try:
         yield cache
     finally:
         cache.detach()
+
+
+def _check_fixed(policy: CachePolicy, budget: CacheBudget) -> None:
+    name = type(policy).__name__
+    message = f"{name} renews its scores with every pass; choose a policy that scores on arrival"
+    require(not isinstance(policy, RescoringPolicy), "fixed", message)
+    message = f"each token overwrites another one, so no block of {budget.block} can be evicted; set block to 1"
+    require(budget.block == 1, "fixed", message)
+
+
+def _other_batch(held: int, batch: int) -> str:
+    return f"the cache holds {held} sequences, got a batch of {batch}; call reset() for new ones"
 
 
 def _refuse(key: str, message: str) -> NoReturn:

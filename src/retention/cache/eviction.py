@@ -93,3 +93,16 @@ def visible_mask(evicted: Tensor, ranks: Tensor, counts: Tensor, new: Tensor) ->
     diagonal = torch.eye(length, dtype=torch.bool, device=new.device) & ~new.unsqueeze(2)
     visible[:, :, -length:] |= diagonal
     return visible
+
+
+def write_mask(mask: Tensor, visible: Tensor) -> None:
+    """Write ``visible`` [B, G, Q, K] bool into ``mask`` [B, heads, Q, K], boolean or additive.
+
+    Heads of the queries are G or a multiple of it; those of a group are neighbors.
+    """
+    if mask.shape[1] != visible.shape[1]:
+        visible = visible.repeat_interleave(mask.shape[1] // visible.shape[1], dim=1)
+    if mask.dtype is torch.bool:
+        mask.copy_(visible)
+    else:
+        mask.zero_().masked_fill_(~visible, torch.finfo(mask.dtype).min)

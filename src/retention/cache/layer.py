@@ -10,14 +10,19 @@ from torch import Tensor, nn
 from transformers.cache_utils import CacheLayerMixin
 
 from retention.cache.budget import CacheBudget
-from retention.cache.eviction import NEVER, bank_mask, eviction_counts, visible_mask
+from retention.cache.eviction import NEVER, bank_mask, eviction_counts, visible_mask, write_mask
 from retention.cache.families import HeadCounts
+from retention.cache.fixed import FixedSlots
 from retention.cache.policies.base import Arrivals, CachePolicy, Observation, RescoringPolicy
 from retention.cache.slots import Slots
 from retention.cache.step import Step
 from retention.errors import require
 
 _ONE_HEAD = HeadCounts(1, 1)
+_NO_HOOKS = (
+    "the hooks of this cache are not attached to the model that runs; use the cache within "
+    "`with retain_cache(model, ...) as cache`, on that model"
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,8 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
     These are sinks, window, and the bank of the best scores.
 
-    Tensors are made anew at each eviction, so memory does shrink. A chunk of several tokens is attended to with a mask
+    Tensors are made anew at each eviction, so memory does shrink; in the fixed form (``fixed``) single tokens overwrite
+    buffers of M slots instead. A chunk of several tokens is attended to with a mask
     that shows each query exactly the tokens that were held when it arrived; during that pass the chunk is in memory
     beside the bank.
 
@@ -43,23 +49,35 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         policy: gives the scores.
         budget: size, sinks, window and block.
         heads: of the attention module; needed for a budget per head.
+        compileable: True if single tokens are decoded in the fixed form.
 
     Attributes:
+        fixed: the buffers, while single tokens are decoded in the fixed form; None = the tokens are in ``slots``.
         groups: G, number of groups of heads that hold their own tokens: 1, or the number of key-value heads.
     """
 
     is_croppable = False
-    is_compileable = False
     supports_early_init = False
 
-    def __init__(self, layer_idx: int, policy: CachePolicy, budget: CacheBudget, heads: HeadCounts = _ONE_HEAD) -> None:
+    def __init__(
+        self,
+        layer_idx: int,
+        policy: CachePolicy,
+        budget: CacheBudget,
+        heads: HeadCounts = _ONE_HEAD,
+        *,
+        compileable: bool = False,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.layer_idx = layer_idx
         self.policy = policy
         self.budget = budget
         self.groups = heads.key_value if budget.per_head else 1
         self._mask_heads = heads.query if self.groups > 1 else 1
+        self.is_compileable = compileable
         self.slots: Slots | None = None
+        self.fixed: FixedSlots | None = None
+        self._arriving: Tensor | None = None
         self.state: Tensor | None = None
         self.seen = 0
         self._pending: _Pending | None = None
@@ -90,6 +108,12 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self._pending = _Pending(step, hidden_states, filled)
         return mask
 
+    def prepare_token(self, hidden_states: Tensor) -> Tensor:
+        """Take the input [B, 1, D] of the attention module in the fixed form, and return the mask [B, 1, 1, M]."""
+        assert self.fixed is not None
+        self._arriving = hidden_states
+        return self.fixed.mask
+
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Score and store the new tokens, evict, and return what the attention reads.
 
@@ -100,17 +124,16 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             kwargs: not used.
 
         Returns:
-            Keys and values: the bank for a single token; the bank before and the chunk for several.
+            Keys and values: the bank for a single token (all M slots in the fixed form); the bank before and the chunk
+            for several.
 
         Raises:
             ConfigError: the attention module was called without the hooks of the cache.
         """
+        if self.fixed is not None:
+            return self._overwrite(self.fixed, key_states, value_states)
         pending, self._pending = self._pending, None
-        message = (
-            "the hooks of this cache are not attached to the model that runs; use the cache within "
-            "`with retain_cache(model, ...) as cache`, on that model"
-        )
-        require(pending is not None, "past_key_values", message)
+        require(pending is not None, "past_key_values", _NO_HOOKS)
         assert pending is not None
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -135,6 +158,18 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         if self.slots is None or not self.slots.ranks.shape[2]:  # only padding so far
             return key_states, value_states
         return self.slots.keys, self.slots.values
+
+    def _overwrite(self, fixed: FixedSlots, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Score a single token and write it into its slot."""
+        hidden_states, self._arriving = self._arriving, None
+        require(hidden_states is not None, "past_key_values", _NO_HOOKS)
+        assert hidden_states is not None
+        ranks, state = (fixed.counts - 1).unsqueeze(1), fixed.states[self.layer_idx]
+        arrivals = Arrivals(self.layer_idx, hidden_states, keys, values, fixed.valid, ranks, self.groups, state)
+        fixed.write(self.layer_idx, keys, values, self._checked_scores(arrivals))
+        if state is not None and arrivals.state is not None:
+            state.copy_(arrivals.state)
+        return fixed.keys[self.layer_idx], fixed.values[self.layer_idx]
 
     def observe(self, module: nn.Module, rotary: nn.Module | None, attention: Tensor | None) -> None:
         """Renew the scores of a ``RescoringPolicy`` after the attention of a pass, and evict after a longer one.
@@ -177,12 +212,24 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.is_initialized = True
 
     def get_seq_length(self) -> int:
-        """Return the number of columns seen, padding and evicted tokens included; positions continue from it."""
-        return self.seen
+        """Return the number of columns seen, padding and evicted tokens included; positions continue from it.
+
+        In the fixed form it is a scalar tensor, as in the static cache of transformers.
+        """
+        return self.seen if self.fixed is None else self.fixed.seen  # type: ignore[return-value]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return length and offset of the mask that the model makes: it covers the new tokens alone."""
-        return query_length, self.seen
+        """Return length and offset of the mask that the model makes.
+
+        It covers the new tokens alone, as this layer makes the mask that counts. For a cache that can be compiled,
+        ``generate`` passes a mask of four dimensions instead of the mask of the padding; for several tokens it has to
+        cover all columns, since padding is read from it.
+        """
+        if not self.is_compileable:
+            return query_length, self.seen
+        if self.fixed is not None and query_length == 1:
+            return 1, 0
+        return int(self.get_seq_length()) + query_length, 0
 
     def get_max_length(self) -> int:
         """Return -1: sequences of any length can pass."""
@@ -191,8 +238,22 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def reset(self) -> None:
         """Forget all tokens."""
         self.keys = self.values = self.slots = self.state = self._pending = self._unobserved = None
+        self.fixed = self._arriving = None
         self.seen = 0
         self.is_initialized = False
+
+    def fix(self, fixed: FixedSlots) -> None:
+        """Go over to the fixed form: ``fixed`` holds the tokens from now on."""
+        self.fixed, self.slots, self.state = fixed, None, None
+        self.keys, self.values = fixed.keys[self.layer_idx], fixed.values[self.layer_idx]
+
+    def release(self) -> None:
+        """Go back from the fixed form to tensors of the size that is held."""
+        if self.fixed is not None:
+            self.seen, self.state = int(self.fixed.seen), self.fixed.states[self.layer_idx]
+            self.state = None if self.state is None else self.state.clone()
+            self._store(self.fixed.slots(self.layer_idx))
+            self.fixed = None
 
     def select_rows(self, rows: Tensor) -> None:
         """Keep the sequences ``rows`` [B'] long, in that order, with their scores and positions."""
@@ -202,19 +263,24 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             self.state = None if self.state is None else self.state.index_select(0, rows)
 
     def _score(self, pending: _Pending, keys: Tensor, values: Tensor) -> Tensor:
-        """Return finite scores [B, G, Q] float32 and update the state of the policy."""
+        """Return the scores of the tokens of a pass and update the state of the policy."""
         step = pending.step
         arrivals = Arrivals(
             self.layer_idx, pending.hidden_states, keys, values, step.valid, step.ranks, self.groups, self.state
         )
+        scores = self._checked_scores(arrivals)
+        self.state = arrivals.state
+        return scores
+
+    def _checked_scores(self, arrivals: Arrivals) -> Tensor:
+        """Return finite scores [B, G, Q] float32."""
         scores = self.policy.score(arrivals).detach().float()
-        batch, queries = step.valid.shape
+        batch, queries = arrivals.valid.shape
         shared, grouped = (batch, queries), (batch, self.groups, queries)
         if tuple(scores.shape) not in (shared, grouped):
             remedy = "" if self.budget.per_head else "; scores per key-value head need CacheBudget(per_head=True)"
             message = f"must return a tensor {shared} or {grouped}, got {tuple(scores.shape)}{remedy}"
             require(False, "policy", f"{type(self.policy).__name__}.score {message}")
-        self.state = arrivals.state
         return _finite(scores if scores.ndim == 3 else scores.unsqueeze(1).expand(grouped))
 
     def _visible(self, slots: Slots, step: Step) -> Tensor:
@@ -261,16 +327,3 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 def _finite(scores: Tensor) -> Tensor:
     """Let a score that is no number rank last: comparisons with it would let the cache grow."""
     return torch.nan_to_num(scores, nan=torch.finfo(torch.float32).min)
-
-
-def write_mask(mask: Tensor, visible: Tensor) -> None:
-    """Write ``visible`` [B, G, Q, K] bool into ``mask`` [B, heads, Q, K], boolean or additive.
-
-    Heads of the queries are G or a multiple of it; those of a group are neighbors.
-    """
-    if mask.shape[1] != visible.shape[1]:
-        visible = visible.repeat_interleave(mask.shape[1] // visible.shape[1], dim=1)
-    if mask.dtype is torch.bool:
-        mask.copy_(visible)
-    else:
-        mask.zero_().masked_fill_(~visible, torch.finfo(mask.dtype).min)
