@@ -81,7 +81,8 @@ class Decoding:
             one text.
         difference: mean over texts of this policy minus ``baseline``, and its interval ``low`` .. ``high``; None where
             the baseline was not measured in the same run.
-        cost: ``length``, ``cache_bytes``, ``prefill_s``, and ``ms_per_token`` with ``median``, ``low`` and ``high``.
+        cost: ``form`` (``dynamic``, ``fixed`` or ``compiled``, see ``retention.cache.bench``; older records: dynamic),
+            ``length``, ``cache_bytes``, ``prefill_s``, and ``ms_per_token`` with ``median``, ``low`` and ``high``.
 
     Raises:
         DataError: the record holds no result.

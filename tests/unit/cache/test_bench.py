@@ -11,6 +11,7 @@ from tests.unit.cache.test_training import save_decoder
 
 from retention.cache import H2O, CacheBudget, CachePolicy, StreamingLLM, bench
 from retention.cache.bench import decoding_cost
+from retention.errors import ConfigError
 
 BUDGET = CacheBudget(size=16, sinks=2, window=4)
 # 3 layers, keys and values, 2 key-value heads of width 8, float32
@@ -46,7 +47,40 @@ def test_the_command_records_costs(tmp_path: Path, capsys: pytest.CaptureFixture
         (policy, length) for length in (20, 40) for policy in ("full", "key_norm", "tova")
     ]
     assert all(row["kind"] == "decoding" and row["task"] == "cost" and row["size"] == 16 for row in rows)
-    assert "| key_norm | 40 |" in capsys.readouterr().out
+    assert "| key_norm | dynamic | 40 |" in capsys.readouterr().out
+
+
+@torch.no_grad()
+def test_fixed_slots_take_the_memory_of_m_tokens_from_the_start() -> None:
+    model = tiny_decoder("llama")
+    for length in (10, 90):
+        cost = decoding_cost(
+            model, torch.randint(3, 90, (1, length)), StreamingLLM(), BUDGET, new_tokens=4, chunk=20, form="fixed"
+        )
+        assert (cost.form, cost.cache_bytes) == ("fixed", 16 * BYTES_PER_TOKEN)
+    with pytest.raises(ConfigError, match="form: must be one of dynamic, fixed, compiled"):
+        decoding_cost(model, torch.randint(3, 90, (1, 10)), StreamingLLM(), BUDGET, form="static")
+    with pytest.raises(ConfigError, match="form: the full cache grows"):
+        decoding_cost(model, torch.randint(3, 90, (1, 10)), None, BUDGET, form="fixed")
+
+
+@pytest.mark.slow
+def test_the_command_records_compiled_decoding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from retention.records import read_objects
+
+    save_decoder(tmp_path / "model")
+    options = ["--lengths", "40", "--size", "16", "--new-tokens", "3", "--policies", "full", "key_norm", "tova"]
+    record = tmp_path / "records.jsonl"
+    options += ["--compiled", "--per-head", "--record", str(record)]
+    assert bench.main(["--model", str(tmp_path / "model"), *options]) == 0
+    rows = [row for _, row in read_objects(record)]
+    assert [(row["policy"], row["cost"]["form"]) for row in rows] == [
+        ("full", "dynamic"),
+        *(("key_norm", form) for form in ("dynamic", "fixed", "compiled")),
+        ("tova", "dynamic"),
+    ]
+    assert all(row["per_head"] for row in rows)
+    assert "| key_norm | compiled | 40 |" in capsys.readouterr().out
 
 
 def test_prompts_beyond_the_positions_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
