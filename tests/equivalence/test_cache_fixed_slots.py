@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from retention.cache import (
     H2O,
+    Arrivals,
     CacheBudget,
     CachePolicy,
     KeyNorm,
@@ -25,6 +26,7 @@ from retention.cache import (
     retain_cache,
 )
 from retention.cache.fixed import FixedSlots
+from retention.cache.policies.base import TokenScorer
 from retention.errors import ConfigError
 
 TOLERANCE = 5e-6
@@ -108,12 +110,16 @@ def test_another_token_that_leaves_is_noticed(monkeypatch: pytest.MonkeyPatch) -
     model, batch = tiny_decoder("llama"), texts("none")
     policy = random_scorers(model)
     expected, expected_kept = run_cache(model, policy, BUDGET, batch, [40])
-    write = FixedSlots.write
+    finish = FixedSlots.finish_token
 
-    def write_opposite(fixed: FixedSlots, layer_idx: int, keys: Tensor, values: Tensor, scores: Tensor) -> None:
-        write(fixed, layer_idx, keys, values, -scores)
+    def finish_with_opposite(fixed: FixedSlots, scorer: TokenScorer) -> None:
+        def opposite(arrivals: Sequence[Arrivals], states: Tensor | None) -> tuple[Tensor, Tensor | None]:
+            scores, states = scorer(arrivals, states)
+            return -scores, states
 
-    monkeypatch.setattr(FixedSlots, "write", write_opposite)
+        finish(fixed, opposite)
+
+    monkeypatch.setattr(FixedSlots, "finish_token", finish_with_opposite)
     logits, kept = decode(model, policy, BUDGET, batch, 12)
     assert not all(torch.equal(one, two) for one, two in zip(kept, expected_kept, strict=True))
     assert largest_difference(logits, expected, batch) > 100 * TOLERANCE

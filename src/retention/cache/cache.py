@@ -73,6 +73,7 @@ class RetentionCache(Cache):
         self._model = model
         self._parameters = {name: index for index, name in enumerate(inspect.signature(decoder.forward).parameters)}
         self._fixed: FixedSlots | None = None
+        self._token_scorer = policy.token_scorer()
         self._decoding = False  # True while single tokens are decoded in the fixed form
         self._additive = getattr(decoder.config, "_attn_implementation", "") == "eager"
         self._counts: list[int] = []
@@ -216,11 +217,11 @@ class RetentionCache(Cache):
         fixed.start_token()
 
     def _after_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        """Count a token in the fixed form, or go over to this form after another pass."""
+        """Score a token in the fixed form, or go over to this form after another pass."""
         if self._argument("past_key_values", args, kwargs) is not self:
             return
         if self._decoding and self._fixed is not None:
-            self._fixed.seen.add_(1)
+            self._fixed.finish_token(self._token_scorer)
             return
         layers = self._retention_layers
         slots = [layer.slots for layer in layers if layer.slots is not None]

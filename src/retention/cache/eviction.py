@@ -39,6 +39,23 @@ def bank_mask(scores: Tensor, ranks: Tensor, counts: Tensor, budget: CacheBudget
     return topk_mask(scores, protected.sum(1) + budget.bank, held, protected)
 
 
+def leaving_slot(scores: Tensor, ranks: Tensor, limit: Tensor, sinks: int) -> Tensor:
+    """Compute which slot is given up where exactly one has to be, with few operations: ``bank_mask`` of one eviction.
+
+    Args:
+        scores: [B, G, K] float, finite.
+        ranks: [B, G, K] long, in order of arrival; an empty slot leaves first.
+        limit: [B, 1, 1] long, rank of the oldest token in the window.
+        sinks: first tokens that are kept, >= 0.
+
+    Returns:
+        [B, G] long, the worst slot outside sinks and window; of equal scores the last one.
+    """
+    protected = (ranks >= limit) | ((ranks >= 0) & (ranks < sinks))
+    order = scores.masked_fill(protected, torch.inf).masked_fill(ranks < 0, -torch.inf)
+    return order.shape[2] - 1 - order.flip(2).argmin(2)
+
+
 def eviction_counts(scores: Tensor, ranks: Tensor, budget: CacheBudget) -> Tensor:
     """Compute the moment at which each token is evicted, as the number of tokens that have arrived by then.
 
@@ -106,3 +123,8 @@ def write_mask(mask: Tensor, visible: Tensor) -> None:
         mask.copy_(visible)
     else:
         mask.zero_().masked_fill_(~visible, torch.finfo(mask.dtype).min)
+
+
+def finite_scores(scores: Tensor) -> Tensor:
+    """Let a score that is no number rank last: comparisons with it would let the cache grow."""
+    return torch.nan_to_num(scores, nan=torch.finfo(torch.float32).min)

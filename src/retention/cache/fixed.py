@@ -8,13 +8,14 @@ pass, for all layers together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from retention.cache.budget import CacheBudget
-from retention.cache.eviction import write_mask
+from retention.cache.eviction import finite_scores, write_mask
+from retention.cache.policies.base import Arrivals, TokenScorer
 from retention.cache.slots import Slots
 
 
@@ -26,7 +27,7 @@ class FixedSlots:
         budget: size M, sinks and window.
         keys: per layer [B, H, M, D], after rotary embedding, for H key-value heads.
         values: per layer [B, H, M, D].
-        states: per layer what the policy stored, [B, ...]; None if it stores nothing.
+        states: what the policy stored, [L, B, ...]; None if it stores nothing.
         scores: [L, B, G, M] float32.
         ranks: [L, B, G, M] long, index among the real tokens of the sequence; -1 = free slot.
         positions: [L, B, G, M] long, column of the token in the input, counting padding; -1 = free slot.
@@ -34,13 +35,15 @@ class FixedSlots:
         seen: scalar long, columns before the one being decoded.
         slot: [L, B, G] long, where the token that is being decoded is written.
         mask: [B, 1, 1, M], the mask of the attention: boolean, True = visible, or additive (eager).
+        newest: [B, 1] long, rank of the token that is being decoded.
         valid: [B, 1] bool, all True: decoded tokens are real.
+        arrivals: the token that is being decoded, in the layers that have run.
     """
 
     budget: CacheBudget
     keys: list[Tensor]
     values: list[Tensor]
-    states: list[Tensor | None]
+    states: Tensor | None
     scores: Tensor
     ranks: Tensor
     positions: Tensor
@@ -48,7 +51,9 @@ class FixedSlots:
     seen: Tensor
     slot: Tensor
     mask: Tensor
+    newest: Tensor
     valid: Tensor
+    arrivals: list[Arrivals] = field(default_factory=list)
 
     @classmethod
     def build(
@@ -73,12 +78,12 @@ class FixedSlots:
         """
         device, dtype = layers[0].keys.device, layers[0].keys.dtype
         ranks = torch.stack([_padded(layer.ranks, budget.size, -1) for layer in layers])
-        batch = len(counts)
+        batch, stored = len(counts), [state for state in states if state is not None]
         return cls(
             budget=budget,
             keys=[_padded(layer.keys, budget.size) for layer in layers],
             values=[_padded(layer.values, budget.size) for layer in layers],
-            states=[None if state is None else state.clone() for state in states],
+            states=torch.stack(stored) if stored else None,
             scores=torch.stack([_padded(layer.scores, budget.size) for layer in layers]),
             ranks=ranks,
             positions=torch.stack([_padded(layer.positions, budget.size, -1) for layer in layers]),
@@ -86,6 +91,7 @@ class FixedSlots:
             seen=torch.tensor(seen, device=device),
             slot=ranks.new_zeros(ranks.shape[:3]),
             mask=torch.zeros((batch, 1, 1, budget.size), dtype=dtype if additive else torch.bool, device=device),
+            newest=torch.zeros((batch, 1), dtype=torch.long, device=device),
             valid=torch.ones((batch, 1), dtype=torch.bool, device=device),
         )
 
@@ -113,35 +119,39 @@ class FixedSlots:
         A free slot is taken as long as there is one; then the worst score outside sinks and window leaves, of equal
         scores the later token.
         """
+        self.arrivals.clear()
+        self.newest.copy_(self.counts.unsqueeze(1))
         self.counts.add_(1)
-        newest = (self.counts - 1).unsqueeze(1)
         limit = (self.counts - self.budget.window).view(-1, 1, 1)
         eligible = (self.ranks >= self.budget.sinks) & (self.ranks < limit)
         candidates = self.scores.masked_fill(~eligible, torch.inf)
         worst = eligible & (candidates == candidates.amin(3, keepdim=True))
         leaving = self.ranks.masked_fill(~worst, -1).argmax(3)
-        free = newest.clamp_max(self.budget.size - 1)
+        free = self.newest.clamp_max(self.budget.size - 1)
         self.slot.copy_(torch.where(self.counts.unsqueeze(1) > self.budget.size, leaving, free))
         index = self.slot.unsqueeze(3)
-        self.ranks.scatter_(3, index, newest.unsqueeze(2).expand_as(index))
+        self.ranks.scatter_(3, index, self.newest.unsqueeze(2).expand_as(index))
         self.positions.scatter_(3, index, self.seen.expand_as(index))
         number = torch.arange(self.budget.size, device=self.mask.device)
         write_mask(self.mask, number < self.counts.view(-1, 1, 1, 1))
 
-    def write(self, layer_idx: int, keys: Tensor, values: Tensor, scores: Tensor) -> None:
-        """Write the token that is being decoded into its slot of one layer.
-
-        Args:
-            layer_idx: index of the layer.
-            keys: [B, H, 1, D].
-            values: [B, H, 1, D].
-            scores: [B, G, 1] float32.
-        """
-        slot = self.slot[layer_idx].unsqueeze(2)
-        index = slot.unsqueeze(3)
+    def write(self, arrivals: Arrivals) -> None:
+        """Write the token that is being decoded into its slot of one layer; ``finish_token`` scores it."""
+        layer_idx, keys, values = arrivals.layer_idx, arrivals.keys, arrivals.values
+        index = self.slot[layer_idx, :, :, None, None]
         self.keys[layer_idx].scatter_(2, index.expand_as(keys), keys)
         self.values[layer_idx].scatter_(2, index.expand_as(values), values)
-        self.scores[layer_idx].scatter_(2, slot, scores)
+        self.arrivals.append(arrivals)
+
+    def finish_token(self, scorer: TokenScorer) -> None:
+        """Score the token after the last layer: within its own pass it is in the window, and needs no score."""
+        scores, states = scorer(self.arrivals, self.states)
+        self.arrivals.clear()
+        index = self.slot.unsqueeze(3)
+        self.scores.scatter_(3, index, finite_scores(scores.detach().float()).expand_as(index))
+        if self.states is not None and states is not None:
+            self.states.copy_(states)
+        self.seen.add_(1)
 
     def select(self, rows: Tensor) -> FixedSlots:
         """Return the sequences ``rows`` [B'] long, in that order; in these buffers if their number is the same."""
@@ -154,7 +164,7 @@ class FixedSlots:
             self.budget,
             [selected(keys) for keys in self.keys],
             [selected(values) for values in self.values],
-            [None if state is None else selected(state) for state in self.states],
+            None if self.states is None else selected(self.states, 1),
             selected(self.scores, 1),
             selected(self.ranks, 1),
             selected(self.positions, 1),
@@ -162,6 +172,7 @@ class FixedSlots:
             self.seen,
             selected(self.slot, 1),
             selected(self.mask),
+            selected(self.newest),
             selected(self.valid),
         )
         return self if self.overwrite(chosen) else chosen
@@ -182,8 +193,8 @@ class FixedSlots:
         return layer.gather(order[..., :held])
 
     def _tensors(self) -> list[Tensor | None]:
-        single = [self.scores, self.ranks, self.positions, self.counts, self.seen, self.slot, self.mask, self.valid]
-        return [*self.keys, *self.values, *self.states, *single]
+        tokens = [self.states, self.scores, self.ranks, self.positions, self.slot, self.mask]
+        return [*self.keys, *self.values, *tokens, self.counts, self.seen, self.newest, self.valid]
 
 
 def _padded(values: Tensor, size: int, fill: int = 0) -> Tensor:

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from transformers.cache_utils import CacheLayerMixin
 
 from retention.cache.budget import CacheBudget
-from retention.cache.eviction import NEVER, bank_mask, eviction_counts, visible_mask, write_mask
+from retention.cache.eviction import (
+    NEVER,
+    bank_mask,
+    eviction_counts,
+    finite_scores,
+    leaving_slot,
+    visible_mask,
+    write_mask,
+)
 from retention.cache.families import HeadCounts
 from retention.cache.fixed import FixedSlots
 from retention.cache.policies.base import Arrivals, CachePolicy, Observation, RescoringPolicy
@@ -160,15 +168,13 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return self.slots.keys, self.slots.values
 
     def _overwrite(self, fixed: FixedSlots, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Score a single token and write it into its slot."""
+        """Write a single token into its slot; the cache scores it at the end of the pass, in all layers at once."""
         hidden_states, self._arriving = self._arriving, None
         require(hidden_states is not None, "past_key_values", _NO_HOOKS)
         assert hidden_states is not None
-        ranks, state = (fixed.counts - 1).unsqueeze(1), fixed.states[self.layer_idx]
-        arrivals = Arrivals(self.layer_idx, hidden_states, keys, values, fixed.valid, ranks, self.groups, state)
-        fixed.write(self.layer_idx, keys, values, self._checked_scores(arrivals))
-        if state is not None and arrivals.state is not None:
-            state.copy_(arrivals.state)
+        state = None if fixed.states is None else fixed.states[self.layer_idx]
+        arrivals = Arrivals(self.layer_idx, hidden_states, keys, values, fixed.valid, fixed.newest, self.groups, state)
+        fixed.write(arrivals)
         return fixed.keys[self.layer_idx], fixed.values[self.layer_idx]
 
     def observe(self, module: nn.Module, rotary: nn.Module | None, attention: Tensor | None) -> None:
@@ -200,7 +206,7 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         with torch.no_grad():
             statistics, scores = self._rescoring.rescore(observation, slots.statistics)
         self.state = observation.state
-        slots = replace(slots, statistics=statistics, scores=_finite(scores.float()))
+        slots = replace(slots, statistics=statistics, scores=finite_scores(scores.float()))
         if step.valid.shape[1] > 1:
             self._evict(slots, step)
         else:
@@ -250,8 +256,8 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def release(self) -> None:
         """Go back from the fixed form to tensors of the size that is held."""
         if self.fixed is not None:
-            self.seen, self.state = int(self.fixed.seen), self.fixed.states[self.layer_idx]
-            self.state = None if self.state is None else self.state.clone()
+            self.seen, states = int(self.fixed.seen), self.fixed.states
+            self.state = None if states is None else states[self.layer_idx].clone()
             self._store(self.fixed.slots(self.layer_idx))
             self.fixed = None
 
@@ -263,25 +269,20 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             self.state = None if self.state is None else self.state.index_select(0, rows)
 
     def _score(self, pending: _Pending, keys: Tensor, values: Tensor) -> Tensor:
-        """Return the scores of the tokens of a pass and update the state of the policy."""
+        """Return finite scores [B, G, Q] float32 and update the state of the policy."""
         step = pending.step
         arrivals = Arrivals(
             self.layer_idx, pending.hidden_states, keys, values, step.valid, step.ranks, self.groups, self.state
         )
-        scores = self._checked_scores(arrivals)
-        self.state = arrivals.state
-        return scores
-
-    def _checked_scores(self, arrivals: Arrivals) -> Tensor:
-        """Return finite scores [B, G, Q] float32."""
         scores = self.policy.score(arrivals).detach().float()
-        batch, queries = arrivals.valid.shape
+        batch, queries = step.valid.shape
         shared, grouped = (batch, queries), (batch, self.groups, queries)
         if tuple(scores.shape) not in (shared, grouped):
             remedy = "" if self.budget.per_head else "; scores per key-value head need CacheBudget(per_head=True)"
             message = f"must return a tensor {shared} or {grouped}, got {tuple(scores.shape)}{remedy}"
             require(False, "policy", f"{type(self.policy).__name__}.score {message}")
-        return _finite(scores if scores.ndim == 3 else scores.unsqueeze(1).expand(grouped))
+        self.state = arrivals.state
+        return finite_scores(scores if scores.ndim == 3 else scores.unsqueeze(1).expand(grouped))
 
     def _visible(self, slots: Slots, step: Step) -> Tensor:
         """Return what each query of a pass attends to, [B, G, Q, K] bool."""
@@ -294,9 +295,18 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return visible.view(-1, self.groups, *visible.shape[1:])
 
     def _evict(self, slots: Slots, step: Step) -> None:
+        stored, width = self._stored(step), slots.ranks.shape[2]
+        same = min(stored) == max(stored)
+        if same and stored[0] == width:  # all slots are held
+            self._store(slots)
+            return
+        if same and stored[0] == width - 1 and self.budget.block == 1:
+            limit = step.counts[:, -1, None, None] - self.budget.window
+            self._store(slots.without(leaving_slot(slots.scores, slots.ranks, limit, self.budget.sinks)))
+            return
         counts = self._by_group(step.counts[:, -1])
         keep = bank_mask(slots.scores.flatten(0, 1), slots.ranks.flatten(0, 1), counts, self.budget)
-        self._store(slots.compact(keep.view_as(slots.ranks), max(self._stored(step))))
+        self._store(slots.compact(keep.view_as(slots.ranks), max(stored)))
 
     def _by_group(self, values: Tensor) -> Tensor:
         """Repeat values [B, ...] for the groups of each sequence, [B * G, ...]."""
@@ -322,8 +332,3 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         mask = torch.empty(visible.shape, dtype=hidden_states.dtype, device=hidden_states.device)
         write_mask(mask, visible)
         return mask
-
-
-def _finite(scores: Tensor) -> Tensor:
-    """Let a score that is no number rank last: comparisons with it would let the cache grow."""
-    return torch.nan_to_num(scores, nan=torch.finfo(torch.float32).min)

@@ -50,6 +50,11 @@ class Slots:
             chosen.statistics,
         )
 
+    def without(self, slot: Tensor) -> Slots:
+        """Return new tensors without the slot [B, G] long of each row."""
+        index = torch.arange(self.ranks.shape[2] - 1, device=slot.device)
+        return self.gather(index + (index >= slot.unsqueeze(2)))
+
     def gather(self, order: Tensor) -> Slots:
         """Return new tensors with the slots ``order`` [B, G, N'] long."""
 

@@ -12,7 +12,7 @@ from tests.unit.cache.decoders import simulate
 from torch import Tensor
 
 from retention.cache import Arrivals, CacheBudget, CachePolicy
-from retention.cache.eviction import NEVER, bank_mask, eviction_counts, visible_mask
+from retention.cache.eviction import NEVER, bank_mask, eviction_counts, leaving_slot, visible_mask
 from retention.cache.layer import RetentionLayer
 from retention.cache.step import Step
 from retention.errors import ConfigError
@@ -40,6 +40,26 @@ def test_bank_equals_a_plain_cache_at_every_moment(budget: CacheBudget, scores: 
         mask = bank_mask(scores[:, :count], torch.arange(count)[None], torch.tensor([count]), budget)
         assert set(mask[0].nonzero().flatten().tolist()) == held
         assert len(held) == budget.stored(count) <= budget.size
+
+
+@given(budget=budgets(), scores=score_rows(rows=2))
+def test_one_leaving_slot_is_that_of_the_bank(budget: CacheBudget, scores: Tensor) -> None:
+    budget = replace(budget, block=1)
+    held = torch.arange(min(budget.size, scores.shape[1])).expand(2, 1, -1)
+    for newest in range(budget.size, scores.shape[1]):
+        ranks = torch.cat([held, torch.full((2, 1, 1), newest)], dim=2)
+        values = scores.unsqueeze(1).gather(2, ranks)
+        slot = leaving_slot(values, ranks, torch.full((2, 1, 1), newest + 1 - budget.window), budget.sinks)
+        keep = bank_mask(values[:, 0], ranks[:, 0], torch.full((2,), newest + 1), budget)
+        assert torch.equal(slot, (~keep).int().argmax(1, keepdim=True)) and bool((keep.sum(1) == budget.size).all())
+        held = ranks[:, 0][keep].view(2, 1, -1)
+
+
+def test_an_empty_slot_leaves_first() -> None:
+    scores, ranks = torch.tensor([[[5.0, 0.0, 1.0, -2.0, 3.0]]]), torch.tensor([[[0, 1, 2, -1, 3]]])
+    assert leaving_slot(scores, ranks, torch.tensor([[[3]]]), 1).item() == 3
+    assert leaving_slot(scores, ranks.clamp_min(2), torch.tensor([[[3]]]), 1).item() == 3  # negative control: the worst
+    assert leaving_slot(scores, torch.arange(5).view(1, 1, 5), torch.tensor([[[3]]]), 1).item() == 1
 
 
 @given(budget=budgets(), scores=score_rows())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,11 @@ class Arrivals:
     state: Tensor | None = None
 
 
+# one token in each of L layers, and what the policy stored [L, B, ...] (None if nothing) -> scores [L, B, G, 1], where
+# G = 1 if heads share them, and what is stored now
+TokenScorer = Callable[[Sequence[Arrivals], Tensor | None], tuple[Tensor, Tensor | None]]
+
+
 class CachePolicy(nn.Module):
     """Base class: give each new token a score that never changes, from itself and earlier tokens alone.
 
@@ -51,6 +57,21 @@ class CachePolicy(nn.Module):
 
         [B, Q] for scores that all heads share, [B, G, Q] for scores of each group of key-value heads.
         """
+
+    def token_scorer(self) -> TokenScorer:
+        """Return a function that scores a single token in all layers at once, for decoding in fixed slots.
+
+        It is asked for when a cache is made, and may copy weights. This one calls ``score`` for each layer; a policy
+        that computes the scores of all layers together overrides it.
+        """
+        return self._layer_by_layer
+
+    def _layer_by_layer(self, arrivals: Sequence[Arrivals], states: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        scores = [self.score(each) for each in arrivals]
+        joined = torch.stack([score if score.ndim == 3 else score.unsqueeze(1) for score in scores])
+        if states is None:
+            return joined, None
+        return joined, torch.stack([each.state for each in arrivals if each.state is not None])
 
     def check(self, config: Any) -> None:
         """Check that the policy fits the model with this ``config``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from retention.cache.families import HeadCounts
-from retention.cache.policies.base import Arrivals, CachePolicy
+from retention.cache.policies.base import Arrivals, CachePolicy, TokenScorer
 from retention.core.scorer import GatedScorer, Scorer, ScorerConfig, build_scorer
 from retention.core.summary import previous_summary
 from retention.errors import CheckpointError, require
@@ -84,6 +85,12 @@ class LearnedScores(CachePolicy):
             scores = scorer(hidden_states)
         return scores if self.heads == 1 else scores.transpose(1, 2)
 
+    def token_scorer(self) -> TokenScorer:
+        """Return a function that computes the gates of all layers together, from a copy of their weights."""
+        gates = [scorer for scorer in self.scorers if isinstance(scorer, StreamingGatedScorer)]
+        changed = type(self).score is not LearnedScores.score  # by a subclass
+        return super().token_scorer() if changed or not gates else StackedGates(gates).score
+
     def save(self, path: str | Path) -> None:
         """Write settings and weights to one safetensors file; the settings are JSON in its metadata.
 
@@ -137,6 +144,8 @@ class StreamingGatedScorer(GatedScorer):
             Scores [B, Q], or [B, Q, outputs] for several outputs, and the new summary [B, R].
         """
         normed = self._normalize(hidden_states)
+        if hidden_states.shape[1] == 1:
+            return self._next(state, normed, valid)
         projected = self.summary(normed).masked_fill(~valid.unsqueeze(2), 0.0)
         weights = valid.to(projected.dtype)
         # one more column of weight 0 gives the summary after the last token
@@ -148,6 +157,38 @@ class StreamingGatedScorer(GatedScorer):
             means = means + self.decay**before * state.unsqueeze(1)
         scores: Tensor = self.out(torch.tanh(self.state(normed) + means[:, :-1]))
         return scores.squeeze(-1), means[:, -1]
+
+    def _next(self, state: Tensor | None, normed: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute score and summary of a single token with few operations, as decoding does this in every layer."""
+        projected, context = self.summary(normed).squeeze(1), self.state(normed)
+        before = torch.zeros_like(projected) if state is None else state
+        scores: Tensor = self.out(torch.tanh(context + before.unsqueeze(1)))
+        return scores.squeeze(-1), torch.where(valid, torch.lerp(before, projected, 1.0 - self.decay), before)
+
+
+class StackedGates:
+    """Gated scorers of all layers with their weights side by side, for one token at a time.
+
+    Args:
+        scorers: of the L layers; their weights are copied.
+    """
+
+    def __init__(self, scorers: Sequence[StreamingGatedScorer]) -> None:
+        with torch.no_grad():
+            inner = [torch.cat([scorer.state.weight, scorer.summary.weight]).T for scorer in scorers]
+            self._inner = torch.stack(inner)  # [L, D, 2 R]
+            self._out = torch.stack([scorer.out.weight.T for scorer in scorers])  # [L, R, outputs]
+            self._bias = torch.stack([scorer.out.bias for scorer in scorers]).unsqueeze(1)
+        self._decay = scorers[0].decay
+
+    def score(self, arrivals: Sequence[Arrivals], states: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return the scores [L, B, outputs, 1] of one token and the summaries after it, see ``TokenScorer``."""
+        hidden_states = torch.stack([each.hidden_states[:, 0] for each in arrivals]).to(self._inner.dtype)
+        normed = nn.functional.layer_norm(hidden_states, hidden_states.shape[-1:])
+        context, projected = torch.bmm(normed, self._inner).chunk(2, dim=2)
+        before = torch.zeros_like(projected) if states is None else states
+        scores = torch.baddbmm(self._bias, torch.tanh(context + before), self._out)
+        return scores.unsqueeze(3), torch.lerp(before, projected, 1.0 - self._decay)
 
 
 def _build(config: ScorerConfig, hidden_size: int, outputs: int) -> Scorer:
