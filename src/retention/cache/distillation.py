@@ -22,11 +22,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from retention.cache.budget import CacheBudget
 from retention.cache.eviction import eviction_counts, visible_mask
 from retention.cache.families import HeadCounts, attention_modules
+from retention.cache.phase import EpochPhase, PhaseStep
 from retention.cache.policies.learned import LearnedScores
 from retention.cache.training import text_scores
 from retention.core.duals import ExactDual
 from retention.core.hard_concrete import HardConcrete, log_gate
-from retention.errors import TrainingError, require, require_number
+from retention.errors import require, require_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ class DistillationExample:
 
 
 @dataclass(frozen=True)
-class DistillationStep:
+class DistillationStep(PhaseStep):
     """Result of one optimizer step.
 
     Attributes:
@@ -93,9 +94,6 @@ class DistillationStep:
         hard: True if tokens were evicted, False if attention was gated.
     """
 
-    step: int
-    steps: int
-    loss: float
     bank_tokens: float
     hard: bool
 
@@ -245,6 +243,66 @@ def divergence(
     return loss
 
 
+class DistillationPhase(EpochPhase[DistillationExample]):
+    """Training of the scorers so that the decoder with a bounded cache predicts what it does with the full one.
+
+    Args:
+        model: a supported decoder with a language-model head, in evaluation mode. Its weights are not changed, except
+            for ``adapters``.
+        policy: the scorers, changed in place; scorers that rank by future attention are a good start.
+        examples: one per step, in random order.
+        budget: of the cache.
+        settings: optimizer, phases and gates.
+        adapters: parameters of the decoder that are trained too, such as those of LoRA.
+        teacher: makes a context in which the model is the teacher, for example without its adapters.
+
+    Raises:
+        ConfigError: there are no examples, one is not longer than the cache, or the budget has no bank.
+    """
+
+    name = "distillation"
+
+    def __init__(
+        self,
+        model: Any,
+        policy: LearnedScores,
+        examples: Sequence[DistillationExample],
+        budget: CacheBudget,
+        settings: DistillationSettings,
+        *,
+        adapters: Sequence[nn.Parameter] = (),
+        teacher: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        for example in examples:
+            length = example.input_ids.shape[1]
+            message = f"a text must have more tokens than the cache, {budget.size}, and counted positions; got {length}"
+            require(length > budget.size and bool(example.counted.any()), "texts", message)
+        trained = [*policy.parameters(), *adapters]
+        optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay)
+        generator = torch.Generator().manual_seed(settings.seed)
+        super().__init__(optimizer, examples, settings.epochs, generator, settings.max_norm)
+        self.model, self.policy, self.budget, self.settings = model, policy, budget, settings
+        self._adapters, self._teacher = adapters, teacher
+        self._first_hard = self.steps - round(settings.hard_share * self.steps)
+        self._gates = self._next_gates()
+
+    def advance(self, step: Callable[[], Any] | None = None) -> PhaseStep:
+        """Do one step, in which the model is frozen except for the adapters."""
+        with _frozen(self.model, self._adapters):
+            return super().advance(step)
+
+    def _next_gates(self) -> BankGates:
+        hard = self.done >= self._first_hard
+        return BankGates(self.budget, self.settings.gate, hard=hard, generator=self.generator)
+
+    def _loss(self) -> Tensor:
+        example, self._gates = self._next_example(), self._next_gates()
+        return divergence(self.model, self.policy, example, self._gates, self._teacher)
+
+    def _result(self, loss: float) -> DistillationStep:
+        return DistillationStep(self.done, self.steps, loss, fmean(self._gates.bank_tokens), self._gates.hard)
+
+
 def distill_scores(
     model: Any,
     policy: LearnedScores,
@@ -256,54 +314,33 @@ def distill_scores(
     teacher: Callable[[], AbstractContextManager[Any]] = nullcontext,
     on_step: Callable[[DistillationStep], None] | None = None,
 ) -> list[DistillationStep]:
-    """Train the scorers so that the decoder with a bounded cache predicts what it does with the full one.
+    """Train the scorers through the decoder's loss, see ``DistillationPhase`` for arguments and errors.
 
     Args:
-        model: a supported decoder with a language-model head, in evaluation mode. Its weights are not changed, except
-            for ``adapters``.
-        policy: the scorers, changed in place; scorers that rank by future attention are a good start.
-        examples: one per step, in random order.
+        model: the decoder.
+        policy: the scorers, changed in place.
+        examples: one per step.
         budget: of the cache.
         settings: optimizer, phases and gates.
-        adapters: parameters of the decoder that are trained too, such as those of LoRA.
-        teacher: makes a context in which the model is the teacher, for example without its adapters.
+        adapters: parameters of the decoder that are trained too.
+        teacher: makes a context in which the model is the teacher.
         on_step: called after each step, for progress.
 
     Returns:
         The results of all steps.
 
     Raises:
-        ConfigError: there are no examples, one is not longer than the cache, or the budget has no bank.
+        ConfigError: see ``DistillationPhase``.
         TrainingError: the loss is not finite.
     """
-    require(len(examples) > 0, "texts", "needs at least one text")
-    for example in examples:
-        length = example.input_ids.shape[1]
-        message = f"a text must have more tokens than the cache, {budget.size}, and counted positions; got {length}"
-        require(length > budget.size and bool(example.counted.any()), "texts", message)
-    generator = torch.Generator().manual_seed(settings.seed)
-    parameters = [*policy.parameters(), *adapters]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-    steps = settings.epochs * len(examples)
-    first_hard = steps - round(settings.hard_share * steps)
+    phase = DistillationPhase(model, policy, examples, budget, settings, adapters=adapters, teacher=teacher)
     results: list[DistillationStep] = []
     policy.train()
-    with _frozen(model, adapters):
-        for _ in range(settings.epochs):
-            for index in torch.randperm(len(examples), generator=generator).tolist():
-                hard = len(results) >= first_hard
-                gates = BankGates(budget, settings.gate, hard=hard, generator=generator)
-                optimizer.zero_grad()
-                loss = divergence(model, policy, examples[index], gates, teacher)
-                if not torch.isfinite(loss):
-                    raise TrainingError(f"the distillation loss is {loss.item()}; lower lr (now {settings.lr})")
-                loss.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(parameters, settings.max_norm)
-                optimizer.step()
-                tokens = fmean(gates.bank_tokens)
-                results.append(DistillationStep(len(results) + 1, steps, float(loss.detach()), tokens, hard))
-                if on_step is not None:
-                    on_step(results[-1])
+    for result in phase.run():
+        assert isinstance(result, DistillationStep)
+        results.append(result)
+        if on_step is not None:
+            on_step(result)
     policy.eval()
     return results
 

@@ -9,9 +9,10 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from retention.cache.phase import PhaseStep, TrainingPhase
 from retention.cache.symbol_recall import PAD, SymbolRecall
 from retention.errors import TrainingError, require_number
 
@@ -105,15 +106,110 @@ def build_decoder(task: SymbolRecall, settings: DecoderSettings) -> Any:
     return model
 
 
+@dataclass(frozen=True)
+class DecoderStep(PhaseStep):
+    """Result of one step of the decoder's training.
+
+    Attributes:
+        step: number of the step, from 1.
+        steps: number of steps at most.
+        loss: cross-entropy of the answers.
+        context: tokens of the contexts of this step.
+        accuracy: share of right answers in the batch, in [0, 1].
+    """
+
+    context: int
+    accuracy: float
+
+
+class DecoderPhase(TrainingPhase):
+    """Training of a decoder on answers alone; contexts become longer and harder until they are those of the task.
+
+    The next level begins whenever the mean accuracy of 20 steps reaches 90 %. The phase ends when the accuracy of the
+    settings is reached on contexts of the task.
+
+    Args:
+        model: of ``build_decoder``, changed in place.
+        task: settings of the contexts.
+        settings: shape and training.
+        generator: draws the contexts.
+    """
+
+    name = "decoder"
+
+    def __init__(self, model: Any, task: SymbolRecall, settings: DecoderSettings, generator: torch.Generator) -> None:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.01, betas=(0.9, 0.98))
+        super().__init__(optimizer, settings.steps, generator, max_norm=1.0)
+        self.model, self.task, self.settings = model, task, settings
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min(1.0, (step + 1) / (settings.warmup + 1))
+        )
+        self._level, self._recent = 0, deque[float](maxlen=_WINDOW)
+        self._context, self._reached = 0, False
+
+    @property
+    def is_finished(self) -> bool:
+        """Return True if the accuracy was reached."""
+        return self._reached
+
+    def advance(self, step: Callable[[], Any] | None = None) -> PhaseStep:
+        """Do one step.
+
+        Raises:
+            TrainingError: the loss is not finite, or this was the last step and the accuracy was not reached.
+        """
+        result = super().advance(step)
+        self._schedule.step()
+        self._update_level()
+        if self.done >= self.steps and not self._reached:
+            reached = fmean(self._recent) if self._recent else 0.0
+            raise TrainingError(
+                f"the decoder reached {reached:.3f} of {self.settings.accuracy} on contexts of "
+                f"{_at_level(self.task, self._level).context} tokens after {self.steps} steps (seed "
+                f"{self.generator.initial_seed()}); raise its steps (--decoder-steps, or task.decoder.steps)"
+            )
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state with that of the levels and of the learning-rate schedule."""
+        own = {"level": self._level, "recent": list(self._recent), "reached": self._reached}
+        return {**super().state_dict(), **own, "schedule": self._schedule.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of ``state_dict``."""
+        super().load_state_dict(state)
+        self._level, self._reached = state["level"], state["reached"]
+        self._recent.clear()
+        self._recent.extend(state["recent"])
+        self._schedule.load_state_dict(state["schedule"])
+
+    def _loss(self) -> Tensor:
+        batch = _at_level(self.task, self._level).batch(self.settings.batch, self.settings.questions, self.generator)
+        logits = self.model(batch.chained(), use_cache=False, logits_to_keep=batch.answering()).logits
+        self._context = batch.contexts.shape[1]
+        self._recent.append(float((logits.argmax(-1) == batch.answers).float().mean()))
+        return F.cross_entropy(logits.flatten(0, 1), batch.answers.flatten())
+
+    def _result(self, loss: float) -> DecoderStep:
+        return DecoderStep(self.done, self.steps, loss, self._context, self._recent[-1])
+
+    def _update_level(self) -> None:
+        if len(self._recent) < _WINDOW:
+            return
+        if self._level < _LAST_LEVEL and fmean(self._recent) >= _LEVEL_ACCURACY:
+            self._level += 1
+            self._recent.clear()
+        elif self._level == _LAST_LEVEL:
+            self._reached = fmean(self._recent) >= self.settings.accuracy
+
+
 def train_decoder(
     task: SymbolRecall,
     settings: DecoderSettings,
     seed: int,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> Any:
-    """Train a decoder on answers alone; contexts become longer and harder until they are those of the task.
-
-    The next level begins whenever the mean accuracy of 20 steps reaches 90 %.
+    """Build and train a decoder, see ``DecoderPhase``.
 
     Args:
         task: settings of the contexts.
@@ -128,36 +224,12 @@ def train_decoder(
         TrainingError: the accuracy was not reached.
     """
     torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    model = build_decoder(task, settings)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (settings.warmup + 1)))
-    level, recent = 0, deque[float](maxlen=_WINDOW)
-    for step in range(1, settings.steps + 1):
-        batch = _at_level(task, level).batch(settings.batch, settings.questions, generator)
-        columns = batch.answering()
-        logits = model(batch.chained(), use_cache=False, logits_to_keep=columns).logits
-        loss = F.cross_entropy(logits.flatten(0, 1), batch.answers.flatten())
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        recent.append(float((logits.argmax(-1) == batch.answers).float().mean()))
+    phase = DecoderPhase(build_decoder(task, settings), task, settings, torch.Generator().manual_seed(seed))
+    for result in phase.run():
+        assert isinstance(result, DecoderStep)
         if on_step is not None:
-            on_step(step, batch.contexts.shape[1], recent[-1])
-        if len(recent) < _WINDOW:
-            continue
-        if level < _LAST_LEVEL and fmean(recent) >= _LEVEL_ACCURACY:
-            level += 1
-            recent.clear()
-        elif level == _LAST_LEVEL and fmean(recent) >= settings.accuracy:
-            return model.eval()
-    reached = fmean(recent) if recent else 0.0
-    raise TrainingError(
-        f"the decoder reached {reached:.3f} of {settings.accuracy} on contexts of "
-        f"{_at_level(task, level).context} tokens after {settings.steps} steps (seed {seed}); raise --decoder-steps"
-    )
+            on_step(result.step, result.context, result.accuracy)
+    return phase.model.eval()
 
 
 def _at_level(task: SymbolRecall, level: int) -> SymbolRecall:

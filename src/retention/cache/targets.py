@@ -6,6 +6,7 @@ through it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -132,3 +133,33 @@ def counted_tokens(length: int, settings: TargetSettings) -> Tensor:
     """Return the tokens of a text that are part of the loss, [length] bool."""
     index = torch.arange(length)
     return (index >= settings.sinks) & (length - index - settings.window >= settings.min_queries)
+
+
+class TargetExamples(Sequence[Example]):
+    """Examples of texts that are collected from the full model when they are first used, and then kept.
+
+    Args:
+        model: a supported decoder, in evaluation mode; it computes with eager attention while examples are collected.
+        texts: token ids [1, T] of each text.
+        settings: sinks, window and min_queries.
+    """
+
+    def __init__(self, model: Any, texts: Sequence[Tensor], settings: TargetSettings) -> None:
+        self._model, self._texts, self._settings = model, texts, settings
+        self._collected: dict[int, Example] = {}
+
+    def __len__(self) -> int:
+        """Return the number of texts."""
+        return len(self._texts)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return the example of one text."""
+        position = range(len(self))[index]
+        if position not in self._collected:
+            before = self._model.config._attn_implementation
+            self._model.set_attn_implementation("eager")
+            try:
+                self._collected[position] = collect_example(self._model, self._texts[position], self._settings)
+            finally:
+                self._model.set_attn_implementation(before)
+        return self._collected[position]

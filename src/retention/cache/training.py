@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from retention.cache.phase import EpochPhase
 from retention.cache.policies.base import Arrivals
 from retention.cache.policies.learned import LearnedScores
 from retention.cache.targets import Example
-from retention.errors import TrainingError, require
+from retention.errors import require
 
 LOSSES = ("regression", "ranking")
 
@@ -45,13 +47,39 @@ class TrainingSettings:
         require(self.weight_decay >= 0, "weight_decay", f"must be >= 0, got {self.weight_decay}")
 
 
-def train_scores(policy: LearnedScores, examples: Sequence[Example], settings: TrainingSettings) -> list[float]:
-    """Train the scorers of all layers on collected examples, one text per step.
+class RankingPhase(EpochPhase[Example]):
+    """Training of the scorers of all layers on future attention, one text per step.
 
-    All examples are in memory: L x T x D x 2 bytes each (35 kB per token for 30 layers of width 576).
+    Examples that were used are in memory: L x T x D x 2 bytes each (35 kB per token for 30 layers of width 576).
 
     Args:
         policy: the scorers, changed in place; on their own device.
+        examples: from ``collect_example``, or ``TargetExamples``.
+        settings: loss, optimizer and seed.
+
+    Raises:
+        ConfigError: there are no examples.
+    """
+
+    name = "future_attention"
+
+    def __init__(self, policy: LearnedScores, examples: Sequence[Example], settings: TrainingSettings) -> None:
+        optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        super().__init__(optimizer, examples, settings.epochs, torch.Generator().manual_seed(settings.seed))
+        self.policy, self.settings = policy, settings
+
+    def _loss(self) -> Tensor:
+        example, device = self._next_example(), next(self.policy.parameters()).device
+        scores = layer_scores(self.policy, example.hidden_states.to(device))[..., example.counted]
+        targets = example.targets[..., example.counted].to(device)
+        return score_loss(scores, targets, self.settings.loss, self.generator)
+
+
+def train_scores(policy: LearnedScores, examples: Sequence[Example], settings: TrainingSettings) -> list[float]:
+    """Train the scorers of all layers on collected examples, see ``RankingPhase``.
+
+    Args:
+        policy: the scorers, changed in place.
         examples: from ``collect_example``.
         settings: loss, optimizer and seed.
 
@@ -62,28 +90,11 @@ def train_scores(policy: LearnedScores, examples: Sequence[Example], settings: T
         ConfigError: there are no examples.
         TrainingError: the loss is not finite.
     """
-    require(len(examples) > 0, "texts", "needs at least one text")
-    generator = torch.Generator().manual_seed(settings.seed)
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-    device = next(policy.parameters()).device
-    means = []
+    phase = RankingPhase(policy, examples, settings)
     policy.train()
-    for _ in range(settings.epochs):
-        losses = []
-        for index in torch.randperm(len(examples), generator=generator).tolist():
-            example = examples[index]
-            optimizer.zero_grad()
-            scores = layer_scores(policy, example.hidden_states.to(device))[..., example.counted]
-            targets = example.targets[..., example.counted].to(device)
-            loss = score_loss(scores, targets, settings.loss, generator)
-            if not torch.isfinite(loss):
-                raise TrainingError(f"the loss of the scorers is {loss.item()}; lower lr (now {settings.lr})")
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses.append(float(loss.detach()))
-        means.append(sum(losses) / len(losses))
+    losses = [result.loss for result in phase.run()]
     policy.eval()
-    return means
+    return [fmean(losses[start : start + len(examples)]) for start in range(0, len(losses), len(examples))]
 
 
 def layer_scores(policy: LearnedScores, hidden_states: Tensor) -> Tensor:
