@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Self, cast
 
-import pytorch_lightning as pl
 from torch import Tensor, nn
 
 from retention.engine import ForwardReport
@@ -19,13 +18,13 @@ from retention.training.evaluation import Evaluation, check_output
 from retention.training.freezing import frozen_parts
 from retention.training.objective import Objective
 from retention.training.progress import TrainingProgress
-from retention.training.random_state import RandomState, gather_rng_states, restore_rng, seed_rank, state_of_rank
+from retention.training.resumable import ResumableModule
 from retention.training.settings import TrainingSettings
 from retention.training.step_flops import step_flops
 from retention.training.teacher import Teacher
 
 
-class RetentionModule(pl.LightningModule):
+class RetentionModule(ResumableModule):
     """Training and evaluation loop of a retention model, the same for all tasks.
 
     Args:
@@ -35,8 +34,7 @@ class RetentionModule(pl.LightningModule):
     """
 
     def __init__(self, model: RetentionModel, training: TrainingSettings, config: dict[str, Any]) -> None:
-        super().__init__()
-        self.save_hyperparameters({"config": config})
+        super().__init__(config)
         self.model = model
         self.settings = training
         self.objective = Objective(model, training.distill, training.budgets)
@@ -45,7 +43,6 @@ class RetentionModule(pl.LightningModule):
         self._evaluation = Evaluation()
         self._references: dict[str, Teacher] = {}
         self._progress = TrainingProgress()
-        self._rng: list[RandomState] | RandomState | None = None
 
     # -- what callbacks read -------------------------------------------------------------------------------------------
 
@@ -136,14 +133,6 @@ class RetentionModule(pl.LightningModule):
         self.train()  # from_pretrained returns models in evaluation mode and Lightning leaves them so
         if (teacher := self.objective.teacher) is not None:
             teacher.to(self.device)
-
-    def on_train_start(self) -> None:
-        """Restore this rank's random generators in a resumed run; seed them by rank in a new one."""
-        if self._rng is None:
-            seed_rank(self.global_rank)
-        else:
-            restore_rng(state_of_rank(self._rng, self.global_rank))
-            self._rng = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Set the phase of the policy and compute the losses of the step."""
@@ -241,12 +230,12 @@ class RetentionModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the states of the random generators of all ranks, and whether the model is sharded."""
-        checkpoint["rng"] = gather_rng_states()
+        super().on_save_checkpoint(checkpoint)
         checkpoint["sharded"] = self.device_mesh is not None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the states of the random generators until training starts, and read weights of earlier versions."""
-        self._rng = checkpoint.get("rng")
+        super().on_load_checkpoint(checkpoint)
         if "state_dict" in checkpoint:  # a sharded model has loaded its weights already
             weights = model_state(checkpoint["state_dict"])
             checkpoint["state_dict"] = {f"{PREFIX}{name}": value for name, value in weights.items()}
