@@ -80,6 +80,13 @@ class DistillationExample:
         """Count the positions from which on the cache has evicted, of sequences [B, T]."""
         return cls(input_ids, torch.arange(input_ids.shape[1]) >= budget.size)
 
+    @classmethod
+    def of_columns(cls, input_ids: Tensor, columns: Tensor) -> DistillationExample:
+        """Count the positions ``columns`` [N] long of sequences [B, T]."""
+        counted = torch.zeros(input_ids.shape[1], dtype=torch.bool)
+        counted[columns] = True
+        return cls(input_ids, counted)
+
 
 @dataclass(frozen=True)
 class DistillationStep(PhaseStep):

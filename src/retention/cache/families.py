@@ -53,6 +53,23 @@ def decoder_of(model: nn.Module) -> nn.Module:
     return decoder
 
 
+def check_family(config: Any) -> None:
+    """Check the configuration of a decoder, before its weights are loaded.
+
+    Raises:
+        ConfigError: the family, a sliding window or cross-attention is not supported.
+    """
+    message = f"{config.model_type!r} is not supported; supported families: {', '.join(FAMILIES)}"
+    require(config.model_type in FAMILIES, "model", message)
+    window = getattr(config, "sliding_window", None)
+    layer_types = getattr(config, "layer_types", None)
+    slides = window is not None if layer_types is None else "sliding_attention" in layer_types
+    message = f"layers with a sliding window of {window} tokens are bounded already; set config.sliding_window to None"
+    require(not slides, "sliding_window", message)
+    message = "decoders with cross-attention are not supported"
+    require(not getattr(config, "add_cross_attention", False), "add_cross_attention", message)
+
+
 def attention_modules(model: nn.Module) -> list[nn.Module]:
     """Return the attention module of each layer.
 
@@ -61,17 +78,9 @@ def attention_modules(model: nn.Module) -> list[nn.Module]:
     """
     decoder = decoder_of(model)
     config: Any = decoder.config
-    message = f"{config.model_type!r} is not supported; supported families: {', '.join(FAMILIES)}"
-    require(config.model_type in FAMILIES, "model", message)
+    check_family(config)
     implementation = config._attn_implementation
     message = f"must be one of {', '.join(ATTENTION)}, got {implementation!r}; load the model with sdpa"
     require(implementation in ATTENTION, "attn_implementation", message)
-    window = getattr(config, "sliding_window", None)
-    layer_types = getattr(config, "layer_types", None)
-    slides = window is not None if layer_types is None else "sliding_attention" in layer_types
-    message = f"layers with a sliding window of {window} tokens are bounded already; set config.sliding_window to None"
-    require(not slides, "sliding_window", message)
-    message = "decoders with cross-attention are not supported"
-    require(not getattr(config, "add_cross_attention", False), "add_cross_attention", message)
     layers, attention = FAMILIES[config.model_type]
     return [getattr(layer, attention) for layer in getattr(decoder, layers)]

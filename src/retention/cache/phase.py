@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from retention.errors import TrainingError, require
+from retention.errors import CheckpointError, TrainingError, require
 
 T = TypeVar("T")
 
@@ -140,10 +140,19 @@ class EpochPhase(TrainingPhase, Generic[T]):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state with the examples that are left in the present epoch."""
-        return {**super().state_dict(), "order": list(self._order)}
+        return {**super().state_dict(), "order": list(self._order), "examples": len(self.examples)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of ``state_dict``."""
+        """Go on from a state of ``state_dict``.
+
+        Raises:
+            CheckpointError: the state is of a phase with another number of examples.
+        """
+        if state["examples"] != len(self.examples):
+            raise CheckpointError(
+                f"the phase {self.name} was stopped with {state['examples']} examples and cannot go on with "
+                f"{len(self.examples)}; use the settings that it was started with"
+            )
         super().load_state_dict(state)
         self._order = list(state["order"])
 

@@ -95,7 +95,7 @@ def _scorers(
     print(f"seed {seed}: ranking loss {losses[0]:.3f} -> {losses[-1]:.3f}", flush=True)
     if arguments.distillation_steps:
         batches = [task.batch(16, questions, generator) for _ in range(arguments.distillation_steps)]
-        distillation = [_distillation_example(batch) for batch in batches]
+        distillation = [DistillationExample.of_columns(batch.chained(), batch.answering()) for batch in batches]
         steps = distill_scores(model, policy, distillation, budget, DistillationSettings(epochs=1, lr=3e-3, seed=seed))
         print(f"seed {seed}: KL {steps[0].loss:.3f} -> {steps[-1].loss:.3f}", flush=True)
     policy.origin = {
@@ -105,13 +105,6 @@ def _scorers(
     }
     print(f"seed {seed}: scorers trained in {time.perf_counter() - start:.0f} s", flush=True)
     return policy
-
-
-def _distillation_example(batch: SymbolBatch) -> DistillationExample:
-    sequences = batch.chained()
-    counted = torch.zeros(sequences.shape[1], dtype=torch.bool)
-    counted[batch.answering()] = True
-    return DistillationExample(sequences, counted)
 
 
 def _compare(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from retention.errors import DataError
@@ -83,6 +83,8 @@ class Decoding:
             the baseline was not measured in the same run.
         cost: ``form`` (``dynamic``, ``fixed`` or ``compiled``, see ``retention.cache.bench``; older records: dynamic),
             ``length``, ``cache_bytes``, ``prefill_s``, and ``ms_per_token`` with ``median``, ``low`` and ``high``.
+        training: of scores that were trained in the same run: ``epochs``, ``steps`` (all, and by phase in ``phases``)
+            and summaries of the callbacks (``memory``, ``cost``, ``kept``); empty otherwise.
 
     Raises:
         DataError: the record holds no result.
@@ -111,6 +113,7 @@ class Decoding:
     interval: Mapping[str, float | None] | None = None
     difference: Mapping[str, Any] | None = None
     cost: Mapping[str, Any] | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.loss is None and self.accuracy is None and self.cost is None:
