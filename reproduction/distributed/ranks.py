@@ -52,7 +52,7 @@ def run_job(job: Job, folder: Path, layout: tuple[str, ...]) -> dict[str, Any]:
     fault = nullcontext() if job.change is None else FAULTS[job.change]()
     with (
         mock.patch.object(BudgetSampling, "draw", record_draw),
-        mock.patch("retention.experiment.run.build_module", build_module),
+        mock.patch("retention.experiment.encoders.build_module", build_module),
         fault,
         initialize_config_dir(str(config_dir()), version_base="1.3"),
     ):

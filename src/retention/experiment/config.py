@@ -13,6 +13,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from retention.errors import Checks, ConfigError, Problem, first_line, require
 from retention.experiment.checkpoints import encoder_folder, read_checkpoint
+from retention.experiment.decoders import (
+    DECODER_DEFAULTS,
+    DecoderParts,
+    build_decoder_parts,
+    decoder_config,
+    is_decoder,
+)
 from retention.experiment.equal_flops import set_rho_by_flops
 from retention.experiment.keys import check_keys, require_keys
 from retention.experiment.parts import Parts, build_parts
@@ -30,7 +37,9 @@ _BUDGET = ("rho", "schedule", "slope", "layers")  # what baselines take over fro
 Compose = Callable[[list[str]], DictConfig]
 
 
-def build_runs(config: DictConfig, compose: Compose, overrides: Sequence[str]) -> list[tuple[DictConfig, Parts]]:
+def build_runs(
+    config: DictConfig, compose: Compose, overrides: Sequence[str]
+) -> list[tuple[DictConfig, Parts | DecoderParts]]:
     """Return the configuration and the parts of every run of a command, baselines first.
 
     Args:
@@ -42,14 +51,18 @@ def build_runs(config: DictConfig, compose: Compose, overrides: Sequence[str]) -
         ConfigError: all problems of all configurations.
         CheckpointError: ``mode=test`` and the checkpoint cannot be used.
     """
-    require_keys(config)
     try:
+        if is_decoder(config):
+            return [_decoder_run(config, compose)]
+        require_keys(config)
         return _build_runs(config, compose, overrides)
     except OmegaConfBaseException as error:  # such as a reference to a key that does not exist
         raise ConfigError([Problem(error.full_key or "", first_line(error))]) from error
 
 
-def _build_runs(config: DictConfig, compose: Compose, overrides: Sequence[str]) -> list[tuple[DictConfig, Parts]]:
+def _build_runs(
+    config: DictConfig, compose: Compose, overrides: Sequence[str]
+) -> list[tuple[DictConfig, Parts | DecoderParts]]:
     if config.mode == "test":
         check_run(config)
         tested = tested_config(config, overrides)
@@ -76,6 +89,13 @@ def _build_runs(config: DictConfig, compose: Compose, overrides: Sequence[str]) 
     checks.problems = list(dict.fromkeys(checks.problems))  # a setting that the baselines take over is reported once
     checks.finish()
     return [(each, built) for each, built in zip(configs, parts, strict=True) if built is not None]
+
+
+def _decoder_run(config: DictConfig, compose: Compose) -> tuple[DictConfig, DecoderParts]:
+    kept = decoder_config(config, compose([DECODER_DEFAULTS]))
+    parts = build_decoder_parts(kept)
+    use_local_checkpoint(kept)
+    return kept, parts
 
 
 def check_run(config: DictConfig) -> None:

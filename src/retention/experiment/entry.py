@@ -20,6 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from retention.errors import Checks, RetentionError, require
 from retention.experiment.hydra_setup import config_dir, register_policies
 from retention.experiment.outputs import check_parent
+from retention.experiment.results import main_metric
 from retention.experiment.resume import resume_hint
 from retention.experiment.run import run
 from retention.experiment.stopping import Stopped
@@ -69,8 +70,7 @@ def run_composed(config: DictConfig) -> float | None:
     except Stopped as stopped:
         _print_stopped(stopped, config, sweep=sweep)
         raise
-    result: float = records[-1]["metrics"][records[-1]["monitor"]]
-    return result
+    return main_metric(records[-1])
 
 
 def check_overrides(arguments: Sequence[str]) -> None:

@@ -15,25 +15,28 @@ from retention.data.base import RetentionData
 from retention.data.encoded_split import cache_folder
 from retention.errors import Checks, require
 from retention.experiment.model_card import training_details
+from retention.experiment.steps import RunParts
 from retention.models.retention_model import RetentionModel
-from retention.pretrained.folder import check_replaceable
 from retention.records import Record
 from retention.tasks.trained_model import trained_class_of
 
 
 @rank_zero_only
-def check_outputs(configs: Iterable[DictConfig]) -> None:
+def check_outputs(runs: Iterable[tuple[DictConfig, RunParts]]) -> None:
     """Create the run folders, and try to write where the runs will write.
+
+    Args:
+        runs: configuration and parts of each run.
 
     Raises:
         ConfigError: all places that cannot be written, with the reason.
     """
     checks = Checks()
-    for config in configs:
+    for config, parts in runs:
         checks.gather(lambda config=config: _try_folder("paths.run_dir", Path(config.paths.run_dir)))  # type: ignore[misc]
         if config.output is not None:
             folder = Path(config.output).expanduser().resolve()
-            check_replaceable(folder)
+            parts.check_output(folder)
             checks.gather(lambda folder=folder: _try_folder("output", folder.parent))  # type: ignore[misc]
         if config.record is not None:
             checks.gather(lambda config=config: _try_record(Path(config.record)))  # type: ignore[misc]

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,16 +14,19 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from pytorch_lightning.loggers import Logger
 
+from retention.callbacks import DecodingCost, KeptPositions
 from retention.core.flops import EncoderShape
 from retention.data.base import RetentionData
 from retention.engine.retainer import DROPPED, check_layers
 from retention.errors import Checks, RetentionError, require
 from retention.experiment.builder import Builder, Resolve
+from retention.experiment.steps import RunParts
 from retention.experiment.stored import EXPECTED_CLASSES
 from retention.models.backbone import Backbone, PretrainedBackbone
 from retention.models.head import Head
 from retention.policies.bases.retention_policy import RetentionPolicy
 from retention.policies.dense import Dense
+from retention.pretrained.folder import check_replaceable
 from retention.tasks.trained_model import trained_class_of
 from retention.training.distillation import BACKBONE
 from retention.training.freezing import FREEZE
@@ -35,17 +39,17 @@ FEWER_LAYERS = "fewer_layers"  # dense encoder with some of its layers only
 
 
 @dataclass
-class Parts:
-    """Objects that a run consists of, built before any data or weights are loaded.
+class Parts(RunParts):
+    """Objects that the run of an encoder consists of.
 
     Attributes:
+        callbacks: Lightning callbacks.
+        loggers: Lightning loggers.
         backbone: loads the encoder.
         policy: retention policy, built for the encoder.
         data: data module of the task.
         training: optimizer, phases, distillation, budgets, frozen parts.
         head_type: constructor of the task head with its configured arguments.
-        callbacks: Lightning callbacks.
-        loggers: Lightning loggers.
     """
 
     backbone: Backbone
@@ -53,8 +57,6 @@ class Parts:
     data: RetentionData
     training: TrainingSettings
     head_type: Callable[..., Any]
-    callbacks: list[Callback]
-    loggers: list[Any]
 
     @property
     def method(self) -> str:
@@ -71,6 +73,10 @@ class Parts:
     def compares_with_teacher(self) -> bool:
         """Return True if the task has no labels, so that its metrics need the teacher."""
         return bool(getattr(_class_of(self.head_type), "compares_with_teacher", False))
+
+    def check_output(self, path: Path) -> None:
+        """Check that the model folder may be written."""
+        check_replaceable(path)
 
     @property
     def loss_settings(self) -> tuple[str, ...]:
@@ -106,7 +112,7 @@ def build_parts(config: DictConfig, resolve: Resolve | None = None) -> Parts:
     if config.mode == "fit":
         checks.gather(lambda: _check_teacher(head_type, backbone, training))
     checks.gather(lambda: _check_output(config, head_type))
-    callbacks = _make_callbacks(builder, config.get("callbacks") or OmegaConf.create({}))
+    callbacks = make_callbacks(builder, refused=(DecodingCost, KeptPositions))
     seed = config.seed
     valid = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32
     checks.require(valid, "seed", f"must be a whole number in [0, 2^32), got {seed!r}")
@@ -123,12 +129,42 @@ def build_parts(config: DictConfig, resolve: Resolve | None = None) -> Parts:
     message = f"must be one of {', '.join(DROPPED)}, got {config.dropped!r}"
     checks.require(config.dropped in DROPPED, "dropped", message)
     builder.finish()
-    loggers = [] if config.get("logger") is None else [builder.make("logger")]
-    checks.require(all(isinstance(each, Logger | None) for each in loggers), "logger._target_", "must name a logger")
-    builder.finish()
+    loggers = make_loggers(builder)
     if not loggers:  # it refuses to run without one
         callbacks = [each for each in callbacks if not isinstance(each, LearningRateMonitor)]
-    return Parts(backbone, policy, data, training, head_type, callbacks, loggers)
+    return Parts(callbacks, loggers, backbone, policy, data, training, head_type)
+
+
+def make_callbacks(builder: Builder, refused: tuple[type, ...]) -> list[Any]:
+    """Build the callbacks of a configuration; problems are recorded.
+
+    Args:
+        builder: of the configuration.
+        refused: callbacks that read another kind of model.
+    """
+    nodes = builder.config.get("callbacks") or OmegaConf.create({})
+    valid = builder.checks.require(isinstance(nodes, DictConfig), "callbacks", f"must be a node, got {nodes!r}")
+    names = [str(name) for name in nodes] if valid else []
+    callbacks = [builder.make(f"callbacks.{name}") for name in names]
+    for name, callback in zip(names, callbacks, strict=True):
+        is_callback = callback is None or isinstance(callback, Callback)
+        builder.checks.require(is_callback, f"callbacks.{name}._target_", "must name a Lightning callback")
+        message = f"{type(callback).__name__} reads another kind of model; leave it out with ~callbacks.{name}"
+        builder.checks.require(not isinstance(callback, refused), f"callbacks.{name}", message)
+    return callbacks
+
+
+def make_loggers(builder: Builder) -> list[Any]:
+    """Build the logger of a configuration.
+
+    Raises:
+        ConfigError: it cannot be built.
+    """
+    loggers = [] if builder.config.get("logger") is None else [builder.make("logger")]
+    right = all(isinstance(each, Logger | None) for each in loggers)
+    builder.checks.require(right, "logger._target_", "must name a logger")
+    builder.finish()
+    return loggers
 
 
 def _make(builder: Builder, path: str) -> Any:
@@ -150,15 +186,6 @@ def _shape(backbone: Backbone, checks: Checks) -> EncoderShape | None:
         reason = " ".join(str(error).split())
         checks.require(False, "backbone", f"its configuration is not valid ({type(error).__name__}: {reason})")
         return None
-
-
-def _make_callbacks(builder: Builder, nodes: Any) -> list[Any]:
-    valid = builder.checks.require(isinstance(nodes, DictConfig), "callbacks", f"must be a node, got {nodes!r}")
-    callbacks = [builder.make(f"callbacks.{name}") for name in nodes] if valid else []
-    for name, callback in zip(nodes if valid else (), callbacks, strict=True):
-        is_callback = callback is None or isinstance(callback, Callback)
-        builder.checks.require(is_callback, f"callbacks.{name}._target_", "must name a Lightning callback")
-    return callbacks
 
 
 def _check_head(config: DictConfig, head_type: Any, checks: Checks) -> None:

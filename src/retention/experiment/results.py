@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback
 
 from retention.callbacks import Memory, RetentionProfile, Slack, Throughput, TrainingCost
 from retention.errors import TrainingError
 from retention.experiment.parts import Parts
+from retention.experiment.steps import find_callback
 from retention.records import Quality, Record, Validation, build_record
+from retention.records.schema import Result
+from retention.report.decoding_table import main_value
 from retention.report.group_scores import group_scores
 from retention.training.module import RetentionModule
 
 EVALUATE = ("test", "validation")
-
-CallbackType = TypeVar("CallbackType", bound=Callback)
 
 
 def evaluates_validation(config: Mapping[str, Any] | DictConfig) -> bool:
@@ -67,12 +67,7 @@ def evaluate(config: DictConfig, parts: Parts, module: RetentionModule, trainer:
     )
 
 
-def find_callback(parts: Parts, kind: type[CallbackType]) -> CallbackType | None:
-    """Return the callback of a class, the last one if there are several; None if there is none."""
-    return next((each for each in reversed(parts.callbacks) if type(each) is kind), None)
-
-
-def record_of(result: Quality, config: DictConfig, wall_s: float, argv: Sequence[str] | None) -> Record:
+def record_of(result: Result, config: DictConfig, wall_s: float, argv: Sequence[str] | None) -> Record:
     """Build the record of a result.
 
     Args:
@@ -83,3 +78,12 @@ def record_of(result: Quality, config: DictConfig, wall_s: float, argv: Sequence
     """
     plain = OmegaConf.to_container(config, resolve=True)
     return build_record(result, config=plain, seed=int(config.seed), wall_s=wall_s, argv=argv)  # type: ignore[arg-type]
+
+
+def main_metric(record: Record) -> float:
+    """Return the main metric of a run from its record."""
+    if "monitor" in record:
+        return float(record["metrics"][record["monitor"]])
+    value = main_value(record)
+    assert value is not None
+    return value

@@ -20,6 +20,7 @@ from retention.records.legacy import upgrade_config
 
 CONFIG = "config.yaml"  # written when a run starts
 RECORD = "record.json"  # written last
+RESULTS = "results.jsonl"  # all records of a run that has several; the last one is that of record.json
 VALIDATION_RECORD = "validation.json"  # the same with evaluate=validation; the test is missing then
 _REPLACED = "record.replaced.json"
 _INPUTS = ("init", "ckpt", "distill.teacher")  # checkpoints, which may have been overwritten since
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 def finished_record(config: DictConfig) -> Record | None:
-    """Return the record that this run left in its folder; None if it has to be run.
+    """Return the main record that this run left in its folder; None if it has to be run.
 
     A run is finished if its folder holds a record, every resolved setting is unchanged (the folder itself may have
     been moved), and none of the checkpoints it started from is newer. Otherwise the differences are logged.
@@ -50,9 +51,22 @@ def finished_record(config: DictConfig) -> Record | None:
         listed = "; ".join(reasons[:_MAX_SHOWN]) + more
         log.warning("%s holds the record of another run (%s): running again", folder, listed)
         return None
-    [record] = read_records([file])
+    record = run_records(file)[-1]
     log.info("%s: already finished, not run again (to repeat it, remove the folder)", folder)
     return record
+
+
+def run_records(file: Path) -> list[Record]:
+    """Return the records of a finished run, the main one last.
+
+    Args:
+        file: ``record.json``, or ``validation.json``, of its folder.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    several = file.with_name(RESULTS)
+    return read_records([several if several.exists() else file])
 
 
 def record_file(config: DictConfig) -> Path:
@@ -84,7 +98,7 @@ def has_record(checkpoint: str | Path) -> bool:
 
 
 def training_is_complete(content: Mapping[str, Any], max_epochs: int | None, max_steps: int) -> bool:
-    """Return True if a checkpoint is of the end of a training.
+    """Return True if a checkpoint is of the end of a training; one that ends by itself says so (``finished``).
 
     Args:
         content: of ``read_checkpoint``.
@@ -93,7 +107,8 @@ def training_is_complete(content: Mapping[str, Any], max_epochs: int | None, max
     """
     epochs = finished_epochs(content)
     enough_steps = 0 <= max_steps <= int(content.get("global_step", 0))
-    return enough_steps or (max_epochs is not None and 0 <= max_epochs <= epochs)
+    enough_epochs = max_epochs is not None and 0 <= max_epochs <= epochs
+    return bool(content.get("finished", False)) or enough_steps or enough_epochs
 
 
 def finished_epochs(content: Mapping[str, Any]) -> int:

@@ -7,7 +7,6 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,20 +15,20 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
-from retention.callbacks import TrainingCost
 from retention.errors import CheckpointError, ConfigError, Problem, first_line
-from retention.experiment.assembly import build_module, resolve_tokenizer
 from retention.experiment.checkpoint_files import AtomicCheckpointIO
-from retention.experiment.checkpoints import load_weights, read_checkpoint
+from retention.experiment.checkpoints import read_checkpoint
 from retention.experiment.config import Compose, build_runs
+from retention.experiment.decoders import DecoderParts, DecoderSteps
+from retention.experiment.encoders import HEATMAP, EncoderSteps
 from retention.experiment.finite import FiniteCheck
-from retention.experiment.model_card import model_card
 from retention.experiment.monitor import MonitorCheck
-from retention.experiment.outputs import check_outputs, save_output
+from retention.experiment.outputs import check_outputs
 from retention.experiment.parts import Parts
-from retention.experiment.results import evaluate, evaluates_validation, find_callback, record_of
+from retention.experiment.results import record_of
 from retention.experiment.resume import (
     CONFIG,
+    RESULTS,
     check_ranks,
     check_strategy,
     checkpoint_path,
@@ -39,30 +38,29 @@ from retention.experiment.resume import (
     keep_interrupted_checkpoint,
     put_record_aside,
     record_file,
+    run_records,
     training_is_complete,
 )
 from retention.experiment.sharded_strategy import SHARDED, FullyShardedStrategy
+from retention.experiment.steps import RunParts, RunSteps
 from retention.experiment.stopping import StopSignals
 from retention.experiment.training_state import check_training_state
-from retention.models.saved import save_backbone
 from retention.records import (
+    Decoding,
     Record,
     Validation,
     append_missing_record,
     append_record,
     write_atomic,
     write_record,
+    write_records,
 )
+from retention.report.decoding_table import decoding_table
 from retention.report.details import detail_table
 from retention.report.quality_table import quality_table
-from retention.report.token_heatmap import write_token_heatmap
-from retention.tasks.trained_model import trained_class_of
-from retention.training.distillation import BACKBONE
-from retention.training.module import RetentionModule
 
 log = logging.getLogger(__name__)
 
-_HEATMAP = "kept_tokens.html"
 _IGNORED_WARNINGS = (  # of Lightning; expected here, since the run folder exists from the start
     "does not have many workers",
     "Checkpoint directory.*exists and is not empty",
@@ -93,66 +91,66 @@ def run(
     """
     _quiet()
     runs = build_runs(config, compose, overrides)
-    check_outputs([each for each, _ in runs])
-    records = [_earlier_record(each) or run_one(each, parts, argv) for each, parts in runs]
+    check_outputs(runs)
+    records = [record for each, parts in runs for record in _earlier_records(each) or run_one(each, parts, argv)]
     _write_table(records, Path(config.paths.run_dir))
     return records
 
 
-def run_one(config: DictConfig, parts: Parts, argv: Sequence[str] | None = None) -> Record:
-    """Train (unless ``mode=test``) and score one model, and write its files into the run folder."""
+def run_one(config: DictConfig, parts: Parts | DecoderParts, argv: Sequence[str] | None = None) -> list[Record]:
+    """Train (unless ``mode=test``) and score one model, and write its files into the run folder.
+
+    Returns:
+        Its result records; the main one is the last.
+    """
     started = time.perf_counter()
     folder = Path(config.paths.run_dir)
     pl.seed_everything(config.seed, verbose=False)
     signals = StopSignals(checkpoint_path(folder))
-    parts.callbacks.append(_training_cost(config))
+    steps = DecoderSteps(config, parts) if isinstance(parts, DecoderParts) else EncoderSteps(config, parts)
     trainer = build_trainer(config, parts, signals)
     if trainer.is_global_zero:
         keep_interrupted_checkpoint(config)
         put_record_aside(folder, validation=config.mode == "fit" and config.ckpt is None)
         write_atomic(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
-
-    tokenizer = resolve_tokenizer(parts)
-    parts.data.attach(tokenizer)
-    parts.data.setup("test" if config.mode == "test" else "fit")
-    module = build_module(config, parts, len(tokenizer))
+    steps.build()
     status, trained = "failed", {}
     try:
         with signals.listening():
             if config.mode == "test":
-                load_weights(module.model, read_checkpoint(config.ckpt), config.ckpt, policy=True, other_budget=True)
-            else:
+                steps.load(read_checkpoint(config.ckpt), tested=True)
+            elif steps.trains:
                 if trainer.is_global_zero:
-                    save_backbone(folder / "encoder", module.encoder, tokenizer)
-                    module.model.head.write_files(folder / "encoder")
-                trained = fit(config, parts, module, trainer)
+                    steps.write_start(folder)
+                trained = fit(config, steps, trainer)
                 signals.check()
-            result = evaluate(config, parts, module, trainer)
+            results = steps.evaluate(trainer, trained)
         status = "success"
     finally:
         for logger in parts.loggers:
             logger.finalize(status)
         _finish_wandb()
-    result = replace(result, training={**trained, **result.training})
-    record = record_of(result, config, time.perf_counter() - started, argv)
+    wall_s = time.perf_counter() - started
+    records = [record_of(result, config, wall_s, argv) for result in results]
     if trainer.is_global_zero:
-        if not evaluates_validation(config):
-            _write_heatmap(parts, folder)
-            write_atomic(folder / "README.md", model_card(record, trained_class_of(module.model.head).example))
-        if config.output is not None:
-            save_output(config.output, module.model, parts.data, record)
-        write_record(record_file(config), record)  # last: an interrupted run has none
+        steps.write_results(folder, records)
+        if len(records) > 1:
+            write_records(folder / RESULTS, records)
+        else:
+            (folder / RESULTS).unlink(missing_ok=True)  # of an earlier run in this folder
+        write_record(record_file(config), records[-1])  # last: an interrupted run has none
         if config.record is not None:
-            append_record(config.record, record)
-    return record
+            for record in records:
+                append_record(config.record, record)
+    return records
 
 
-def build_trainer(config: DictConfig, parts: Parts, signals: StopSignals | None = None) -> pl.Trainer:
+def build_trainer(config: DictConfig, parts: RunParts, signals: StopSignals | None = None) -> pl.Trainer:
     """Build the Lightning trainer of a run.
 
     Args:
         config: the composed configuration.
-        parts: of ``build_parts``.
+        parts: callbacks and loggers of the run.
         signals: stops the trainer when the process gets a signal; None = Lightning's own handling.
 
     Raises:
@@ -178,7 +176,7 @@ def build_trainer(config: DictConfig, parts: Parts, signals: StopSignals | None 
         raise ConfigError([Problem("trainer", first_line(error))]) from error
 
 
-def fit(config: DictConfig, parts: Parts, module: RetentionModule, trainer: pl.Trainer) -> dict[str, int]:
+def fit(config: DictConfig, steps: RunSteps, trainer: pl.Trainer) -> dict[str, int]:
     """Train from the start, or resume the training of the checkpoint ``ckpt``.
 
     A training that is complete, but whose run was interrupted before its record was written, only gets its weights.
@@ -193,7 +191,7 @@ def fit(config: DictConfig, parts: Parts, module: RetentionModule, trainer: pl.T
     if config.ckpt is not None:
         content = read_checkpoint(config.ckpt)
         check_training_state(content, config.ckpt)
-        load_weights(module.model, content, config.ckpt, policy=True)
+        steps.load(content, tested=False)
         if training_is_complete(content, trainer.max_epochs, trainer.max_steps):
             if has_record(config.ckpt):
                 raise CheckpointError(
@@ -203,32 +201,21 @@ def fit(config: DictConfig, parts: Parts, module: RetentionModule, trainer: pl.T
             local = checkpoint_path(config.paths.run_dir)
             if trainer.is_global_zero and Path(config.ckpt).resolve() != local.resolve():
                 AtomicCheckpointIO().save_checkpoint(content, local)
-            if (cost := find_callback(parts, TrainingCost)) is not None:
-                cost.restore(content)
+            steps.restore(content)
             return {"epochs": finished_epochs(content), "steps": int(content["global_step"])}
         check_strategy(content, str(config.trainer.strategy), config.ckpt)
         check_ranks(content, trainer.world_size, config.ckpt)
-    trainer.fit(module, datamodule=parts.data, ckpt_path=config.ckpt, weights_only=True)
+    trainer.fit(steps.module, datamodule=steps.data, ckpt_path=config.ckpt, weights_only=True)
     return {"epochs": trainer.current_epoch, "steps": trainer.global_step}
 
 
-def _training_cost(config: DictConfig) -> TrainingCost:
-    """Build the callback that counts the cost of a training, with the runs that it starts from and is taught by."""
-    cost = TrainingCost()
-    if config.mode == "fit":
-        taught = config.distill.get("teacher") if config.distill.get("weight") else None
-        taught = None if taught == BACKBONE else taught  # no run of ours
-        for path in dict.fromkeys(str(each) for each in (config.init, taught) if each is not None):
-            cost.add_earlier_run(read_checkpoint(path))
-    return cost
-
-
-def _earlier_record(config: DictConfig) -> Record | None:
-    """Return the record of a run that is already finished; it is added to the file ``record`` if missing there."""
-    record = finished_record(config)
-    if record is not None and config.record is not None:
-        _append_missing(config.record, record)
-    return record
+def _earlier_records(config: DictConfig) -> list[Record]:
+    """Return the records of a run that is already finished; they are added to the file ``record`` if missing there."""
+    records = run_records(record_file(config)) if finished_record(config) is not None else []
+    if config.record is not None:
+        for record in records:
+            _append_missing(config.record, record)
+    return records
 
 
 @rank_zero_only
@@ -238,21 +225,19 @@ def _write_table(records: Sequence[Record], folder: Path) -> None:
             score = record["metrics"][record["monitor"]]
             print(f"{record['policy']} {record['rho']:g}: {record['monitor']} {score:.4f} on validation rows")
         return
-    table = "\n".join(part for part in (quality_table(records), detail_table(records)) if part)
+    if records[-1]["kind"] == Decoding.kind:
+        table = decoding_table(records)
+    else:
+        table = "\n".join(part for part in (quality_table(records), detail_table(records)) if part)
     write_atomic(folder / "table.md", table)
     print(table.rstrip("\n"))
-    if records[-1]["keep_ratio"]["by_layer"] and (page := folder / _HEATMAP).exists():
+    if (records[-1].get("keep_ratio") or {}).get("by_layer") and (page := folder / HEATMAP).exists():
         print(f"\nTexts with the kept tokens shaded, to open in a browser: {page.resolve()}")
 
 
 @rank_zero_only
 def _append_missing(path: str, record: Record) -> None:
     append_missing_record(path, record)
-
-
-def _write_heatmap(parts: Parts, folder: Path) -> None:
-    if (folder / "retention_profile.json").exists() and parts.policy.layers:
-        write_token_heatmap(folder / "retention_profile.json", folder / _HEATMAP)
 
 
 def _finish_wandb() -> None:

@@ -97,6 +97,11 @@ def stored_config(content: Mapping[str, Any], source: str | Path) -> DictConfig:
     config = content["hyper_parameters"]["config"]
     if not isinstance(config, dict):
         raise CheckpointError(f"{source}: its configuration is not a mapping")
+    if "cache" in config:
+        raise CheckpointError(
+            f"{source}: is of a decoder with a bounded cache, not of an encoder; to go on with it, repeat its command "
+            "with ckpt=last; to use it, load scores.safetensors of its folder with retention.cache.LearnedScores.load"
+        )
     kept = {key: value for key, value in config.items() if key not in FROM_COMMAND}
     _check_plain(kept, "", source)
     kept = upgrade_config(kept)

@@ -19,8 +19,9 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from retention.errors import ConfigError, Problem, RetentionError
 from retention.experiment.folders import register_resolvers
-from retention.experiment.resume import RECORD
+from retention.experiment.resume import RECORD, run_records
 from retention.records import Record, append_record, read_records, write_atomic, write_records
+from retention.report.decoding_table import decoding_table
 from retention.report.quality_table import quality_table
 
 _IN_FOLDER = {"task", "seed"}  # excluded from a job's folder name, but part of the folders above and below it
@@ -128,7 +129,7 @@ def write_report(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> str:
     Returns:
         The table, followed by the failed jobs.
     """
-    records = read_records(sorted(folder.rglob(RECORD)))
+    records = [record for file in sorted(folder.rglob(RECORD)) for record in run_records(file)]
     write_records(folder / "records.jsonl", records)
     report = "\n".join([_table(records), *_failures(jobs)])
     write_atomic(folder / "table.md", report)
@@ -148,6 +149,8 @@ def _text(error: Exception) -> str:
 
 
 def _table(records: Sequence[Record]) -> str:
+    if decoders := decoding_table(records):
+        return decoders
     try:
         return quality_table(records)
     except RetentionError as error:  # nothing finished, or a record of another version

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,18 +15,22 @@ _PLAIN_NODES = ("trainer", "data", "paths")
 _BUILT_IN_TASK = ("task.data", "task.head")
 
 
-def check_values(config: DictConfig) -> None:
+def check_values(config: DictConfig, built: Collection[str] = _BUILT_IN_TASK) -> None:
     """Raise ``ConfigError`` for each value that no setting can have.
 
     These are numbers that are not finite in float32, texts that cannot be stored or name a file, references to keys
     that do not exist, and a ``_target_`` in a node that is not built.
+
+    Args:
+        config: the composed configuration.
+        built: the nodes at or in ``task`` that objects are built from.
     """
     checks = Checks()
     for key, value in _items(OmegaConf.to_container(config, resolve=False), ""):
         if isinstance(value, Mapping):
             target = value.get("_target_", "")
             checks.require(isinstance(target, str), f"{key}._target_", f"must be the path of a class, got {target!r}")
-            names_class = "_target_" in value and _is_plain(key)
+            names_class = "_target_" in value and _is_plain(key, built)
             checks.require(not names_class, f"{key}._target_", "no object is built here; give a plain value")
         elif isinstance(value, str) and "${" in value:
             checks.require(*_resolved(config, key))
@@ -54,10 +58,10 @@ def _is_storable(text: str) -> bool:
     return "\0" not in text
 
 
-def _is_plain(key: str) -> bool:
+def _is_plain(key: str, built: Collection[str]) -> bool:
     """Return True if no object is built from the node at a key."""
     root = key.partition(".")[0]
-    in_task = root == "task" and not any(key == each or key.startswith(f"{each}.") for each in _BUILT_IN_TASK)
+    in_task = root == "task" and not any(key == each or key.startswith(f"{each}.") for each in built)
     return in_task or root in _PLAIN_NODES
 
 

@@ -1,0 +1,1 @@
+"""Train and compare bounded caches of decoders: what the tasks of decoders share."""

@@ -1,0 +1,1 @@
+"""Predict the next token of texts with a bounded cache."""

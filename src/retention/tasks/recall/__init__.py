@@ -1,0 +1,1 @@
+"""Answer questions about contexts of symbols with a bounded cache."""
