@@ -186,6 +186,16 @@ def test_a_run_without_phases_scores_given_scores(
     assert learned["scores"]["loss"] == "none" and learned["scores"]["init"]["loss"] == "ranking, then distillation"
 
 
+def test_scorers_per_head_need_a_cache_per_head(inputs: tuple[str, ...], start_bare: Run, tmp_path: Path) -> None:
+    typed = (*inputs, *QUIET, *SHAPE, *PHASES, "compare=[random]")
+    records = start_bare(tmp_path / "run", *typed, "cache.per_head=true")
+    assert [record["per_head"] for record in records] == [True, True]
+    scores = tmp_path / "run" / "scores.safetensors"
+    assert LearnedScores.load(scores).heads == 2
+    with pytest.raises(ConfigError, match=r"cache\.per_head: must be true, as for the scorers of init="):
+        start_bare(tmp_path / "shared", *typed, f"init={scores}")
+
+
 def test_adapters_are_trained_and_written(inputs: tuple[str, ...], start_bare: Run, tmp_path: Path) -> None:
     typed = [*inputs, *QUIET, *SHAPE, "task.max_length=48", "task.lora=2", "task.future_attention=null"]
     [_, learned] = start_bare(tmp_path / "run", *typed, "task.distillation.epochs=1", "compare=[random]")

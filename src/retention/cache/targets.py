@@ -142,10 +142,13 @@ class TargetExamples(Sequence[Example]):
         model: a supported decoder, in evaluation mode; it computes with eager attention while examples are collected.
         texts: token ids [1, T] of each text.
         settings: sinks, window and min_queries.
+        per_head: see ``collect_example``.
     """
 
-    def __init__(self, model: Any, texts: Sequence[Tensor], settings: TargetSettings) -> None:
-        self._model, self._texts, self._settings = model, texts, settings
+    def __init__(
+        self, model: Any, texts: Sequence[Tensor], settings: TargetSettings, *, per_head: bool = False
+    ) -> None:
+        self._model, self._texts, self._settings, self._per_head = model, texts, settings, per_head
         self._collected: dict[int, Example] = {}
 
     def __len__(self) -> int:
@@ -159,7 +162,9 @@ class TargetExamples(Sequence[Example]):
             before = self._model.config._attn_implementation
             self._model.set_attn_implementation("eager")
             try:
-                self._collected[position] = collect_example(self._model, self._texts[position], self._settings)
+                self._collected[position] = collect_example(
+                    self._model, self._texts[position], self._settings, per_head=self._per_head
+                )
             finally:
                 self._model.set_attn_implementation(before)
         return self._collected[position]

@@ -284,6 +284,7 @@ class DecoderSteps(RunSteps):
             policy=name,
             size=budget.size,
             sinks=budget.sinks,
+            per_head=budget.per_head,
             window=budget.window,
             scores=self.module.scores.origin if policy is self.module.scores else None,
             task=task.record_task,

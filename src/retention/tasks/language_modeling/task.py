@@ -137,12 +137,21 @@ class LanguageModeling(DecoderTask):
         model = decoder.load()
         torch.manual_seed(seed)
         start = scores_file(init)
-        scores = LearnedScores.for_model(model, self.scorer) if start is None else LearnedScores.load(start)
+        if start is None:
+            scores = LearnedScores.for_model(model, self.scorer, per_head=budget.per_head)
+        else:
+            scores = LearnedScores.load(start)
         scores.check(model.config)
+        message = f"must be {str(scores.heads > 1).lower()}, as for the scorers of init={init}"
+        require(budget.per_head is (scores.heads > 1), "cache.per_head", message)
         lora = None if self.lora is None else LoraAdapters.attach(model, self.lora)
         phases: list[TrainingPhase] = []
         if self.future_attention is not None:
-            phases.append(RankingPhase(scores, TargetExamples(model, train, targets), self.future_attention))
+            phases.append(
+                RankingPhase(
+                    scores, TargetExamples(model, train, targets, per_head=budget.per_head), self.future_attention
+                )
+            )
         if self.distillation is not None:
             phases.append(
                 DistillationPhase(
@@ -242,7 +251,7 @@ class LanguageModelingRun(DecoderRun):
         self._train, self._validation, self._test = texts
         self._budget, self._names = budget, names
         self._examples = [DistillationExample.of_text(text, budget) for text in self._validation]
-        self._targets = TargetExamples(model, self._validation, targets)
+        self._targets = TargetExamples(model, self._validation, targets, per_head=budget.per_head)
 
     @property
     def steps_per_epoch(self) -> int:

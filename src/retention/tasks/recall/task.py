@@ -128,11 +128,12 @@ class Recall(DecoderTask):
         generator = torch.Generator().manual_seed(seed)
         phases: list[TrainingPhase] = [DecoderPhase(model, self.contexts, self.decoder, generator)]
         torch.manual_seed(seed)
-        scores = LearnedScores.for_model(model, self.scorer)
+        scores = LearnedScores.for_model(model, self.scorer, per_head=budget.per_head)
         generator = torch.Generator().manual_seed(seed)
         texts = self.contexts.batch(self.train_size, self.contexts.pairs, generator).chained()
         if self.future_attention is not None:
-            examples = TargetExamples(model, [text.unsqueeze(0) for text in texts], self._targets(budget))
+            rows = [text.unsqueeze(0) for text in texts]
+            examples = TargetExamples(model, rows, self._targets(budget), per_head=budget.per_head)
             phases.append(RankingPhase(scores, examples, self.future_attention))
         if self.distillation is not None:
             batches = [
