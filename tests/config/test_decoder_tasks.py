@@ -100,7 +100,7 @@ def test_tasks_have_the_budget_and_phases_of_their_files(built: Any, modeling: t
         ("cache.window=0", "cache.window", "must be >= 1"),
         ("cache.size=512", "task.max_length", "must be > the largest cache, 512 tokens"),
         ("task.max_length=2000", "task.max_length", "the decoder has 1024 positions, got 2000"),
-        ("task.sizes=[4]", "task.sizes", "4 leaves no room beside 4 sinks, a window of 2"),
+        ("task.sizes=[4]", "task.sizes", "4 leaves no room beside 4 sinks and a window of 2"),
         ("task.sizes=[0]", "task.sizes", "must be null or a list of whole numbers >= 1, got 0"),
         ("task.train_size=0", "task.train_size", "must be a whole number of at least 1, got 0"),
         ("task.monitor=accuracy", "task.monitor", "must be one of loss, kl, pair_accuracy, got 'accuracy'"),

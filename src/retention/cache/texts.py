@@ -69,5 +69,8 @@ def encode_texts(
         if len(encoded) == skip + limit:
             break
     if len(encoded) <= skip:
-        raise DataError(f"{path}: only {len(encoded)} texts have {shortest} tokens or more; needs over {skip}")
+        raise DataError(
+            f"{path}: only {len(encoded)} texts have {shortest} tokens or more; needs over {skip}; give longer "
+            "texts, or choose a smaller cache or window, or skip fewer"
+        )
     return encoded[skip:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -124,17 +124,11 @@ class DecoderTask(ABC):
             is_size = isinstance(size, int) and not isinstance(size, bool) and size >= 1
             require(is_size, "task.sizes", f"must be null or a list of whole numbers >= 1, got {size!r}")
             if size != budget.size:
-                checks = Checks()
                 window = max(1, size * budget.window // budget.size)
-                built = checks.gather(
-                    lambda size=size, window=window: CacheBudget(  # type: ignore[misc]
-                        size=size, sinks=budget.sinks, window=window, block=budget.block
-                    )
-                )
-                message = f"{size} leaves no room beside {budget.sinks} sinks, a window of {window} and the block"
-                require(built is not None and built.bank >= 1, "task.sizes", f"{message}; choose larger sizes")
-                assert built is not None
-                budgets.append(built)
+                needed = budget.sinks + window + budget.block  # leaves a bank of one token
+                message = f"{size} leaves no room beside {budget.sinks} sinks and a window of {window}; choose larger"
+                require(size >= needed, "task.sizes", message)
+                budgets.append(replace(budget, size=size, window=window))
         return [*budgets, budget]
 
     def check(self, budget: CacheBudget, compare: Sequence[str]) -> None:
