@@ -8,11 +8,13 @@ import pkgutil
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
@@ -100,11 +102,22 @@ def tiny_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.fixture
+def no_code_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``torch.compile`` trace a model as always and then run its graph, since making code for it takes minutes."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if python_blocks(page.read_text())], ids=lambda page: page.stem
 )
 def test_python_blocks_run(
-    page: Path, tiny_hub: None, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path,
+    tiny_hub: None,
+    no_code_generation: None,
+    trained_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Blocks of a page run one after the other in one namespace; run folders that they name are a small real run."""
     text = page.read_text(encoding="utf8")

@@ -12,7 +12,7 @@ import torch
 from tests.unit.cache.decoders import CASES, Texts, largest_difference, random_scorers, run_cache, texts, tiny_decoder
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
-from transformers import DynamicCache
+from transformers import CompileConfig, DynamicCache
 
 from retention.cache import (
     H2O,
@@ -267,3 +267,23 @@ def test_compiled_code_equals_the_dynamic_cache() -> None:
     logits, kept = decode(model, policy, BUDGET, batch, 12, torch.compile(model, fullgraph=True))
     assert largest_difference(logits, expected, batch) < TOLERANCE
     assert all(torch.equal(one, two) for one, two in zip(kept, expected_kept, strict=True))
+
+
+@pytest.mark.slow
+def test_generate_compiles_the_decoder_once() -> None:
+    """As transformers does by itself on a GPU: the prompt is not compiled, and all tokens share one graph."""
+    torch._dynamo.reset()
+    model, batch = tiny_decoder("llama"), texts("left")
+    policy, counter = random_scorers(model), CompileCounter()
+    backend = lambda graph, inputs: counter(graph, inputs)  # noqa: E731 (transformers copies other objects)
+    config = CompileConfig(backend=backend, mode=None, fullgraph=True)  # type: ignore[arg-type]
+    config._compile_all_devices = True
+    settings = {"do_sample": False, "min_new_tokens": 30, "max_new_tokens": 30}
+    results = []
+    for fixed in (False, True):
+        with retain_cache(model, policy, BUDGET, fixed=fixed) as cache:
+            inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+            compiled = {"compile_config": config} if fixed else {}
+            results.append(model.generate(**inputs, past_key_values=cache, **settings, **compiled))
+    assert counter.frame_count == 1
+    assert torch.equal(*results)

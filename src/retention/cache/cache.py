@@ -232,6 +232,8 @@ class RetentionCache(Cache):
         self._fix(self._fixed if self._fixed is not None and self._fixed.overwrite(fixed) else fixed)
 
     def _fix(self, fixed: FixedSlots) -> None:
+        if fixed is not self._fixed:
+            fixed.keep_addresses()
         self._fixed, self._decoding = fixed, True
         for layer in self._retention_layers:
             layer.fix(fixed)

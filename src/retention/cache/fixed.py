@@ -113,6 +113,12 @@ class FixedSlots:
                 ours.copy_(theirs)
         return True
 
+    def keep_addresses(self) -> None:
+        """Tell the compiler that the addresses of the buffers do not change, which CUDA graphs need."""
+        for tensor in self._tensors():
+            if tensor is not None:
+                torch._dynamo.mark_static_address(tensor)
+
     def start_token(self) -> None:
         """Choose the slot of the next token in every layer and update counts, ranks and mask.
 
