@@ -47,10 +47,9 @@ class RetentionLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
     These are sinks, window, and the bank of the best scores.
 
-    Tensors are made anew at each eviction, so memory does shrink; in the fixed form (``fixed``) single tokens overwrite
-    buffers of M slots instead. A chunk of several tokens is attended to with a mask
-    that shows each query exactly the tokens that were held when it arrived; during that pass the chunk is in memory
-    beside the bank.
+    Tensors are made anew at each eviction, so memory does shrink; in the fixed form single tokens overwrite buffers of
+    M slots instead. A chunk of several tokens is attended to with a mask that shows each query exactly the tokens that
+    were held when it arrived; during that pass the chunk is in memory beside the bank.
 
     Args:
         layer_idx: index of the layer, from 0.

@@ -24,6 +24,7 @@ from retention.cache.distillation import (
     distill_scores,
     divergence,
 )
+from retention.cache.families import HeadCounts
 from retention.cache.lora import LoraAdapters
 from retention.cache.policies.learned import LearnedScores
 from retention.cache.targets import TargetSettings, collect_example
@@ -72,7 +73,8 @@ def _scorers(model: nn.Module, arguments: argparse.Namespace) -> LearnedScores:
         policy = LearnedScores.load(arguments.init)
         policy.check(model.config)
         message = f"{arguments.init} has {policy.heads} scores per token and layer"
-        require(arguments.per_head is (policy.heads > 1), "--per-head", f"must be as the scorers of --init: {message}")
+        heads = HeadCounts.of(model.config).key_value if arguments.per_head else 1
+        require(policy.heads == heads, "--per-head", f"must be as the scorers of --init: {message}")
         return policy
     config = ScorerConfig(
         scorer_kind=arguments.scorer, scorer_dim=arguments.scorer_dim, decay=arguments.decay, keep_bias=0.0
