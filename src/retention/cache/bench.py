@@ -131,7 +131,7 @@ def _run(arguments: argparse.Namespace, words: Sequence[str]) -> None:
     print("| policy | form | prompt | cache MiB | prefill s | ms per token | 10-90 % |\n" + "| --- " * 7 + "|")
     for length in arguments.lengths:
         prompt = torch.randint(3, model.config.vocab_size, (arguments.batch, length), generator=generator)
-        rows = [(name, form) for name, policy in policies.items() for form in _forms(policy, arguments.compiled)]
+        rows = [(name, form) for name, policy in policies.items() for form in _forms(policy, arguments.forms)]
         for name, form in rows:
             policy = policies[name]
             start = time.perf_counter()
@@ -152,10 +152,10 @@ def _run(arguments: argparse.Namespace, words: Sequence[str]) -> None:
                 append_result(arguments.record, arguments, budget, fields, time.perf_counter() - start, argv)
 
 
-def _forms(policy: CachePolicy | None, compiled: bool) -> tuple[str, ...]:
-    """Return the forms in which a policy is measured."""
+def _forms(policy: CachePolicy | None, forms: Sequence[str]) -> Sequence[str]:
+    """Return the forms in which a policy is measured: all of ``forms`` if its scores are fixed on arrival."""
     on_arrival = policy is not None and not isinstance(policy, RescoringPolicy)
-    return FORMS if compiled and on_arrival else FORMS[:1]
+    return forms if on_arrival else FORMS[:1]
 
 
 def _next(logits: Tensor) -> Tensor:
@@ -178,7 +178,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=1, help="sequences (default: 1)")
     parser.add_argument("--new-tokens", type=int, default=32, help="tokens to write (default: 32)")
     parser.add_argument(
-        "--compiled", action="store_true", help="also decode in fixed slots, plain and compiled, where scores are fixed"
+        "--forms",
+        nargs="+",
+        choices=FORMS,
+        default=FORMS[:1],
+        help="of decoding: dynamic, fixed slots, or these compiled; the full cache and policies that renew scores "
+        "have the first alone (default: dynamic)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the prompts and the random policy (default: 0)")
     parser.add_argument("--record", type=Path, help="JSON Lines file to append a record of each row to")

@@ -71,7 +71,7 @@ def test_the_command_records_compiled_decoding(tmp_path: Path, capsys: pytest.Ca
     save_decoder(tmp_path / "model")
     options = ["--lengths", "40", "--size", "16", "--new-tokens", "3", "--policies", "full", "key_norm", "tova"]
     record = tmp_path / "records.jsonl"
-    options += ["--compiled", "--per-head", "--record", str(record)]
+    options += ["--forms", "dynamic", "fixed", "compiled", "--per-head", "--record", str(record)]
     assert bench.main(["--model", str(tmp_path / "model"), *options]) == 0
     rows = [row for _, row in read_objects(record)]
     assert [(row["policy"], row["cost"]["form"]) for row in rows] == [
