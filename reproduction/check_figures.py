@@ -75,6 +75,7 @@ GENERATED: Mapping[str, Callable[[RecordSet], str]] = {
     "embeddings_minilm": lambda records: embedding_results_table(records.records, "all-MiniLM-L6-v2"),
     "embeddings_mpnet": lambda records: embedding_results_table(records.records, "all-mpnet-base-v2-bfloat16"),
     "embeddings_number_formats": lambda records: embedding_results_table(records.records, "MiniLM"),
+    "embeddings_policies": lambda records: embedding_results_table(records.records, "original", by_model=True),
     "embeddings_training_texts": lambda records: embedding_results_table(records.records, "unpruned", by_model=True),
     "results": results_table,
     "equal_time_newsgroups20": lambda records: equal_time_table(records, "newsgroups20"),
