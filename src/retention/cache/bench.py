@@ -17,10 +17,9 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from retention.cache.budget import CacheBudget
 from retention.cache.cache import RetentionCache
-from retention.cache.command import add_cache_arguments, cache_budget, exit_code, load_decoder
-from retention.cache.evaluate import append_result
+from retention.cache.command import add_cache_arguments, append_result, cache_budget, exit_code, load_decoder
+from retention.cache.comparison import decoding_record
 from retention.cache.policies.base import CachePolicy, RescoringPolicy
-from retention.cache.policies.learned import LearnedScores
 from retention.cache.policies.named import POLICIES, build_policies
 from retention.cache.reading import CHUNK, attention_for
 from retention.errors import require
@@ -142,14 +141,11 @@ def _run(arguments: argparse.Namespace, words: Sequence[str]) -> None:
             times = (f"{spread['median']:.1f}", f"{spread['low']:.1f}-{spread['high']:.1f}")
             print("| " + " | ".join(map(str, (*cells, *times))) + " |", flush=True)
             if arguments.record is not None:
-                fields = {
-                    "task": "cost",
-                    "policy": name,
-                    "scores": policy.origin if isinstance(policy, LearnedScores) else None,
-                    "cost": vars(cost),
-                }
+                seconds = time.perf_counter() - start
+                fields = {"model": Path(arguments.model).name, "task": "cost", "cost": vars(cost)}
+                record = decoding_record(name, policy, budget, **fields)
                 argv = ["-m", "retention.cache.bench", *words]
-                append_result(arguments.record, arguments, budget, fields, time.perf_counter() - start, argv)
+                append_result(arguments, record, seconds, argv)
 
 
 def _forms(policy: CachePolicy | None, forms: Sequence[str]) -> Sequence[str]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from retention.cache.budget import CacheBudget
 from retention.errors import RetentionError
+
+if TYPE_CHECKING:  # needs the extra ``experiments``
+    from retention.records import Decoding
 
 
 def exit_code(command: Callable[[], None]) -> int:
@@ -60,3 +63,22 @@ def cache_budget(size: int, arguments: argparse.Namespace) -> CacheBudget:
     """
     window = max(1, int(size * arguments.window_share))
     return CacheBudget(size=size, sinks=arguments.sinks, window=window, per_head=arguments.per_head)
+
+
+def append_result(arguments: argparse.Namespace, result: Decoding, seconds: float, argv: Sequence[str]) -> None:
+    """Append the record of a result to the file of ``--record``; needs the extra ``experiments``.
+
+    Args:
+        arguments: of the command, the configuration of the record.
+        result: the record.
+        seconds: that the measurement took.
+        argv: arguments of Python that repeat the command.
+    """
+    from retention.records import append_record, build_record
+
+    config = {
+        name: [str(item) for item in value] if isinstance(value, list | tuple) else str(value)
+        for name, value in vars(arguments).items()
+        if name != "record"
+    } | {"threads": torch.get_num_threads()}
+    append_record(arguments.record, build_record(result, config=config, seed=arguments.seed, wall_s=seconds, argv=argv))

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from retention.cache.budget import CacheBudget
-from retention.cache.command import add_cache_arguments, cache_budget, exit_code, load_decoder
-from retention.cache.evaluation import mean_loss, text_losses
+from retention.cache.command import add_cache_arguments, append_result, cache_budget, exit_code, load_decoder
+from retention.cache.comparison import Measure, Measurement, compare_policies
+from retention.cache.evaluation import measure_losses
 from retention.cache.policies.base import CachePolicy
-from retention.cache.policies.learned import LearnedScores
 from retention.cache.policies.named import POLICIES, build_policies
 from retention.cache.question_answering import EncodedDocument, answer_documents, encode_document, read_documents
-from retention.cache.reading import attention_for
 from retention.cache.recall import (
     RecallExample,
     exact_answers,
@@ -35,22 +30,6 @@ from retention.errors import require
 MAIN_FIELDS = {"text": "loss", "recall": "accuracy", "tracking": "accuracy", "needle": "accuracy", "qa": "f1"}
 TASKS = tuple(MAIN_FIELDS)
 _HEADER = "| task | size | policy | {measure} | interval | minus {baseline} | interval | s |"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Result of one policy on one task.
-
-    Attributes:
-        by_text: main value of each text: loss, accuracy or F1.
-        fields: what the record says of it, see ``retention.records.Decoding``.
-    """
-
-    by_text: tuple[float, ...]
-    fields: dict[str, Any]
-
-
-Measure = Callable[[CachePolicy | None, CacheBudget], Outcome]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,10 +57,10 @@ def _run(arguments: argparse.Namespace, words: Sequence[str]) -> None:
         if task == "qa":
             _compare_answers(model, tokenizer, inputs[task], policies, arguments, words)
             continue
+        rows = inputs[task]
+        measure: Measure = partial(measure_losses, model, rows) if task == "text" else _accuracy(model, tokenizer, rows)
         for size in arguments.sizes:
-            budget = cache_budget(size, arguments)
-            measure = _loss(model, inputs[task]) if task == "text" else _accuracy(model, tokenizer, inputs[task])
-            _compare(task, budget, policies, measure, model, arguments, words)
+            _compare(task, cache_budget(size, arguments), policies, measure, model, arguments, words)
 
 
 def _compare_answers(
@@ -114,69 +93,21 @@ def _compare(
     words: Sequence[str],
     label: str | None = None,
 ) -> None:
-    """Measure all policies on one task at one size; the baseline comes first, so that others can be compared."""
-    from retention.report.intervals import bootstrap_interval
-
-    print(_HEADER.format(measure=MAIN_FIELDS[task], baseline=arguments.baseline))
+    """Measure all policies on one task at one size, and print and record the results."""
+    metric = MAIN_FIELDS[task]
+    texts = {"qa": arguments.questions, "text": arguments.texts, "needle": arguments.texts}.get(task)
+    print(_HEADER.format(measure=metric, baseline=arguments.baseline))
     print("| --- " * 8 + "|")
-    reference: tuple[float, ...] | None = None
-    for name in sorted(policies, key=lambda name: name != arguments.baseline):
-        start = time.perf_counter()
-        with attention_for(model, policies[name]):
-            outcome = measure(policies[name], budget)
-        seconds = time.perf_counter() - start
-        reference = outcome.by_text if name == arguments.baseline else reference
-        interval = bootstrap_interval([outcome.by_text])
-        gains = None
-        if reference is not None and name != arguments.baseline:
-            gains = bootstrap_interval([[ours - base for ours, base in zip(outcome.by_text, reference, strict=True)]])
-        value = outcome.fields[MAIN_FIELDS[task]]
+    for result in compare_policies(model, policies, budget, measure, arguments.baseline):
+        value, gains = result.measurement.value, result.difference
         difference = "-" if gains is None else f"{gains.mean:+.4f}"
-        size = label or str(budget.size)
-        cells = (task, size, name, f"{value:.4f}", _range(interval), difference, _range(gains), f"{seconds:.0f}")
-        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
-        if arguments.record is None:
-            continue
-        policy = policies[name]
-        fields = {
-            "task": task,
-            "policy": name,
-            "scores": policy.origin if isinstance(policy, LearnedScores) else None,
-            "interval": {"low": interval.low, "high": interval.high},
-            "difference": gains
-            and {"baseline": arguments.baseline, "mean": gains.mean, "low": gains.low, "high": gains.high},
-            **outcome.fields,
-        }
-        append_result(arguments.record, arguments, budget, fields, seconds, ["-m", "retention.cache.evaluate", *words])
-
-
-def append_result(
-    path: Path,
-    arguments: argparse.Namespace,
-    budget: CacheBudget,
-    fields: dict[str, Any],
-    seconds: float,
-    argv: Sequence[str],
-) -> None:
-    """Append the record of a result; needs the extra ``experiments``."""
-    from retention.records import Decoding, append_record, build_record
-
-    texts = getattr(arguments, "questions" if fields["task"] == "qa" else "texts", None)
-    result = Decoding(
-        model=Path(arguments.model).name,
-        size=budget.size,
-        sinks=budget.sinks,
-        window=budget.window,
-        per_head=budget.per_head,
-        texts=None if texts is None or fields["task"] in ("recall", "tracking", "cost") else texts.name,
-        **fields,
-    )
-    config = {
-        name: [str(item) for item in value] if isinstance(value, list | tuple) else str(value)
-        for name, value in vars(arguments).items()
-        if name != "record"
-    } | {"threads": torch.get_num_threads()}
-    append_record(path, build_record(result, config=config, seed=arguments.seed, wall_s=seconds, argv=argv))
+        cells = [task, label or str(budget.size), result.name, f"{value:.4f}", _range(result.interval)]
+        cells += [difference, _range(gains), f"{result.seconds:.0f}"]
+        print("| " + " | ".join(cells) + " |", flush=True)
+        if arguments.record is not None:
+            names = {"model": Path(arguments.model).name, "texts": None if texts is None else texts.name}
+            record = result.record(metric, task=task, **names)
+            append_result(arguments, record, result.seconds, ["-m", "retention.cache.evaluate", *words])
 
 
 def _inputs(task: str, arguments: argparse.Namespace, tokenizer: Any, config: Any) -> Any:
@@ -212,31 +143,12 @@ def _inputs(task: str, arguments: argparse.Namespace, tokenizer: Any, config: An
     return list(needle_examples(texts, arguments.limit, words=arguments.words, seed=arguments.seed))
 
 
-def _loss(model: Any, texts: Sequence[Tensor]) -> Measure:
-    def measure(policy: CachePolicy | None, budget: CacheBudget) -> Outcome:
-        losses = text_losses(model, texts, budget.size, policy, budget)
-        by_text = tuple(loss.mean for loss in losses)
-        fields = {
-            "text_lengths": [text.shape[1] for text in texts],
-            "counted_tokens": [loss.tokens for loss in losses],
-            "loss": mean_loss(losses),
-            "loss_by_text": by_text,
-        }
-        return Outcome(by_text, fields)
-
-    return measure
-
-
 def _accuracy(model: Any, tokenizer: Any, examples: Sequence[RecallExample]) -> Measure:
-    def measure(policy: CachePolicy | None, budget: CacheBudget) -> Outcome:
+    def measure(policy: CachePolicy | None, budget: CacheBudget) -> Measurement:
         shares = exact_answers(model, tokenizer, examples, policy, budget)
-        fields = {
-            "text_lengths": [len(tokenizer(example.context)["input_ids"]) for example in examples],
-            "counted_tokens": [len(example.questions) for example in examples],
-            "accuracy": sum(shares) / len(shares),
-            "accuracy_by_text": shares,
-        }
-        return Outcome(tuple(shares), fields)
+        lengths = [len(tokenizer(example.context)["input_ids"]) for example in examples]
+        questions = [len(example.questions) for example in examples]
+        return Measurement(sum(shares) / len(shares), shares, lengths, questions)
 
     return measure
 
@@ -249,22 +161,19 @@ def _answer_score(
     share: float | None,
     arguments: argparse.Namespace,
 ) -> Measure:
-    def measure(policy: CachePolicy | None, budget: CacheBudget) -> Outcome:
+    def measure(policy: CachePolicy | None, budget: CacheBudget) -> Measurement:
         budgets = [cache_budget(size, arguments) for size in sizes]
         scores = answer_documents(model, tokenizer, documents, policy, budgets, new_tokens=arguments.new_tokens)
-        by_text = tuple(score.f1 for score in scores)
-        exact = [score.exact_match for score in scores]
+        by_text, exact = [score.f1 for score in scores], [score.exact_match for score in scores]
+        lengths = [len(document.context) for document in documents]
+        questions = [len(document.questions) for document in documents]
         fields = {
             "share": share,
             "size_by_text": () if share is None else tuple(sizes),
-            "text_lengths": [len(document.context) for document in documents],
-            "counted_tokens": [len(document.questions) for document in documents],
-            "f1": sum(by_text) / len(by_text),
-            "f1_by_text": by_text,
             "accuracy": sum(exact) / len(exact),
             "accuracy_by_text": exact,
         }
-        return Outcome(by_text, fields)
+        return Measurement(sum(by_text) / len(by_text), by_text, lengths, questions, fields)
 
     return measure
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from retention.cache.budget import CacheBudget
 from retention.cache.cache import retain_cache
+from retention.cache.comparison import Measurement
 from retention.cache.policies.base import CachePolicy, RescoringPolicy
 from retention.cache.reading import CHUNK, TokenBatch, forward, spans
 from retention.errors import require
@@ -82,6 +83,23 @@ def text_losses(
 def mean_loss(losses: Sequence[TextLoss]) -> float:
     """Return the mean over all counted tokens of all texts."""
     return sum(loss.mean * loss.tokens for loss in losses) / sum(loss.tokens for loss in losses)
+
+
+def measure_losses(model: Any, texts: Sequence[Tensor], policy: CachePolicy | None, budget: CacheBudget) -> Measurement:
+    """Measure the loss of the tokens that are predicted after ``budget.size`` tokens have been read.
+
+    Args:
+        model: a supported decoder with a language-model head, in evaluation mode.
+        texts: token ids [1, T] of each text.
+        policy: of the bounded cache; None = the full model.
+        budget: of the cache.
+
+    Raises:
+        ConfigError: a text is too short.
+    """
+    losses = text_losses(model, texts, budget.size, policy, budget)
+    by_text, counted = [loss.mean for loss in losses], [loss.tokens for loss in losses]
+    return Measurement(mean_loss(losses), by_text, [text.shape[1] for text in texts], counted)
 
 
 def _batch_losses(

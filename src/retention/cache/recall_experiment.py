@@ -10,6 +10,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,13 +19,12 @@ import torch
 
 from retention.cache.budget import CacheBudget
 from retention.cache.command import exit_code
+from retention.cache.comparison import Measured, compare_policies
 from retention.cache.distillation import DistillationExample, DistillationSettings, distill_scores
-from retention.cache.policies.base import CachePolicy
 from retention.cache.policies.learned import LearnedScores
 from retention.cache.policies.named import FULL, POLICIES, build_policies
-from retention.cache.reading import attention_for
 from retention.cache.small_decoder import DecoderSettings, train_decoder
-from retention.cache.symbol_recall import SymbolBatch, SymbolRecall, recall_accuracy
+from retention.cache.symbol_recall import SymbolRecall, measure_recall
 from retention.cache.targets import TargetSettings, collect_example
 from retention.cache.training import TrainingSettings, train_scores
 from retention.core.scorer import ScorerConfig
@@ -57,8 +57,11 @@ def _run(arguments: argparse.Namespace, words: Sequence[str]) -> None:
         generator = torch.Generator().manual_seed(seed + _SEED_STEP)
         batch = task.batch(arguments.contexts, task.pairs, generator)
         policies = build_policies(list(POLICIES), [], seed) | {LEARNED: scores}
-        for name, shares in _compare(model, batch, policies, budget, settings, arguments, words, seed).items():
-            table.setdefault(name, []).append(fmean(shares))
+        for result in compare_policies(model, policies, budget, partial(measure_recall, model, batch), FULL):
+            print(f"seed {seed}: {result.name} {result.measurement.value:.3f}", flush=True)
+            table.setdefault(result.name, []).append(result.measurement.value)
+            if arguments.record is not None:
+                _append(result, settings, arguments, words, seed)
     _print_table(table, budget, task, arguments.seeds)
 
 
@@ -107,56 +110,17 @@ def _scorers(
     return policy
 
 
-def _compare(
-    model: Any,
-    batch: SymbolBatch,
-    policies: dict[str, CachePolicy | None],
-    budget: CacheBudget,
-    settings: DecoderSettings,
-    arguments: argparse.Namespace,
-    words: Sequence[str],
-    seed: int,
-) -> dict[str, list[float]]:
-    """Return the share of exact answers of each context by policy, and append records on request."""
-    from retention.report.intervals import bootstrap_interval
+def _append(
+    result: Measured, settings: DecoderSettings, arguments: argparse.Namespace, words: Sequence[str], seed: int
+) -> None:
+    """Append the record of a result; needs the extra ``experiments``."""
+    from retention.records import append_record, build_record
 
-    results: dict[str, list[float]] = {}
-    for name in sorted(policies, key=lambda name: name != FULL):
-        start = time.perf_counter()
-        with attention_for(model, policies[name]):
-            shares = results[name] = recall_accuracy(model, batch, policies[name], budget)
-        seconds = time.perf_counter() - start
-        interval = bootstrap_interval([shares])
-        difference = None
-        if name != FULL:
-            gains = bootstrap_interval([[ours - full for ours, full in zip(shares, results[FULL], strict=True)]])
-            difference = {"baseline": FULL, "mean": gains.mean, "low": gains.low, "high": gains.high}
-        print(f"seed {seed}: {name} {fmean(shares):.3f}", flush=True)
-        if arguments.record is None:
-            continue
-        from retention.records import Decoding, append_record, build_record
-
-        policy = policies[name]
-        result = Decoding(
-            model=settings.name,
-            policy=name,
-            size=budget.size,
-            sinks=budget.sinks,
-            window=budget.window,
-            scores=policy.origin if isinstance(policy, LearnedScores) else None,
-            task="symbol_recall",
-            text_lengths=[batch.contexts.shape[1]] * len(shares),
-            counted_tokens=[batch.keys.shape[1]] * len(shares),
-            accuracy=fmean(shares),
-            accuracy_by_text=shares,
-            interval={"low": interval.low, "high": interval.high},
-            difference=difference,
-        )
-        config = {name: value for name, value in vars(arguments).items() if name != "record"}
-        config |= {"decoder": vars(settings), "threads": torch.get_num_threads()}
-        argv = ["-m", "retention.cache.recall_experiment", *words]
-        append_record(arguments.record, build_record(result, config=config, seed=seed, wall_s=seconds, argv=argv))
-    return results
+    record = result.record("accuracy", model=settings.name, task="symbol_recall")
+    config = {name: value for name, value in vars(arguments).items() if name != "record"}
+    config |= {"decoder": vars(settings), "threads": torch.get_num_threads()}
+    argv = ["-m", "retention.cache.recall_experiment", *words]
+    append_record(arguments.record, build_record(record, config=config, seed=seed, wall_s=result.seconds, argv=argv))
 
 
 def _print_table(table: dict[str, list[float]], budget: CacheBudget, task: SymbolRecall, seeds: Sequence[int]) -> None:

@@ -8,6 +8,7 @@ context, and a last stretch of them is longer than any window, so that the newes
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from retention.cache.budget import CacheBudget
 from retention.cache.cache import retain_cache
+from retention.cache.comparison import Measurement
 from retention.cache.generation import greedy_tokens
 from retention.cache.policies.base import CachePolicy
 from retention.cache.reading import TokenBatch, full_cache, read_context
@@ -154,6 +156,13 @@ def recall_accuracy(
     right = written.view(rows, questions) == batch.answers
     shares: list[float] = right.float().mean(1).tolist()
     return shares
+
+
+def measure_recall(model: Any, batch: SymbolBatch, policy: CachePolicy | None, budget: CacheBudget) -> Measurement:
+    """Measure the share of exactly answered questions, see ``recall_accuracy``."""
+    shares = recall_accuracy(model, batch, policy, budget)
+    rows, questions = batch.keys.shape
+    return Measurement(fmean(shares), shares, [batch.contexts.shape[1]] * rows, [questions] * rows)
 
 
 def _shuffled(values: Tensor, generator: torch.Generator) -> Tensor:

@@ -31,9 +31,8 @@ from retention.experiment.stored import storable_config
 from retention.experiment.trainer_settings import check_trainer
 from retention.experiment.values import check_values
 from retention.records import Decoding, Record
-from retention.report.intervals import bootstrap_interval
 from retention.tasks.decoding.data import StepCounter
-from retention.tasks.decoding.module import DecoderModule, Evaluated, Evaluation
+from retention.tasks.decoding.module import DecoderModule, Evaluation
 from retention.tasks.decoding.pretrained import PretrainedDecoder
 from retention.tasks.decoding.task import LEARNED, DecoderTask
 
@@ -248,9 +247,12 @@ class DecoderSteps(RunSteps):
         self.module.scores.eval()
         self.module.decoder.eval()
         trainer.test(self.module, datamodule=self.data, verbose=False)
-        baselines = {each.evaluation.budget.size: each for each in self._results(self.parts.task.baseline)}
-        results = [self._result(each, baselines) for each in self.module.results]
-        return [*results[:-1], replace(results[-1], training={**trained, **self._summaries()})]
+        task, results = self.parts.task, self.module.results
+        baselines = {each.budget.size: each for each in results if each.name == task.baseline}
+        compared = [replace(each, baseline=baselines.get(each.budget.size)) for each in results]
+        fields = {"task": task.record_task, **self.module.run.describe()}
+        *others, learned = [each.record(task.metric, **fields) for each in compared]
+        return [*others, replace(learned, training={**trained, **self._summaries()})]
 
     def write_results(self, folder: Path, records: Sequence[Record]) -> None:
         """Write the scorers, and the decoder or its adapters where they were trained."""
@@ -265,36 +267,6 @@ class DecoderSteps(RunSteps):
             for target in map(_adapter_folder, scores):
                 if not target.exists():
                     run.adapters.save(target, run.tokenizer)
-
-    def _results(self, name: str | None) -> list[Evaluated]:
-        return [each for each in self.module.results if each.evaluation.name == name]
-
-    def _result(self, evaluated: Evaluated, baselines: Mapping[int, Evaluated]) -> Decoding:
-        task, measured = self.parts.task, evaluated.measurement
-        name, policy, budget = evaluated.evaluation
-        baseline = baselines.get(budget.size)
-        difference = None
-        if baseline is not None and baseline is not evaluated:
-            pairs = zip(measured.by_text, baseline.measurement.by_text, strict=True)
-            gains = bootstrap_interval([[ours - base for ours, base in pairs]])
-            difference = {"baseline": task.baseline, "mean": gains.mean, "low": gains.low, "high": gains.high}
-        interval = bootstrap_interval([list(measured.by_text)])
-        values: dict[str, Any] = {task.metric: measured.value, f"{task.metric}_by_text": list(measured.by_text)}
-        return Decoding(
-            policy=name,
-            size=budget.size,
-            sinks=budget.sinks,
-            per_head=budget.per_head,
-            window=budget.window,
-            scores=self.module.scores.origin if policy is self.module.scores else None,
-            task=task.record_task,
-            text_lengths=measured.text_lengths,
-            counted_tokens=measured.counted,
-            interval={"low": interval.low, "high": interval.high},
-            difference=difference,
-            **self.module.run.describe(),
-            **values,
-        )
 
     def _summaries(self) -> dict[str, Any]:
         """Return the steps of the phases, and the summaries of the callbacks."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from retention.cache import CacheBudget, CachePolicy, LearnedScores
+from retention.cache.comparison import Measured, measure_policy
 from retention.cache.distillation import DistillationStep
 from retention.cache.phase import PhaseStep, TrainingPhase
-from retention.cache.reading import attention_for
 from retention.cache.small_decoder import DecoderStep
 from retention.errors import CheckpointError
-from retention.tasks.decoding.task import DecoderRun, Measurement
+from retention.tasks.decoding.task import DecoderRun
 from retention.training.resumable import ResumableModule
 
 
@@ -25,14 +24,6 @@ class Evaluation(NamedTuple):
     name: str
     policy: CachePolicy | None
     budget: CacheBudget
-
-
-class Evaluated(NamedTuple):
-    """Result of an evaluation, and the seconds that it took."""
-
-    evaluation: Evaluation
-    measurement: Measurement
-    seconds: float
 
 
 class DecoderModule(ResumableModule):
@@ -56,7 +47,7 @@ class DecoderModule(ResumableModule):
         self.run, self.budget, self.evaluations = run, budget, tuple(evaluations)
         self.scores: LearnedScores = run.scores
         self.adapters = nn.ParameterList([] if run.adapters is None else run.adapters.parameters)
-        self.results: list[Evaluated] = []
+        self.results: list[Measured] = []
         if run.trains_model:
             self.decoder: Any = run.model
         else:
@@ -115,11 +106,9 @@ class DecoderModule(ResumableModule):
 
     def test_step(self, batch: int, batch_idx: int) -> None:
         """Do one evaluation and log its value."""
-        evaluation, start = self.evaluations[batch], time.perf_counter()
-        with attention_for(self.decoder, evaluation.policy):
-            measurement = self.run.measure(evaluation.policy, evaluation.budget)
-        self.results.append(Evaluated(evaluation, measurement, time.perf_counter() - start))
-        self.log(f"test/{evaluation.name}_{evaluation.budget.size}", measurement.value, batch_size=1)
+        result = measure_policy(self.decoder, *self.evaluations[batch], self.run.measure)
+        self.results.append(result)
+        self.log(f"test/{result.name}_{result.budget.size}", result.measurement.value, batch_size=1)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from retention.cache import CacheBudget, CachePolicy, LearnedScores
+from retention.cache.comparison import Measurement
 from retention.cache.lora import LoraAdapters
 from retention.cache.phase import TrainingPhase
 from retention.cache.policies.named import POLICIES
@@ -18,23 +19,6 @@ from retention.errors import Checks, require
 from retention.tasks.decoding.pretrained import PretrainedDecoder
 
 LEARNED = "learned"
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Result of one policy at one size.
-
-    Attributes:
-        value: the main value over all texts: loss or accuracy.
-        by_text: the main value of each text.
-        text_lengths: tokens of each text, or of the context of each example.
-        counted: tokens of each text that count; questions of each example.
-    """
-
-    value: float
-    by_text: Sequence[float]
-    text_lengths: Sequence[int]
-    counted: Sequence[int]
 
 
 class DecoderRun(ABC):

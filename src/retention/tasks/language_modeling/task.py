@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from retention.cache import CacheBudget, CachePolicy, LearnedScores
+from retention.cache.comparison import Measurement
 from retention.cache.distillation import (
     BankGates,
     DistillationExample,
@@ -18,7 +19,7 @@ from retention.cache.distillation import (
     DistillationSettings,
     divergence,
 )
-from retention.cache.evaluation import mean_loss, text_loss, text_losses
+from retention.cache.evaluation import measure_losses, text_loss
 from retention.cache.lora import LoraAdapters
 from retention.cache.phase import TrainingPhase
 from retention.cache.targets import TargetExamples, TargetSettings
@@ -29,7 +30,7 @@ from retention.core.scorer import ScorerConfig
 from retention.data.settings import require_count
 from retention.errors import Checks, ConfigError, Problem, require
 from retention.tasks.decoding.pretrained import PretrainedDecoder
-from retention.tasks.decoding.task import DecoderRun, DecoderTask, Measurement, scores_file
+from retention.tasks.decoding.task import DecoderRun, DecoderTask, scores_file
 
 
 class LanguageModeling(DecoderTask):
@@ -284,9 +285,7 @@ class LanguageModelingRun(DecoderRun):
 
     def measure(self, policy: CachePolicy | None, budget: CacheBudget) -> Measurement:
         """Measure the loss of the tokens that are predicted after ``budget.size`` tokens have been read."""
-        losses = text_losses(self.model, self._test, budget.size, policy, budget)
-        by_text, counted = [loss.mean for loss in losses], [loss.tokens for loss in losses]
-        return Measurement(mean_loss(losses), by_text, [text.shape[1] for text in self._test], counted)
+        return measure_losses(self.model, self._test, policy, budget)
 
     def describe(self) -> dict[str, Any]:
         """Return the names of the decoder and of the file of the test texts."""

@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 from retention.cache import CacheBudget, CachePolicy, LearnedScores
+from retention.cache.comparison import Measurement
 from retention.cache.distillation import DistillationExample, DistillationPhase, DistillationSettings
 from retention.cache.phase import TrainingPhase
 from retention.cache.small_decoder import DecoderPhase, DecoderSettings, build_decoder
-from retention.cache.symbol_recall import SymbolBatch, SymbolRecall, recall_accuracy
+from retention.cache.symbol_recall import SymbolBatch, SymbolRecall, measure_recall, recall_accuracy
 from retention.cache.targets import TargetExamples, TargetSettings
 from retention.cache.training import RankingPhase, TrainingSettings
 from retention.core.scorer import ScorerConfig
 from retention.data.settings import require_count
 from retention.errors import Checks, require
 from retention.tasks.decoding.pretrained import PretrainedDecoder
-from retention.tasks.decoding.task import DecoderRun, DecoderTask, Measurement
+from retention.tasks.decoding.task import DecoderRun, DecoderTask
 
 # contexts of the test and of the validation are not those of the training
 TEST_SEED, _VALIDATION_SEED = 1_000_003, 2_000_003
@@ -209,9 +210,7 @@ class RecallRun(DecoderRun):
 
     def measure(self, policy: CachePolicy | None, budget: CacheBudget) -> Measurement:
         """Measure the share of exact answers."""
-        shares = recall_accuracy(self.model, self._test, policy, budget)
-        rows, questions = self._test.keys.shape
-        return Measurement(fmean(shares), shares, [self._test.contexts.shape[1]] * rows, [questions] * rows)
+        return measure_recall(self.model, self._test, policy, budget)
 
     def describe(self) -> dict[str, Any]:
         """Return the name of the decoder."""
