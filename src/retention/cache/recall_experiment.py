@@ -24,14 +24,13 @@ from retention.cache.distillation import DistillationExample, DistillationSettin
 from retention.cache.policies.learned import LearnedScores
 from retention.cache.policies.named import FULL, POLICIES, build_policies
 from retention.cache.small_decoder import DecoderSettings, train_decoder
-from retention.cache.symbol_recall import SymbolRecall, measure_recall
-from retention.cache.targets import TargetSettings, collect_example
+from retention.cache.symbol_recall import TEST_SEED, SymbolRecall, measure_recall
+from retention.cache.targets import TargetExamples, TargetSettings
 from retention.cache.training import TrainingSettings, train_scores
 from retention.core.scorer import ScorerConfig
 from retention.errors import require
 
 LEARNED = "learned"
-_SEED_STEP = 1_000_003  # test contexts of a seed are not those of its training
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,8 +53,7 @@ def _run(arguments: argparse.Namespace, words: Sequence[str]) -> None:
     for seed in arguments.seeds:
         model = _decoder(task, settings, seed)
         scores = _scorers(model, task, budget, arguments, seed)
-        generator = torch.Generator().manual_seed(seed + _SEED_STEP)
-        batch = task.batch(arguments.contexts, task.pairs, generator)
+        batch = task.held_out(arguments.contexts, seed + TEST_SEED)
         policies = build_policies(list(POLICIES), [], seed) | {LEARNED: scores}
         for result in compare_policies(model, policies, budget, partial(measure_recall, model, batch), FULL):
             print(f"seed {seed}: {result.name} {result.measurement.value:.3f}", flush=True)
@@ -91,9 +89,7 @@ def _scorers(
     targets = TargetSettings(sinks=budget.sinks, window=budget.window, min_queries=8)
     questions = task.pairs
     texts = task.batch(arguments.texts, questions, generator).chained()
-    model.set_attn_implementation("eager")
-    examples = [collect_example(model, text.unsqueeze(0), targets) for text in texts]
-    model.set_attn_implementation("sdpa")
+    examples = TargetExamples(model, [text.unsqueeze(0) for text in texts], targets)
     losses = train_scores(policy, examples, TrainingSettings(epochs=arguments.epochs, lr=3e-3, seed=seed))
     print(f"seed {seed}: ranking loss {losses[0]:.3f} -> {losses[-1]:.3f}", flush=True)
     if arguments.distillation_steps:

@@ -23,6 +23,8 @@ from retention.cache.reading import TokenBatch, full_cache, read_context
 from retention.errors import require
 
 PAD, START, QUESTION = range(3)
+# added to the seed of a training: contexts of the test and of the validation are not those of the training
+TEST_SEED, VALIDATION_SEED = 1_000_003, 2_000_003
 _FIRST_SYMBOL = 3
 
 
@@ -126,6 +128,15 @@ class SymbolRecall:
         contexts.scatter_(1, columns + 1, first_value + values)
         queried = chosen.gather(1, torch.randint(self.pairs, (rows, questions), generator=generator))
         return SymbolBatch(contexts, _FIRST_SYMBOL + queried, first_value + last.gather(1, queried) - 1)
+
+    def held_out(self, rows: int, seed: int) -> SymbolBatch:
+        """Draw contexts, with a question per key, that no training draws.
+
+        Args:
+            rows: B.
+            seed: that of the training, plus ``TEST_SEED`` or ``VALIDATION_SEED``.
+        """
+        return self.batch(rows, self.pairs, torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()

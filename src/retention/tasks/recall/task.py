@@ -14,7 +14,7 @@ from retention.cache.comparison import Measurement
 from retention.cache.distillation import DistillationExample, DistillationPhase, DistillationSettings
 from retention.cache.phase import TrainingPhase
 from retention.cache.small_decoder import DecoderPhase, DecoderSettings, build_decoder
-from retention.cache.symbol_recall import SymbolBatch, SymbolRecall, measure_recall, recall_accuracy
+from retention.cache.symbol_recall import TEST_SEED, VALIDATION_SEED, SymbolRecall, measure_recall, recall_accuracy
 from retention.cache.targets import TargetExamples, TargetSettings
 from retention.cache.training import RankingPhase, TrainingSettings
 from retention.core.scorer import ScorerConfig
@@ -22,9 +22,6 @@ from retention.data.settings import require_count
 from retention.errors import Checks, require
 from retention.tasks.decoding.pretrained import PretrainedDecoder
 from retention.tasks.decoding.task import DecoderRun, DecoderTask
-
-# contexts of the test and of the validation are not those of the training
-TEST_SEED, _VALIDATION_SEED = 1_000_003, 2_000_003
 
 
 class Recall(DecoderTask):
@@ -178,12 +175,8 @@ class RecallRun(DecoderRun):
     ) -> None:
         super().__init__(model, scores, phases, origin=origin, trains_model=True)
         self._task, self._budget = task, budget
-        self._validation = self._contexts(task.val_size, seed + _VALIDATION_SEED)
-        self._test = self._contexts(task.test_size, seed + TEST_SEED)
-
-    def _contexts(self, rows: int, seed: int) -> SymbolBatch:
-        contexts = self._task.contexts
-        return contexts.batch(rows, contexts.pairs, torch.Generator().manual_seed(seed))
+        self._validation = task.contexts.held_out(task.val_size, seed + VALIDATION_SEED)
+        self._test = task.contexts.held_out(task.test_size, seed + TEST_SEED)
 
     @property
     def steps_per_epoch(self) -> int:
