@@ -103,6 +103,8 @@ class DecoderTask(ABC):
         Raises:
             ConfigError: a size is out of range.
         """
+        message = f"must be null or a list of whole numbers >= 1, got {self.sizes!r}"
+        require(self.sizes is None or _is_list(self.sizes), "task.sizes", message)
         budgets = []
         for size in self.sizes or ():
             is_size = isinstance(size, int) and not isinstance(size, bool) and size >= 1
@@ -114,6 +116,11 @@ class DecoderTask(ABC):
                 require(size >= needed, "task.sizes", message)
                 budgets.append(replace(budget, size=size, window=window))
         return [*budgets, budget]
+
+    def largest_size(self, budget: CacheBudget) -> int:
+        """Return the largest number of tokens among the sizes that ``check`` accepts."""
+        sizes = self.sizes if _is_list(self.sizes) else ()
+        return max([budget.size, *(size for size in sizes or () if isinstance(size, int))])
 
     def check(self, budget: CacheBudget, compare: Sequence[str]) -> None:
         """Check the settings against the cache and the compared policies.
@@ -176,3 +183,7 @@ def scores_file(path: str | None) -> Path | None:
     message = f"{path}: no such file; pass scorers that a run or retention.cache.train wrote (.safetensors)"
     require(file.is_file(), "init", message)
     return file
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)

@@ -102,7 +102,7 @@ class LanguageModeling(DecoderTask):
         """Check the settings against the cache and the compared policies."""
         checks = Checks()
         checks.gather(lambda: super(LanguageModeling, self).check(budget, compare))
-        longest = max([budget.size, *(size for size in self.sizes or () if isinstance(size, int))])
+        longest = self.largest_size(budget)
         message = f"must be > the largest cache, {longest} tokens, or nothing is evicted; got {self.max_length}"
         checks.require(self.max_length > longest, "task.max_length", message)
         checks.finish()

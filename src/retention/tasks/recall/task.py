@@ -94,7 +94,7 @@ class Recall(DecoderTask):
         """Check the settings against the cache and the compared policies."""
         checks = Checks()
         checks.gather(lambda: super(Recall, self).check(budget, compare))
-        longest = max([budget.size, *(size for size in self.sizes or () if isinstance(size, int))])
+        longest = self.largest_size(budget)
         message = f"must be < the tokens of a context, {self.contexts.context}, or nothing is evicted; got {longest}"
         checks.require(longest < self.contexts.context, "cache.size", message)
         if self.future_attention is not None and budget.window >= 1:
