@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
+from typing import Any
 
 from retention.cache.policies.base import RescoringPolicy
 from retention.cache.policies.named import FULL, LEARNED, POLICIES, build_policies
@@ -76,15 +77,57 @@ def loss_table(records: Sequence[Record], length: int) -> str:
         "attention maps",
         "seeds",
         *(f"M = {size}" for size in sizes),
-        *(f"gap, {size}" for size in sizes),
+        *(f"gap closed, {size}" for size in sizes),
     ]
     rows = []
     for policy, by_size in sorted(losses.items(), key=lambda item: _order(item[0], item[1], sizes)):
         cells = [_deviation(by_size[size], 3) if size in by_size else "-" for size in sizes]
         gaps = ["-" if policy == FULL else _gap_closed(by_size.get(size), losses, references, size) for size in sizes]
         seeds = max(len(values) for values in by_size.values())
-        rows.append([policy.replace(LEARNED, "learned, "), _reads_attention(policy), str(seeds), *cells, *gaps])
-    return markdown_table(text_frame(header, rows))
+        rows.append([_method(policy), _reads_attention(policy), str(seeds), *cells, *gaps])
+    return markdown_table(text_frame(header, rows), labels=2)
+
+
+def cost_table(records: Sequence[Record]) -> str:
+    """Return one row per cache policy and form of decoding: memory, time of the prefill, time per token by length.
+
+    Of two records of a policy, form and length the later one counts.
+
+    Args:
+        records: committed records; only those of task ``cost`` are read.
+
+    Raises:
+        DataError: there is no such record.
+    """
+    costs: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
+    for record in sorted(records, key=lambda each: str(each.get("date", ""))):
+        if (record["kind"], record.get("task")) == (Decoding.kind, "cost"):
+            cost = record["cost"]
+            row = costs.setdefault((_method(record["policy"]), cost.get("form", "dynamic")), {})
+            row[int(cost["length"])] = cost
+    if not costs:
+        raise DataError("cost table: no records in results/decoders; run python -m retention.cache.bench")
+    lengths = sorted({length for row in costs.values() for length in row})
+    longest = f"{lengths[-1]:,}"
+    header = [
+        "cache",
+        "form",
+        f"MiB at {longest}",
+        f"prefill at {longest}, s",
+        *(f"ms at {each:,}" for each in lengths),
+    ]
+    rows = []
+    for (policy, form), row in costs.items():
+        last = row.get(lengths[-1])
+        cells = ["-", "-"] if last is None else [f"{last['cache_bytes'] / 2**20:.1f}", f"{last['prefill_s']:.1f}"]
+        times = [f"{row[length]['ms_per_token']['median']:.1f}" if length in row else "-" for length in lengths]
+        rows.append([policy, form, *cells, *times])
+    return markdown_table(text_frame(header, rows), labels=2)
+
+
+def _method(policy: str) -> str:
+    """Return the name of a policy without the seed of its scorers."""
+    return _SEED.sub("", policy).replace(LEARNED, "learned, ")
 
 
 def _best_simple(losses: Mapping[str, Mapping[int, Sequence[float]]], size: int) -> float:

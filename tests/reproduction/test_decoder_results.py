@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from reproduction.decoder_results import loss_table, recall_table
+from reproduction.decoder_results import cost_table, loss_table, recall_table
 
 from retention.errors import DataError
 
@@ -80,3 +80,24 @@ def test_losses_of_other_lengths_are_left_out_and_references_required() -> None:
         loss_table(LOSSES, 512)
     with pytest.raises(DataError, match="M = 64 needs records of full"):
         loss_table([each for each in LOSSES if each["policy"] != "full"], 1024)
+
+
+def cost(policy: str, length: int, ms: float, **changes: Any) -> Any:
+    costs = {
+        "length": length,
+        "cache_bytes": 2**20 * length,
+        "prefill_s": 1.0,
+        "ms_per_token": {"median": ms},
+        **changes,
+    }
+    return {"kind": "decoding", "task": "cost", "policy": policy, "cost": costs, "date": f"2026-01-{length:02d}"}
+
+
+def test_costs_stand_by_form_and_length() -> None:
+    records = [cost("full", 8, 2.0), cost("full", 16, 4.0), cost("learned:x-seed0", 16, 1.5, form="fixed")]
+    assert cells(cost_table([*records, *LOSSES])) == [
+        ["full", "dynamic", "16.0", "1.0", "2.0", "4.0"],
+        ["learned, x", "fixed", "16.0", "1.0", "-", "1.5"],
+    ]
+    with pytest.raises(DataError, match=r"retention\.cache\.bench"):
+        cost_table(LOSSES)
