@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from retention.cache.policies.base import CachePolicy, RescoringPolicy
 from retention.cache.reading import CHUNK, TokenBatch, forward, spans
 from retention.errors import require
 
+_QUARTERS = 4
+
 
 @dataclass(frozen=True)
 class TextLoss:
@@ -25,10 +28,12 @@ class TextLoss:
     Attributes:
         mean: of the counted tokens, in nats.
         tokens: number of counted tokens.
+        by_quarter: mean loss of each quarter of the counted tokens, from the first to the last; None = no token in it.
     """
 
     mean: float
     tokens: int
+    by_quarter: tuple[float | None, ...] = ()
 
 
 @torch.no_grad()
@@ -77,7 +82,7 @@ def text_losses(
         groups = [_batch_losses(model, [text], policy, budget or CacheBudget(), chunk) for text in texts]
         losses = [loss for group in groups for loss in group]
     counted = [loss[max(start - 1, 0) :] for loss in losses]
-    return [TextLoss(float(loss.mean()), len(loss)) for loss in counted]
+    return [TextLoss(float(loss.mean()), len(loss), _by_quarter(loss)) for loss in counted]
 
 
 def mean_loss(losses: Sequence[TextLoss]) -> float:
@@ -99,7 +104,19 @@ def measure_losses(model: Any, texts: Sequence[Tensor], policy: CachePolicy | No
     """
     losses = text_losses(model, texts, budget.size, policy, budget)
     by_text, counted = [loss.mean for loss in losses], [loss.tokens for loss in losses]
-    return Measurement(mean_loss(losses), by_text, [text.shape[1] for text in texts], counted)
+    fields = {"loss_by_quarter": _mean_quarters(losses)}
+    return Measurement(mean_loss(losses), by_text, [text.shape[1] for text in texts], counted, fields)
+
+
+def _by_quarter(loss: Tensor) -> tuple[float | None, ...]:
+    return tuple(float(part.mean()) if len(part) else None for part in loss.tensor_split(_QUARTERS))
+
+
+def _mean_quarters(losses: Sequence[TextLoss]) -> list[float | None]:
+    """Return the mean of each quarter over the texts that have a token in it."""
+    columns = zip(*(loss.by_quarter for loss in losses), strict=True)
+    present = [[value for value in column if value is not None] for column in columns]
+    return [fmean(values) if values else None for values in present]
 
 
 def _batch_losses(

@@ -72,6 +72,8 @@ class Decoding:
         counted_tokens: tokens of each text that ``loss`` counts; for other tasks, questions of each example.
         loss: mean loss in nats over the counted tokens; None for other tasks.
         loss_by_text: the same for each text.
+        loss_by_quarter: the same for each quarter of a text's counted tokens, from the first to the last, mean over
+            texts; None = no token in it. Empty for other tasks.
         accuracy: share of questions with the exact answer, in [0, 1]; for ``qa`` SQuAD's exact match, mean over texts;
             None for other tasks.
         accuracy_by_text: the same for each example.
@@ -106,6 +108,7 @@ class Decoding:
     counted_tokens: Sequence[int] = ()
     loss: float | None = None
     loss_by_text: Sequence[float] = ()
+    loss_by_quarter: Sequence[float | None] = ()
     accuracy: float | None = None
     accuracy_by_text: Sequence[float] = ()
     f1: float | None = None

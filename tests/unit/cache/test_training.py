@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from retention.cache import CacheBudget, KeyNorm, LearnedScores, StreamingLLM, evaluate, train
-from retention.cache.evaluation import mean_loss, text_loss
+from retention.cache.evaluation import mean_loss, measure_losses, text_loss, text_losses
 from retention.cache.targets import Example, TargetSettings, collect_example, counted_tokens, future_attention
 from retention.cache.texts import encode_texts, read_texts
 from retention.cache.training import (
@@ -170,6 +170,23 @@ def test_loss_of_the_full_model_equals_that_of_the_library_and_of_a_large_cache(
     assert after.tokens == 20
     assert after.mean != pytest.approx(text_loss(model, batch.input_ids, 20).mean, abs=1e-3)
     assert mean_loss([full, after]) == pytest.approx((39 * full.mean + 20 * after.mean) / 59)
+
+
+def test_losses_by_quarter_are_means_over_consecutive_tokens() -> None:
+    model = tiny_decoder("llama")
+    rows = [texts("none", lengths=(length,)).input_ids for length in (40, 60)]
+    measured = measure_losses(model, rows, None, CacheBudget(size=20, sinks=2, window=4))
+    quarters = [loss.by_quarter for loss in text_losses(model, rows, 20)]
+    for row, values in zip(rows, quarters, strict=True):
+        with torch.no_grad():
+            logits = model(row).logits[0, 19:-1]
+        losses = torch.nn.functional.cross_entropy(logits, row[0, 20:], reduction="none")
+        assert values == pytest.approx([float(part.mean()) for part in losses.chunk(4)])
+        assert values != pytest.approx([float(part.mean()) for part in losses.flip(0).chunk(4)])
+    means = [(first + second) / 2 for first, second in zip(*quarters, strict=True)]
+    assert measured.fields["loss_by_quarter"] == pytest.approx(means)
+    short = text_losses(model, [rows[0]], 38)[0]  # two counted tokens
+    assert [value is None for value in short.by_quarter] == [False, False, True, True]
 
 
 def test_a_full_cache_changes_no_token_before_it_is_full() -> None:
