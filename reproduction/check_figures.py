@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from reproduction.decoder_results import cost_table, loss_table, recall_table
+from reproduction.decoder_results import cost_table, loss_table, quarter_table, recall_table
 from reproduction.embedding_results import embedding_results_table
 from reproduction.equal_time import equal_time_table
 from reproduction.paper import ADAPTIVE
@@ -72,6 +72,7 @@ def results_table(records: RecordSet) -> str:
 GENERATED: Mapping[str, Callable[[RecordSet], str]] = {
     "decoder_costs": lambda records: cost_table(records.records),
     "decoder_losses": lambda records: loss_table(records.records, 1024),
+    "decoder_quarters": lambda records: quarter_table(records.records),
     "decoder_recall": lambda records: recall_table(records.records),
     "embeddings_minilm": lambda records: embedding_results_table(records.records, "all-MiniLM-L6-v2"),
     "embeddings_mpnet": lambda records: embedding_results_table(records.records, "all-mpnet-base-v2-bfloat16"),

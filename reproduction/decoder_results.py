@@ -88,6 +88,35 @@ def loss_table(records: Sequence[Record], length: int) -> str:
     return markdown_table(text_frame(header, rows), labels=2)
 
 
+def quarter_table(records: Sequence[Record]) -> str:
+    """Return one row per cache policy: mean loss in nats in each quarter of the tokens after the first M.
+
+    Seeds and repeated records are treated as in ``loss_table``.
+
+    Args:
+        records: committed records; only those of task ``text`` that have quarters are read.
+
+    Raises:
+        DataError: there is no such record, or the caches have several sizes.
+    """
+    latest: dict[str, Record] = {}
+    for record in sorted(records, key=lambda each: str(each.get("date", ""))):
+        if record["kind"] == Decoding.kind and record.get("loss_by_quarter"):
+            latest[str(record["policy"])] = record
+    sizes = {int(record["size"]) for record in latest.values()}
+    if len(sizes) != 1:
+        raise DataError(f"quarter table: needs records of one cache size with losses by quarter, got {sorted(sizes)}")
+    quarters: dict[str, list[Sequence[float]]] = {}
+    for policy, record in latest.items():
+        quarters.setdefault(_method(policy), []).append(record["loss_by_quarter"])
+    rows = [
+        [policy, str(len(values)), *(_deviation(quarter, 3) for quarter in zip(*values, strict=True))]
+        for policy, values in sorted(quarters.items(), key=lambda item: fmean(fmean(each) for each in item[1]))
+    ]
+    header = ("cache", "seeds", "first quarter", "second", "third", "last")
+    return markdown_table(text_frame(header, rows))
+
+
 def cost_table(records: Sequence[Record]) -> str:
     """Return one row per cache policy and form of decoding: memory, time of the prefill, time per token by length.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from reproduction.decoder_results import cost_table, loss_table, recall_table
+from reproduction.decoder_results import cost_table, loss_table, quarter_table, recall_table
 
 from retention.errors import DataError
 
@@ -101,3 +101,18 @@ def test_costs_stand_by_form_and_length() -> None:
     ]
     with pytest.raises(DataError, match=r"retention\.cache\.bench"):
         cost_table(LOSSES)
+
+
+def test_losses_by_quarter_are_pooled_over_seeds() -> None:
+    records = [
+        loss("random", 3.5, loss_by_quarter=[3.0, 3.5, 4.0, 3.5]),
+        loss("learned:x-seed0", 3.0, loss_by_quarter=[2.0, 3.0, 3.0, 4.0]),
+        loss("learned:x-seed1", 3.0, loss_by_quarter=[3.0, 3.0, 3.0, 4.0]),
+        *LOSSES,
+    ]
+    assert cells(quarter_table(records)) == [
+        ["learned, x", "2", "2.500 ± 0.707", "3.000 ± 0.000", "3.000 ± 0.000", "4.000 ± 0.000"],
+        ["random", "1", "3.000", "3.500", "4.000", "3.500"],
+    ]
+    with pytest.raises(DataError, match="of one cache size"):
+        quarter_table([*records, loss("h2o", 3.0, 128, loss_by_quarter=[3.0] * 4)])
