@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from retention.core.flops import EncoderShape
@@ -83,6 +85,23 @@ class Head(nn.Module, ABC):
     def prunes_spans(self) -> bool:
         """Return True if ``pruned_spans`` gives spans; the policy must support them."""
         return False
+
+    def logit_rows(self, logits: Tensor, batch: Batch) -> list[Tensor] | None:
+        """Return the logits of each sequence as a vector that the rest of the batch has no part in.
+
+        A teacher keeps these vectors, so that it sees each sequence once. By default the rows of logits of fixed width,
+        [B, C]; None = logits are not kept, and the teacher computes them in every step.
+        """
+        return list(logits) if self.fixed_width and logits.dim() == 2 else None
+
+    def logits_of_rows(self, rows: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Return the logits of a batch from the vectors of ``logit_rows``; by default they are stacked.
+
+        Args:
+            rows: one vector per sequence, on the CPU.
+            batch: that the logits are for.
+        """
+        return torch.stack(list(rows))
 
     @abstractmethod
     def task_loss(self, logits: Tensor, batch: Batch) -> Tensor:

@@ -80,12 +80,12 @@ class Objective:
         """Count the forward passes of the teacher in a step; its backward pass to the states counts as one.
 
         Args:
-            first_epoch: True in the first epoch, after which plain outputs of fixed width and saliency are looked up.
-                Those that an earlier run has left in a file are counted.
+            first_epoch: True in the first epoch, after which outputs and saliency are looked up if the head has one
+                vector of logits per row. Those that an earlier run has left in a file are counted.
         """
         if self.teacher is None:
             return 0
-        again = self._distill.token_states > 0 or not self.teacher.model.head.fixed_width
+        again = self._distill.token_states > 0 or not self.teacher.keeps_outputs
         if not again and not first_epoch:
             return 0
         return 2 if self._distill.saliency > 0 and self._policy.scored else 1

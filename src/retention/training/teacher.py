@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,9 +39,9 @@ class Teacher:
     """A trained model in evaluation mode with a cache of its outputs.
 
     The output for a row does not depend on the batch, so each row is computed once: in later epochs of a run and, with
-    a ``file``, in every run with the same teacher and rows it is looked up. Outputs are cached if they are one vector
-    of the same width per row; others are computed each time. So is saliency, in a file of its own; token states never
-    are.
+    a ``file``, in every run with the same teacher and rows it is looked up. Outputs are kept as far as the head has
+    them as one vector per row (``Head.logit_rows``); others are computed each time. With them saliency is kept, in a
+    file of its own; token states never are.
 
     Args:
         model: the trained model; its parameters are frozen.
@@ -54,6 +54,11 @@ class Teacher:
         self._cache = self._load()
         self._saliency = SaliencyCache(None if file is None else _saliency_file(file, model.head.saliency_settings))
         self._unsaved = False
+
+    @property
+    def keeps_outputs(self) -> bool:
+        """Return True if outputs of rows that were seen are looked up; known after the first batch."""
+        return bool(self._cache)
 
     def to(self, device: torch.device) -> None:
         """Move the model to the student's device, and set evaluation mode."""
@@ -73,13 +78,17 @@ class Teacher:
         indices = batch["index"].tolist()
         if not all(index in self._cache for index in indices):
             return None
-        return _stacked([self._cache[index] for index in indices], batch["index"].device)
+        rows, device = [self._cache[index] for index in indices], batch["index"].device
+        logits = self.model.head.logits_of_rows([row.logits for row in rows], batch).to(device)
+        pooled = [row.pooled for row in rows if row.pooled is not None]
+        return ModelOutput(logits, torch.stack(pooled).to(device) if pooled else None)
 
     def _keep(self, batch: Batch, output: ModelOutput) -> None:
         if not all(bool((part < torch.inf).all()) for part in output if part is not None):  # false for NaN as well
             raise TrainingError("the teacher's outputs are not all finite; choose another distill.teacher")
-        if output.logits.dim() == 2 and self.model.head.fixed_width:
-            self._cache.update(zip(batch["index"].tolist(), _rows(output), strict=True))
+        logits = self.model.head.logit_rows(output.logits.float().cpu(), batch)
+        if logits is not None:
+            self._cache.update(zip(batch["index"].tolist(), _rows(logits, output.pooled), strict=True))
             self._unsaved = True
 
     def outputs(self, batch: Batch, *, states: bool = False, saliency_layers: Iterable[int] = ()) -> TeacherOutputs:
@@ -125,8 +134,9 @@ class Teacher:
     def _rows_of(self, content: dict[str, Tensor]) -> dict[int, ModelOutput]:
         if self.model.head.pools and "pooled" not in content:
             return {}
-        output = ModelOutput(content["logits"], content.get("pooled"))
-        return dict(zip(content["index"].tolist(), _rows(output), strict=True))
+        lengths = content.get("length")
+        logits = content["logits"] if lengths is None else torch.split(content["logits"], lengths.tolist())
+        return dict(zip(content["index"].tolist(), _rows(list(logits), content.get("pooled")), strict=True))
 
     def save(self) -> None:
         """Add new outputs to the cache file, beside those of other processes."""
@@ -144,21 +154,22 @@ def _saliency_file(file: Path, settings: str) -> Path:
     return file.with_name(f"{file.stem}-saliency{settings and f'-{settings}'}{file.suffix}")
 
 
-def _rows(output: ModelOutput) -> list[ModelOutput]:
+def _rows(logits: Sequence[Tensor], pooled: Tensor | None) -> list[ModelOutput]:
     """Return one output per row, [C] and [D], in main memory."""
-    logits = output.logits.float().cpu()
-    if output.pooled is None:
-        return [ModelOutput(row, None) for row in logits]
-    return [ModelOutput(*row) for row in zip(logits, output.pooled.float().cpu(), strict=True)]
+    states = [None] * len(logits) if pooled is None else list(pooled.float().cpu())
+    return [ModelOutput(row.clone(), state) for row, state in zip(logits, states, strict=True)]
 
 
 def _content(rows: list[ModelOutput]) -> dict[str, Tensor]:
-    """Return rows as stacked tensors; ``pooled`` is left out where there is none."""
-    content = {"logits": torch.stack([row.logits for row in rows])}
+    """Return rows as tensors; logits of different lengths one after the other, with ``length``; no ``pooled`` if none.
+
+    A file without ``length`` has logits [N, C].
+    """
+    logits = [row.logits for row in rows]
+    lengths = [len(row) for row in logits]
+    if len(set(lengths)) > 1:
+        content = {"logits": torch.cat(logits), "length": torch.tensor(lengths)}
+    else:
+        content = {"logits": torch.stack(logits)}
     pooled = [row.pooled for row in rows if row.pooled is not None]
     return content | ({"pooled": torch.stack(pooled)} if pooled else {})
-
-
-def _stacked(rows: list[ModelOutput], device: torch.device) -> ModelOutput:
-    content = {name: values.to(device) for name, values in _content(rows).items()}
-    return ModelOutput(content["logits"], content.get("pooled"))

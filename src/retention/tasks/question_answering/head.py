@@ -100,6 +100,22 @@ class QuestionAnsweringHead(Head):
         types = self.type_head(states[:, :1]).float()
         return torch.cat([types.expand(-1, width, -1), by_position], dim=-1)
 
+    def logit_rows(self, logits: Tensor, batch: Batch) -> list[Tensor]:
+        """Return types [C], starts [T] and ends [T] of each row's T real tokens, one after the other."""
+        types, starts, ends = self._split(logits)
+        lengths = batch["attention_mask"].sum(1).tolist()
+        return [torch.cat([types[row], starts[row, :length], ends[row, :length]]) for row, length in enumerate(lengths)]
+
+    def logits_of_rows(self, rows: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Return the logits [B, T, C + 2]; positions on padding are closed."""
+        width = batch["input_ids"].shape[1]
+        logits = rows[0].new_full((len(rows), width, self.num_types + 2), _CLOSED)
+        for row, values in enumerate(rows):
+            logits[row, :, : self.num_types] = values[: self.num_types]
+            spans = values[self.num_types :].view(2, -1)
+            logits[row, : spans.shape[1], self.num_types :] = spans.T
+        return logits
+
     def task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Compute cross-entropy of the type, plus the mean start and end loss over the rows with a reachable gold span.
 

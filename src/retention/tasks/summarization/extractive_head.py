@@ -100,6 +100,18 @@ class ExtractiveSummarizationHead(Head):
         logits: Tensor = self.output(pool(read, batch["markers"], batch["sentence_mask"])).squeeze(-1)
         return logits
 
+    def logit_rows(self, logits: Tensor, batch: Batch) -> list[Tensor]:
+        """Return the scores of each article's sentences."""
+        counts = batch["sentence_mask"].sum(1).tolist()
+        return [row[:count] for row, count in zip(logits, counts, strict=True)]
+
+    def logits_of_rows(self, rows: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Return the scores [B, S]; 0 where there is no sentence."""
+        logits = rows[0].new_zeros(batch["sentence_mask"].shape)
+        for row, values in enumerate(rows):
+            logits[row, : len(values)] = values
+        return logits
+
     def task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Compute the binary cross-entropy, mean over the sentences of an article, then over articles."""
         losses = F.binary_cross_entropy_with_logits(logits.float(), batch["targets"], reduction="none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from retention.models.retention_model import RetentionModel
 from retention.policies import Dense, Truncate
 from retention.policies.bases.retention_policy import RetentionPolicy
 from retention.tasks.question_answering.head import QuestionAnsweringHead
+from retention.training.teacher import Teacher
 
 Batch = dict[str, Tensor]
 MakeModel = Callable[..., RetentionModel]
@@ -75,6 +77,28 @@ def test_loss_by_hand(make: MakeModel, batch: Batch) -> None:
     batch["labels"] = torch.tensor([-100, -100])
     batch["spans"] = torch.full((2, 1, 2), -1)
     assert head.task_loss(logits, batch).item() == 0.0, "rows without targets have no loss"
+
+
+def test_teacher_keeps_the_logits_of_each_row(make: MakeModel, batch: Batch, tmp_path: Path) -> None:
+    model, file = make(num_types=2).eval(), tmp_path / "outputs.pt"
+    widths: list[int] = []
+    model.encoder.register_forward_hook(lambda module, args, output: widths.append(output[0].shape[1]))
+    teacher = Teacher(model, file)
+    computed = teacher.outputs(batch, saliency_layers=(0,))
+    expected = computed.output.logits
+    teacher.save()
+    second = {name: values[1:, :7] if name == "input_ids" else values[1:] for name, values in batch.items()}
+    second |= {name: second[name][:, :7] for name in ("attention_mask", "protected_mask")}
+    for again in (teacher, Teacher(model, file)):
+        outputs = again.outputs(batch, saliency_layers=(0,))
+        assert torch.equal(outputs.output.logits, expected)  # closed on padding, too
+        assert torch.equal(again.output(second).logits, expected[1:, :7])
+        assert torch.equal(outputs.saliency[0], computed.saliency[0] * batch["attention_mask"])
+        assert again.keeps_outputs
+    assert widths == [10]
+    changed = {**batch, "index": batch["index"] + 5}
+    teacher.output(changed)
+    assert widths == [10, 10]
 
 
 def test_distillation_loss_uses_positions_open_in_both(make: MakeModel, batch: Batch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -263,10 +264,16 @@ def test_invalid_setting_raises(key: str, value: Any) -> None:
     assert [problem.key for problem in caught.value.problems] == [key]
 
 
-def test_teacher_does_not_cache_logits_of_variable_width(make: Make, batch: dict[str, Any]) -> None:
-    teacher = Teacher(make(Dense()))
+def test_teacher_keeps_the_scores_of_each_article(make: Make, batch: dict[str, Any], tmp_path: Path) -> None:
+    model, file = make(Dense()), tmp_path / "outputs.pt"
+    widths: list[int] = []
+    model.encoder.register_forward_hook(lambda module, args, output: widths.append(output[0].shape[1]))
+    teacher = Teacher(model, file)
     both = teacher.output(batch).logits
-    alone = teacher.output(second_article(batch)).logits
-    assert alone.shape == (1, 2)
-    torch.testing.assert_close(alone[0], both[1, :2])
-    assert teacher.output(batch).logits.shape == (2, 3)
+    teacher.save()
+    for again in (teacher, Teacher(model, file)):
+        alone = again.output(second_article(batch)).logits
+        assert alone.shape == (1, 2)
+        assert torch.equal(alone[0], both[1, :2])
+        assert torch.equal(again.output(batch).logits[batch["sentence_mask"]], both[batch["sentence_mask"]])
+    assert widths == [14]
