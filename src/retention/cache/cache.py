@@ -98,8 +98,8 @@ class RetentionCache(Cache):
         [B, N] long if all heads of a layer hold the same tokens, [B, H, N] for H key-value heads with a budget of their
         own (``CacheBudget.per_head``).
         """
-        if self._decoding and self._fixed is not None:
-            held = [self._fixed.slots(index).positions for index in range(len(self.layers))]
+        if (fixed := self._buffers) is not None:
+            held = [fixed.slots(index).positions for index in range(len(self.layers))]
         else:
             held = [layer.slots.positions for layer in self._retention_layers if layer.slots is not None]
         return held if self.budget.per_head else [positions.squeeze(1) for positions in held]
@@ -125,7 +125,7 @@ class RetentionCache(Cache):
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat each sequence ``repeats`` times, copies side by side."""
-        rows = len(self._counts) if self._fixed is None or not self._decoding else len(self._fixed.counts)
+        rows = len(self._counts) if self._buffers is None else len(self._buffers.counts)
         self._select_rows(torch.arange(rows).repeat_interleave(repeats))
 
     def crop(self, tokens_to_remove: int) -> NoReturn:
@@ -150,12 +150,11 @@ class RetentionCache(Cache):
         copy = RetentionCache(self._model, self.policy, self.budget, fixed=self.fixed)
         memo[id(self)] = copy
         copy._counts, copy._decoding = list(self._counts), self._decoding
-        if self._decoding:
-            copy._fixed = deepcopy(self._fixed, memo)
+        if (fixed := self._buffers) is not None:
+            copy._fixed = copied = deepcopy(fixed, memo)
             for new, old in zip(copy._retention_layers, self._retention_layers, strict=True):
-                assert copy._fixed is not None
                 new.is_initialized = old.is_initialized
-                new.fix(copy._fixed)
+                new.fix(copied)
             return copy
         for new, old in zip(copy._retention_layers, self._retention_layers, strict=True):
             new.slots, new.state, new.seen = deepcopy((old.slots, old.state, old.seen), memo)
@@ -165,12 +164,17 @@ class RetentionCache(Cache):
         return copy
 
     @property
+    def _buffers(self) -> FixedSlots | None:
+        """Return the buffers of constant shape while they hold the tokens; None if the layers do."""
+        return self._fixed if self._decoding else None
+
+    @property
     def _retention_layers(self) -> list[RetentionLayer]:
         return [layer for layer in self.layers if isinstance(layer, RetentionLayer)]
 
     def _select_rows(self, rows: Tensor) -> None:
-        if self._decoding and self._fixed is not None:
-            self._fix(self._fixed.select(rows))
+        if (fixed := self._buffers) is not None:
+            self._fix(fixed.select(rows))
             return
         for layer in self._retention_layers:
             layer.select_rows(rows)
@@ -185,11 +189,11 @@ class RetentionCache(Cache):
         if tokens is None:
             return  # the model reports it
         mask = self._argument("attention_mask", args, kwargs)
-        if self._decoding and self._fixed is not None:
+        if (fixed := self._buffers) is not None:
             if tokens.shape[1] == 1:
-                self._start_token(self._fixed, len(tokens), mask)
+                self._start_token(fixed, len(tokens), mask)
                 return
-            self._release(self._fixed)
+            self._release(fixed)
         (batch, length), start = tokens.shape[:2], self.get_seq_length()
         counts = self._counts or [0] * batch
         require(len(counts) == batch, "past_key_values", _other_batch(len(counts), batch))
@@ -220,16 +224,14 @@ class RetentionCache(Cache):
         """Score a token in the fixed form, or go over to this form after another pass."""
         if self._argument("past_key_values", args, kwargs) is not self:
             return
-        if self._decoding and self._fixed is not None:
-            self._fixed.finish_token(self._token_scorer)
+        if (fixed := self._buffers) is not None:
+            fixed.finish_token(self._token_scorer)
             return
         layers = self._retention_layers
         slots = [layer.slots for layer in layers if layer.slots is not None]
         states = [layer.state for layer in layers]
-        fixed = FixedSlots.build(
-            slots, states, self._counts, self.get_seq_length(), self.budget, additive=self._additive
-        )
-        self._fix(self._fixed if self._fixed is not None and self._fixed.overwrite(fixed) else fixed)
+        new = FixedSlots.build(slots, states, self._counts, self.get_seq_length(), self.budget, additive=self._additive)
+        self._fix(self._fixed if self._fixed is not None and self._fixed.overwrite(new) else new)
 
     def _fix(self, fixed: FixedSlots) -> None:
         if fixed is not self._fixed:

@@ -144,10 +144,11 @@ def _inputs(task: str, arguments: argparse.Namespace, tokenizer: Any, config: An
 
 
 def _accuracy(model: Any, tokenizer: Any, examples: Sequence[RecallExample]) -> Measure:
+    lengths = [len(tokenizer(example.context)["input_ids"]) for example in examples]
+    questions = [len(example.questions) for example in examples]
+
     def measure(policy: CachePolicy | None, budget: CacheBudget) -> Measurement:
         shares = exact_answers(model, tokenizer, examples, policy, budget)
-        lengths = [len(tokenizer(example.context)["input_ids"]) for example in examples]
-        questions = [len(example.questions) for example in examples]
         return Measurement(sum(shares) / len(shares), shares, lengths, questions)
 
     return measure

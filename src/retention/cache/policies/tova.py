@@ -9,9 +9,11 @@ from retention.cache.policies.base import Observation, RescoringPolicy
 
 
 class TOVA(RescoringPolicy):
-    """Keep the tokens to which the last query has paid the most attention, mean over heads; needs eager.
+    """Keep the tokens to which the last query has paid the most attention; needs eager attention.
 
     Source: arXiv 2401.06104.
+
+    Attention is averaged over the heads that hold the same tokens, all of a layer unless the budget is per head.
 
     Differs from the paper: sinks and window are protected, as for all policies here; choose ``sinks=0, window=1`` for
     the paper's rule.
