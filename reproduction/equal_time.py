@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reproduction.paper import ADAPTIVE
 from reproduction.sources import RecordSet
 from retention.errors import DataError
-from retention.report.grouping import Record
+from retention.records.identity import PRUNE_AT
+from retention.report.grouping import DENSE, Record
 from retention.report.tables import markdown_table, text_frame
 
+FEWER_LAYERS = "fewer_layers"  # method of shallower students in records
+UNPRUNED = (DENSE, FEWER_LAYERS)
 _HEADER = ("method", "keep ratio", "layers", "accuracy", "FLOPs ratio", "ms per row", "speedup")
 
 
@@ -42,8 +46,11 @@ def latest_latency(records: RecordSet, task: str) -> Record:
 
 def method_name(model: Mapping[str, Any]) -> str:
     """Return the method of an entry of a latency record, in words."""
-    name = str(model["policy"]).replace("_", " ")
-    return f"{name}, saliency-distilled" if model["policy"] == "adaptive" and model["saliency"] > 0 else name
+    parts = [str(model["policy"]).replace("_", " ")]
+    parts += ["saliency-distilled"] if model["policy"] == ADAPTIVE.policy and model["saliency"] > 0 else []
+    place = str(model.get("prune_at", PRUNE_AT))
+    parts += [f"pruned {place.replace('_', ' ')}"] if place != PRUNE_AT and model["policy"] not in UNPRUNED else []
+    return ", ".join(parts)
 
 
 def _row(model: Mapping[str, Any]) -> list[str]:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import Any
 
-from reproduction.equal_time import latest_latency, method_name
+from reproduction.equal_time import FEWER_LAYERS, UNPRUNED, latest_latency, method_name
 from reproduction.paper import ADAPTIVE
 from reproduction.sources import RecordSet
-from retention.records.identity import settings
+from retention.records.identity import PRUNE_AT, model_settings
 from retention.report.grouping import DENSE, Record, RunGroup
 from retention.report.intervals import Estimate, estimate
 
-FEWER_LAYERS = "fewer_layers"  # method of shallower students in records
 _NORMAL = 1.96  # 97.5 % quantile of the normal distribution
 _SAME = 5e-5  # largest difference of two means of the same row scores
 
@@ -31,6 +30,7 @@ class TimedModel:
         rho: target keep ratio.
         layers: layers of a shallower student; None = all.
         saliency: weight of the saliency distillation.
+        prune_at: ``after_layer`` or ``after_attention``.
         ms_per_row: median time.
         speedup: median speedup over the reference of the record.
         points: seed -> headline metric times 100.
@@ -42,6 +42,7 @@ class TimedModel:
     rho: float
     layers: Any
     saliency: float
+    prune_at: str
     ms_per_row: float
     speedup: float
     points: Mapping[int, float]
@@ -61,7 +62,7 @@ def timed_models(records: RecordSet, task: str) -> list[TimedModel]:
     models: dict[tuple[Any, ...], TimedModel] = {}
     for entry in latest_latency(records, task)["models"]:
         model = _timed_model(entry, _group_of(entry, records, task))
-        models.setdefault((model.policy, model.rho, str(model.layers), model.saliency), model)
+        models.setdefault((model.policy, model.rho, str(model.layers), model.saliency, model.prune_at), model)
     return sorted(models.values(), key=lambda model: -model.ms_per_row)
 
 
@@ -118,7 +119,7 @@ def _timed_model(entry: Mapping[str, Any], group: RunGroup | None) -> TimedModel
     points = {int(entry["seed"]): 100.0 * float(entry["metric"])} if group is None else group.points_by_seed()
     layers = entry["layers"]
     parts = [method_name(entry)]
-    parts += [f"rho {entry['rho']:g}"] if entry["policy"] not in (DENSE, FEWER_LAYERS) else []
+    parts += [f"rho {entry['rho']:g}"] if entry["policy"] not in UNPRUNED else []
     parts += [f"{layers if isinstance(layers, int) else len(layers)} layers"] if layers is not None else []
     return TimedModel(
         label=", ".join(parts),
@@ -127,6 +128,7 @@ def _timed_model(entry: Mapping[str, Any], group: RunGroup | None) -> TimedModel
         rho=float(entry["rho"]),
         layers=layers,
         saliency=float(entry["saliency"]),
+        prune_at=_settings(entry)["prune_at"],
         ms_per_row=float(entry["ms_per_row"]["median"]),
         speedup=float(entry["speedup"]["median"]),
         points=points,
@@ -147,8 +149,7 @@ def _group_of(entry: Mapping[str, Any], records: RecordSet, task: str) -> RunGro
 
 
 def _is_run(record: Record, entry: Mapping[str, Any]) -> bool:
-    flat = settings(record.get("config") or {})
-    same = (flat.get("backbone.layers"), flat.get("distill.saliency", 0.0)) == (entry["layers"], entry["saliency"])
+    same = model_settings(record.get("config") or {}) == _settings(entry)
     score = record["metrics"][record["monitor"]]
     return bool(same and record["seed"] == entry["seed"] and score is not None and abs(score - entry["metric"]) < 1e-9)
 
@@ -158,10 +159,15 @@ def _is_of(run: Mapping[str, Any], model: TimedModel) -> bool:
     if (run["policy"], run["rho"]) != (model.policy, model.rho):
         return False
     if "layers" in run:
-        return bool((run["layers"], run["saliency"]) == (model.layers, model.saliency))
+        return _settings(run) == {key: getattr(model, key) for key in ("layers", "saliency", "prune_at")}
     seeds: Sequence[int] = run["seed"] if isinstance(run["seed"], list) else [run["seed"]]
     points = [model.points[seed] for seed in seeds if seed in model.points]
     return bool(points) and abs(fmean(points) / 100 - run["score"]) < _SAME
+
+
+def _settings(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a model in a latency or paired record, see ``model_settings``."""
+    return {key: entry[key] for key in ("layers", "saliency")} | {"prune_at": entry.get("prune_at", PRUNE_AT)}
 
 
 def _seeds(record: Record) -> int:

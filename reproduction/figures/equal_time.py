@@ -14,6 +14,7 @@ from reproduction.figures.canvas import Subplot, draw_subplots
 from reproduction.figures.labels import Label, place_labels
 from reproduction.sources import RecordSet
 from reproduction.timed_models import TimedModel, timed_models
+from retention.records.identity import PRUNE_AT
 from retention.report.figure_style import COLORS, GREY, INK
 from retention.report.grouping import Record
 
@@ -97,4 +98,5 @@ def _text(model: TimedModel) -> str:
     if layers is not None:
         return f"keep {model.rho:g}, {layers} layers"
     name = "ours" if model.family == "ours" else model.policy.replace("_", " ")
-    return f"{name}, keep {model.rho:g}"
+    place = "" if model.prune_at == PRUNE_AT else f" {model.prune_at.replace('_', ' ')}"
+    return f"{name}, keep {model.rho:g}{place}"

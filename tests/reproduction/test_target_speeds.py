@@ -109,6 +109,27 @@ def test_paired_records_of_other_layers_do_not_count(record_set: Any) -> None:
     assert difference is not None and difference.mean == pytest.approx(40.0)
 
 
+def test_models_that_prune_elsewhere_are_told_apart(record_set: Any, quality: Callable[..., dict[str, Any]]) -> None:
+    run = quality("adaptive", 0.3, 0.85, 0)
+    run["config"] = {"backbone": {"layers": None}, "prune_at": "after_attention"}
+    records = record_set(run)
+    [latency] = [record for record in records.records if record["kind"] == "latency"]
+    latency["models"].append(entry("adaptive", 3.5, metric=0.85, prune_at="after_attention"))
+    *_, ours, _, other = timed_models(records, "sst2")
+    assert (ours.prune_at, ours.points[0]) == ("after_layer", pytest.approx(86.0))
+    assert (other.label, other.points) == ("adaptive, pruned after attention, rho 0.3", {0: pytest.approx(85.0)})
+    same = {"layers": None, "saliency": 0.0}
+    sides = side("adaptive", 0.85, prune_at="after_attention", **same), side("dense", 0.90, **same)
+    difference = paired_difference(
+        record_set(run, paired(*sides, -0.3)), "sst2", other, timed_models(records, "sst2")[0]
+    )
+    assert difference is not None and difference.mean == pytest.approx(-30.0)
+    assert (
+        paired_difference(record_set(run, paired(*sides, -0.3)), "sst2", ours, timed_models(records, "sst2")[0])
+        != difference
+    )
+
+
 def test_pareto_front_has_no_dominated_model(record_set: Any) -> None:
     front = pareto_front(timed_models(record_set(), "sst2"))
     assert [model.policy for model in front] == ["dense", "adaptive", "random"]

@@ -30,6 +30,7 @@ from retention.models.head import Columns
 from retention.models.quantization import quantize_int8
 from retention.models.retention_model import RetentionModel
 from retention.records import Latency, append_record, build_record, read_records
+from retention.records.identity import PRUNE_AT, model_settings
 from retention.trained.loading import load
 
 _CHECKPOINT = Path("checkpoints") / "last.ckpt"
@@ -150,7 +151,8 @@ def format_latency(result: Latency) -> str:
     for model in result.models:
         layers = "" if model["layers"] is None else f", layers {model['layers']}"
         int8 = ", int8" if model.get("int8") else ""
-        name = f"{model['policy']} {model['rho']:g}{layers}, seed {model['seed']}{int8}"
+        place = "" if model["prune_at"] == PRUNE_AT else f" {model['prune_at'].replace('_', ' ')}"
+        name = f"{model['policy']} {model['rho']:g}{place}{layers}, seed {model['seed']}{int8}"
         speed = model["speedup"]
         metric = model.get("metric_on_rows", model["metric"])
         lines.append(
@@ -200,17 +202,15 @@ def _to(batch: Batch, device: str) -> Batch:
 
 
 def _identity(run: Path) -> dict[str, Any]:
-    """Return method, keep ratio, layers, seed and quality of a run, from its record."""
+    """Return method, keep ratio, settings, seed and quality of a run, from its record."""
     file = run / "record.json"
     if not file.is_file():
         raise DataError(f"{file}: missing; time finished runs only")
     [record] = read_records([file])
-    backbone = record["config"].get("trained_backbone", record["config"]["backbone"])
     return {
         "run": run.name,
         **{key: record[key] for key in ("policy", "rho", "seed", "flops_ratio", "monitor")},
-        "layers": backbone.get("layers"),
-        "saliency": record["config"]["distill"]["saliency"],
+        **model_settings(record["config"]),
         "metric": record["metrics"][record["monitor"]],
     }
 

@@ -16,6 +16,7 @@ _INCIDENTAL = frozenset(
 )
 _ROWS = frozenset({"texts", "source", "source_note", "local_note", "provenance", "local_provenance"})
 _TABLE_COLUMNS = frozenset({"retention.rho"})  # shown in a column of its own
+PRUNE_AT = "after_layer"  # of records that do not say where tokens leave
 # Settings whose default differs from what runs did before the setting was added.
 _BEFORE_ADDED: Mapping[str, Any] = {
     "retention.calibrate_threshold": False,
@@ -72,6 +73,24 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def training(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings outside of the policy's node: equal for two policies that were trained alike."""
     return {key: value for key, value in settings(config).items() if not key.startswith("retention.")}
+
+
+def model_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what, beside policy and keep ratio, tells the models of one comparison apart.
+
+    Args:
+        config: resolved configuration of a run.
+
+    Returns:
+        ``layers`` (kept layers of a shallower student: a number, a list, or None = all), ``saliency`` (weight of the
+        saliency distillation) and ``prune_at``.
+    """
+    flat = settings(config)
+    return {
+        "layers": flat.get("backbone.layers"),
+        "saliency": flat.get("distill.saliency", 0.0),
+        "prune_at": flat.get("prune_at", PRUNE_AT),
+    }
 
 
 def word(value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from retention.errors import DataError, RetentionError
 from retention.records import Paired, Quality, Record, append_record, build_record, read_objects, read_records
-from retention.records.identity import settings
+from retention.records.identity import model_settings
 from retention.report.intervals import bootstrap_interval, estimate
 
 _ROW_NAMES = ("index", "question_id", "id")  # keys under which prediction files name a row
@@ -165,9 +165,7 @@ def _flatten(groups: Sequence[Sequence[Any]]) -> list[Any]:
 
 def _describe_runs(records: Sequence[Record]) -> dict[str, Any]:
     """Return the fields that name a run, or the runs of several seeds."""
-    flat = settings(records[0].get("config") or {})
-    fields = {key: records[0].get(key) for key in _RUN_FIELDS}
-    fields |= {"layers": flat.get("backbone.layers"), "saliency": flat.get("distill.saliency", 0.0)}
+    fields = {key: records[0].get(key) for key in _RUN_FIELDS} | model_settings(records[0].get("config") or {})
     return fields if len(records) == 1 else {**fields, "seed": [record["seed"] for record in records]}
 
 
