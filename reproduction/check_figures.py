@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from reproduction.decoder_results import cost_table, loss_table, quarter_table, recall_table
@@ -69,6 +70,12 @@ def results_table(records: RecordSet) -> str:
     return markdown_table(text_frame(header, rows))
 
 
+_TIMED_TASKS = ("newsgroups20", "squad", "sst2")
+_TIMED_TABLES: Mapping[str, Callable[..., str]] = {
+    "equal_time": equal_time_table,
+    "target_speeds": target_speed_table,
+    "level_speeds": level_speed_table,
+}
 GENERATED: Mapping[str, Callable[[RecordSet], str]] = {
     "decoder_costs": lambda records: cost_table(records.records),
     "decoder_losses": lambda records: loss_table(records.records, 1024),
@@ -79,14 +86,9 @@ GENERATED: Mapping[str, Callable[[RecordSet], str]] = {
     "embeddings_number_formats": lambda records: embedding_results_table(records.records, "MiniLM"),
     "embeddings_policies": lambda records: embedding_results_table(records.records, "original", by_model=True),
     "embeddings_training_texts": lambda records: embedding_results_table(records.records, "unpruned", by_model=True),
-    "results": results_table,
-    "equal_time_newsgroups20": lambda records: equal_time_table(records, "newsgroups20"),
     "reliability": lambda records: reliability_table(records.records),
-    "equal_time_sst2": lambda records: equal_time_table(records, "sst2"),
-    "target_speeds_newsgroups20": lambda records: target_speed_table(records, "newsgroups20"),
-    "target_speeds_sst2": lambda records: target_speed_table(records, "sst2"),
-    "level_speeds_newsgroups20": lambda records: level_speed_table(records, "newsgroups20"),
-    "level_speeds_sst2": lambda records: level_speed_table(records, "sst2"),
+    "results": results_table,
+    **{f"{name}_{task}": partial(make, task=task) for name, make in _TIMED_TABLES.items() for task in _TIMED_TASKS},
 }
 
 

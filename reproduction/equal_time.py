@@ -14,7 +14,6 @@ from retention.report.tables import markdown_table, text_frame
 
 FEWER_LAYERS = "fewer_layers"  # method of shallower students in records
 UNPRUNED = (DENSE, FEWER_LAYERS)
-_HEADER = ("method", "keep ratio", "layers", "accuracy", "FLOPs ratio", "ms per row", "speedup")
 
 
 def equal_time_table(records: RecordSet, task: str) -> str:
@@ -29,7 +28,9 @@ def equal_time_table(records: RecordSet, task: str) -> str:
     """
     record = latest_latency(records, task)
     models = sorted(record["models"], key=lambda model: -float(model["ms_per_row"]["median"]))
-    return markdown_table(text_frame(_HEADER, [_row(model) for model in models]))
+    [metric] = {str(model["monitor"]) for model in models}
+    header = ("method", "keep ratio", "layers", metric, "FLOPs ratio", "ms per row", "speedup")
+    return markdown_table(text_frame(header, [_row(model) for model in models]))
 
 
 def latest_latency(records: RecordSet, task: str) -> Record:
