@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from retention.errors import ConfigError, Problem, require
+from retention.errors import ConfigError, DataError, Problem, require
+from retention.records.folders import replaced_folder
 
 
 @dataclass(frozen=True)
@@ -62,16 +61,15 @@ class LoraAdapters:
     def save(self, folder: Path, tokenizer: Any) -> None:
         """Write adapters and tokenizer to a folder that ``from_pretrained`` loads with the decoder they belong to.
 
-        The folder is written under a temporary name and renamed.
-
         Args:
-            folder: must not exist.
+            folder: must not exist; it appears when it is complete.
             tokenizer: of the decoder.
+
+        Raises:
+            DataError: the folder exists, or cannot be written.
         """
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        try:
-            self.peft_model.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
-            os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        if folder.exists():
+            raise DataError(f"{folder}: exists; choose a new folder for the adapters")
+        with replaced_folder(folder) as written:
+            self.peft_model.save_pretrained(written)
+            tokenizer.save_pretrained(written)

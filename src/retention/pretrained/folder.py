@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from huggingface_hub.errors import HFValidationError
 
 from retention.errors import CheckpointError, DataError, first_line
 from retention.pretrained.retention_files import CONFIG, FOLDER
+from retention.records.folders import replaced_folder
 
 # Weights in formats that can hold code (*.bin, *.h5), and code, are not downloaded.
 _DOWNLOADED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
@@ -30,36 +29,9 @@ def written_folder(folder: str | Path) -> Iterator[Path]:
     Raises:
         DataError: the folder holds other files, or cannot be written.
     """
-    target = Path(folder).expanduser().resolve()
-    check_replaceable(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror}); choose another folder") from error
-    written = temporary / "new"
-    try:
-        written.mkdir()
+    check_replaceable(Path(folder).expanduser().resolve())
+    with replaced_folder(folder) as written:
         yield written
-        _make_readable(written)
-        if target.exists():
-            os.replace(target, temporary / "old")
-        try:
-            os.replace(written, target)
-        except OSError:
-            if (temporary / "old").exists():
-                os.replace(temporary / "old", target)
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _make_readable(folder: Path) -> None:
-    """Give every file the permissions of a newly created one; safetensors writes files that only the owner can read."""
-    permissions = folder.stat().st_mode & 0o666  # a new folder has 0o777 without the bits of the umask
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.chmod(permissions)
 
 
 def resolve_folder(name: str | Path, *, revision: str | None = None, token: str | None = None) -> Path:

@@ -200,6 +200,9 @@ def test_the_command_trains_adapters(command: list[str], tmp_path: Path) -> None
         plain = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()(ids).logits
         adapted = AutoModelForCausalLM.from_pretrained(folder).eval()(ids).logits
     assert float((plain - adapted).abs().max()) > 1e-6
+    plain_file = tmp_path / "plain"
+    plain_file.touch()
+    assert {path.stat().st_mode for path in folder.iterdir()} == {plain_file.stat().st_mode}
     assert train.main(options) == 1  # the folder exists
 
 

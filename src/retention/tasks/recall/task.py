@@ -139,8 +139,8 @@ class Recall(DecoderTask):
             ]
             distilled = [DistillationExample.of_columns(batch.chained(), batch.answering()) for batch in batches]
             phases.append(DistillationPhase(model, scores, distilled, budget, self.distillation))
-        losses = [*([self.future_attention.loss] if self.future_attention else [])]
-        losses += ["distillation"] if self.distillation else []
+        losses = [] if self.future_attention is None else [str(self.future_attention.loss)]
+        losses += [] if self.distillation is None else ["distillation"]
         origin = {"loss": ", then ".join(losses) or "none", "seed": seed, "size": budget.size}
         origin |= {"sinks": budget.sinks, "window": budget.window, "texts": self.train_size}
         return RecallRun(model, scores, phases, origin=origin, task=self, budget=budget, seed=seed)
