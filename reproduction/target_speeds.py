@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from reproduction.comparison import interval, signed
 from reproduction.sources import RecordSet
@@ -36,6 +36,33 @@ def target_speed_table(records: RecordSet, task: str, speeds: Sequence[float] = 
         cells = [f"{speed:g}x", *_cells(ours), *_cells(shallow)]
         rows.append([*cells, _difference(records, task, ours, shallow)])
     header = ("speedup of", "ours", "score", "speedup", "fewer layers", "score", "speedup", "difference")
+    return markdown_table(text_frame(header, rows))
+
+
+def speed_summary_table(records: RecordSet, tasks: Mapping[str, str], speeds: Sequence[float] = (2.0, 3.0)) -> str:
+    """Return the rows of ``target_speed_table`` of several tasks, one per task and speed, with the dense score.
+
+    Args:
+        records: committed records.
+        tasks: name of each task -> its title.
+        speeds: required speedups over the dense model; those that neither side reaches are left out.
+
+    Raises:
+        DataError: there is no latency record of a task.
+    """
+    rows = []
+    for task, title in tasks.items():
+        models = timed_models(records, task)
+        [dense] = [model for model in models if model.family == "dense"]
+        for speed in speeds:
+            ours, shallow = (_best(models, family, speed) for family in ("ours", "shallow"))
+            if ours is not None or shallow is not None:
+                sides = [
+                    _NONE if side is None else f"{_score(side)} at {side.speedup:.2f}x" for side in (ours, shallow)
+                ]
+                rows.append([title, _score(dense), f"{speed:g}x", *sides, _difference(records, task, ours, shallow)])
+                title = ""
+    header = ("task", "dense", "at the speed of", "tokens removed", "fewer layers", "difference")
     return markdown_table(text_frame(header, rows))
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from reproduction.figures.equal_time import equal_time_figure, pareto_front
 from reproduction.figures.labels import Label, place_labels
 from reproduction.sources import RecordSet
-from reproduction.target_speeds import level_speed_table, target_speed_table
+from reproduction.target_speeds import level_speed_table, speed_summary_table, target_speed_table
 from reproduction.timed_models import paired_difference, pooled, timed_models
 
 from retention.report.intervals import Estimate
@@ -77,6 +77,14 @@ def test_the_best_model_that_is_fast_enough_is_shown(record_set: Any) -> None:
     assert rows[2][-1] == "-"
     assert cells(target_speed_table(record_set(), "sst2", (2.57,)))[0][4] == "fewer layers, 2 layers", "within 3 %"
     assert cells(target_speed_table(record_set(), "sst2", (2.60,)))[0][4] == "none that fast"
+
+
+def test_the_summary_has_one_row_per_speed_that_is_reached(record_set: Any) -> None:
+    rows = cells(speed_summary_table(record_set(), {"sst2": "SST-2"}, (2.5, 2.9, 4.0)))
+    shown = ["SST-2", "91.0 ± 1.4 (2 seeds)", "2.5x", "87.0 ± 1.4 (2 seeds) at 3.00x", "82.0 ± 2.8 (2 seeds) at 2.50x"]
+    assert rows[0][:5] == shown and rows[0][5].startswith("+5.0 [")
+    assert rows[1][:2] == ["", "91.0 ± 1.4 (2 seeds)"] and rows[1][4:] == ["none that fast", "-"]
+    assert len(rows) == 2
 
 
 def test_level_speed_compares_with_models_that_are_not_worse(record_set: Any) -> None:
