@@ -70,7 +70,7 @@ def results_table(records: RecordSet) -> str:
     return markdown_table(text_frame(header, rows))
 
 
-_TIMED_TASKS = ("newsgroups20", "squad", "sst2")
+_TIMED_TASKS = ("cuad_spans", "newsgroups20", "sst2")
 _TIMED_TABLES: Mapping[str, Callable[..., str]] = {
     "equal_time": equal_time_table,
     "target_speeds": target_speed_table,

@@ -69,13 +69,14 @@ def timed_models(records: RecordSet, task: str) -> list[TimedModel]:
 def paired_difference(records: RecordSet, task: str, first: TimedModel, second: TimedModel) -> Estimate | None:
     """Return first minus second in points, with its 95 % interval.
 
-    A record of several seeds decides (``retention compare --seeds --record``), the one with most: its interval is a
+    Records of row scores and of metrics of the whole test set count, those of divergences do not. A record of several
+    seeds decides (``retention compare --seeds --record``), the one with most: its interval is a
     bootstrap over seeds and test rows. Records of single seeds are pooled, see ``pooled``. Without any, Student's t
     interval over the seeds that both have; None if that has no interval either.
     """
     matches: list[tuple[int, str, int, Estimate]] = []
     for record in records.records:
-        if record["kind"] == "paired" and record["task"] == task and record.get("measure", "score") == "score":
+        if record["kind"] == "paired" and record["task"] == task and record.get("measure") != "divergence":
             for sign, sides in ((1.0, ("first", "second")), (-1.0, ("second", "first"))):
                 if _is_of(record[sides[0]], first) and _is_of(record[sides[1]], second):
                     seed = record["first"]["seed"] if _seeds(record) == 1 else -1

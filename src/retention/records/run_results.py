@@ -103,7 +103,8 @@ class Paired:
         difference: ``mean`` of score(first) - score(second), and its 95 % interval ``low`` .. ``high``.
         better, worse, equal: number of rows on which the first run scores more, less, the same; for divergences, on
             which it is nearer to the reference, farther, as far.
-        measure: ``score``; or ``divergence``: the scores are KL(reference || run) in nats, so lower is better.
+        measure: ``score``; ``divergence``: the scores are KL(reference || run) in nats, so lower is better; or a metric
+            of the whole test set, such as ``macro_f1``, where no rows are better or worse.
         reference: the run that divergences are measured from, like ``first`` without a score; None = none.
         by_seed: mean difference of each seed; None with a single seed.
     """

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, stdev
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 _CHUNK = 200  # resamples drawn at once, which bounds the memory
@@ -78,15 +78,61 @@ def bootstrap_interval(scores: ArrayLike, *, resamples: int = 10_000, seed: int 
     if table.ndim != 2 or table.size == 0:
         raise ValueError(f"scores must have the shape [seeds, rows] and hold values, got shape {table.shape}")
     seeds, rows = table.shape
+    means = [
+        ((seed_counts @ table) * row_counts).sum(axis=1) / table.size
+        for seed_counts, row_counts in _resamples(seeds, rows, resamples, seed)
+    ]
+    return _percentiles(float(table.mean()), means, rows)
+
+
+def bootstrap_metric_interval(
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    value: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    *,
+    resample_seeds: bool = True,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Estimate:
+    """Compute the difference of a metric of the whole test set, and its percentile bootstrap interval.
+
+    As ``bootstrap_interval``, for metrics that are no mean over rows: the same rows are drawn for both sides, and the
+    difference is averaged over the seeds that are drawn.
+
+    Args:
+        first: vectors of counts of each row, [seeds, rows, K].
+        second: likewise, of the same rows.
+        value: from sums of vectors [..., K] to the metric [...].
+        resample_seeds: False = the trained models are held fixed.
+        resamples: number of bootstrap samples, >= 1.
+        seed: of the random generator.
+    """
+    seeds, rows = first.shape[:2]
+    samples = []
+    for drawn, row_counts in _resamples(seeds, rows, resamples, seed):
+        seed_counts = drawn if resample_seeds else np.ones_like(drawn)
+        sides = (value(np.einsum("nr,srk->nsk", row_counts, side, optimize=True)) for side in (first, second))
+        differences = next(sides) - next(sides)  # [samples, seeds]
+        samples.append((seed_counts * differences).sum(axis=1) / seeds)
+    mean = float((value(first.sum(1)) - value(second.sum(1))).mean())
+    return _percentiles(mean, samples, rows)
+
+
+def _resamples(
+    seeds: int, rows: int, resamples: int, seed: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield how often each seed and each row is drawn, [samples, seeds] and [samples, rows], in chunks of samples."""
     generator = np.random.default_rng(seed)
-    means = []
     for start in range(0, resamples, _CHUNK):
         size = min(_CHUNK, resamples - start)
-        seed_counts = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=size)
-        row_counts = generator.multinomial(rows, np.full(rows, 1 / rows), size=size)
-        means.append(((seed_counts @ table) * row_counts).sum(axis=1) / table.size)
-    mean = float(table.mean())
+        yield (
+            generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=size),
+            generator.multinomial(rows, np.full(rows, 1 / rows), size=size),
+        )
+
+
+def _percentiles(mean: float, samples: Sequence[NDArray[np.float64]], rows: int) -> Estimate:
     if rows < 2:
         return Estimate(mean, None, None, rows)
-    low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
+    low, high = np.quantile(np.concatenate(samples), (0.025, 0.975))
     return Estimate(mean, float(low), float(high), rows)

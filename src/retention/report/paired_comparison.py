@@ -6,20 +6,21 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import log
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from retention.errors import DataError, RetentionError
-from retention.records import Paired, Quality, Record, append_record, build_record, read_objects, read_records
-from retention.records.identity import model_settings
-from retention.report.intervals import bootstrap_interval, estimate
+import numpy as np
 
-_ROW_NAMES = ("index", "question_id", "id")  # keys under which prediction files name a row
-_PREDICTIONS = "predictions.jsonl"
+from retention.errors import DataError, RetentionError
+from retention.records import Paired, append_record, build_record
+from retention.report.compared_runs import ComparedRuns, read_compared, read_rows
+from retention.report.corpus_metrics import CORPUS_METRICS
+from retention.report.intervals import bootstrap_interval, bootstrap_metric_interval, estimate
+
 _MIN_PROBABILITY = 1e-6  # smaller probabilities are stored as 0
-_RUN_FIELDS = ("policy", "rho", "seed", "backbone", "commit")
 _DESCRIPTION = """\
 Compare runs on the same test rows: the mean difference of their row scores and its 95 % interval.
 
@@ -31,6 +32,7 @@ over training seeds and test rows; with one seed it covers the choice of the row
     retention compare <run> <run> <run> --record results/paired/arxiv.jsonl    (the first with each of the others)
     retention compare <run> <run> --reference <dense run>    (by divergence from its probabilities)
     retention compare 'q/adaptive-0.3-seed{seed}' 'q/dense-1.0-seed{seed}' --seeds 0 1 2
+    retention compare <run> <run> --metric macro_f1    (a metric of the whole test set)
 """
 
 ClassProbabilities = list[list[float]]  # of one row: one distribution over classes, or [yes, no] of every label
@@ -54,30 +56,24 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path], references: Sequ
         DataError: a file is missing or broken, the runs were tested on different rows, their rows have no score
             (with references: no probabilities), or the folders of several seeds do not match.
     """
-    folders = [first, second] if references is None else [first, second, references]
-    by_seed = list(zip(*folders, strict=True))
-    records = [[_read_run_record(folder) for folder in seed_folders] for seed_folders in by_seed]
+    kinds = [first, second] if references is None else [first, second, references]
     read: Callable[[Path], dict[str, Any]] = row_scores if references is None else row_probabilities
-    rows = [[read(folder / _PREDICTIONS) for folder in seed_folders] for seed_folders in by_seed]
-    _require_same_rows(_flatten(by_seed), _flatten(records), _flatten(rows))
-    if len(by_seed) > 1:
-        _require_same_seeds(by_seed, records)
+    compared: ComparedRuns[Any] = read_compared(kinds, read)
     if references is None:
-        scores = rows
+        scores = compared.rows
     else:
-        scores = [[divergences(reference, run) for run in runs] for *runs, reference in rows]
-    names = list(rows[0][0])
+        scores = [[divergences(reference, run) for run in runs] for *runs, reference in compared.rows]
+    names = compared.names
     table = [[left[name] - right[name] for name in names] for left, right in scores]
     differences = [fmean(column) for column in zip(*table, strict=True)]
     fixed_models, bootstrap = estimate(differences), bootstrap_interval(table)
-    runs = [_describe_runs([seed_records[index] for seed_records in records]) for index in range(len(folders))]
     score = [fmean(fmean(seed_scores[index].values()) for seed_scores in scores) for index in range(2)]
     gain = 1.0 if references is None else -1.0  # a smaller divergence is better
     return Paired(
-        task=str(records[0][0]["task"]),
-        data=records[0][0]["data"],
-        first={**runs[0], "score": score[0]},
-        second={**runs[1], "score": score[1]},
+        task=compared.task,
+        data=compared.data,
+        first={**compared.describe(0), "score": score[0]},
+        second={**compared.describe(1), "score": score[1]},
         rows=len(names),
         difference={
             "mean": fixed_models.mean,
@@ -90,8 +86,60 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path], references: Sequ
         worse=sum(gain * difference < 0 for difference in differences),
         equal=sum(difference == 0 for difference in differences),
         measure="score" if references is None else "divergence",
-        reference=None if references is None else runs[2],
+        reference=None if references is None else compared.describe(2),
         by_seed=tuple(map(fmean, table)) if len(table) > 1 else None,
+    )
+
+
+def compare_metric(first: Sequence[Path], second: Sequence[Path], name: str) -> Paired:
+    """Compare a metric of the whole test set, such as macro-F1, of two kinds of run.
+
+    Args:
+        first: run folders, one per seed.
+        second: the runs to compare with, in the same order.
+        name: of ``CORPUS_METRICS``.
+
+    Returns:
+        The comparison. ``difference`` holds ``mean``, the interval ``bootstrap_low`` .. ``bootstrap_high`` over seeds
+        and rows, and ``low`` .. ``high``, that over rows with the trained models held fixed. No rows are counted as
+        better or worse.
+
+    Raises:
+        DataError: as ``compare_runs``; or the metric is unknown.
+    """
+    if name not in CORPUS_METRICS:
+        raise DataError(f"--metric: must be one of {', '.join(CORPUS_METRICS)}, got {name}")
+    metric = CORPUS_METRICS[name]
+    missing = f"which {name} is computed from; the task has another metric, or an older version wrote the file"
+    read = partial(read_rows, keys=metric.keys, kind=metric.kinds, otherwise=missing)
+    compared = read_compared([first, second], read)
+    tables = [[rows[row] for row in compared.names] for runs in compared.rows for rows in runs]
+    counts = metric.counts(tables)
+    sides = [np.stack(counts[side::2]) for side in range(2)]  # each [seeds, rows, K]
+    bootstrap, fixed_models = (
+        bootstrap_metric_interval(sides[0], sides[1], metric.value, resample_seeds=resample)
+        for resample in (True, False)
+    )
+    by_seed = metric.value(sides[0].sum(1)) - metric.value(sides[1].sum(1))
+    score = [float(metric.value(side.sum(1)).mean()) for side in sides]
+    return Paired(
+        task=compared.task,
+        data=compared.data,
+        first={**compared.describe(0), "score": score[0]},
+        second={**compared.describe(1), "score": score[1]},
+        rows=len(compared.names),
+        difference={
+            "mean": bootstrap.mean,
+            "low": fixed_models.low,
+            "high": fixed_models.high,
+            "bootstrap_low": bootstrap.low,
+            "bootstrap_high": bootstrap.high,
+        },
+        better=0,
+        worse=0,
+        equal=0,
+        measure=name,
+        by_seed=tuple(map(float, by_seed)) if len(by_seed) > 1 else None,
     )
 
 
@@ -114,7 +162,7 @@ def row_scores(path: Path) -> dict[str, float]:
     Raises:
         DataError: the file cannot be read, names a row twice, or its rows have no score.
     """
-    rows = _read_rows(path, "score", (int, float), "this task is not scored row by row; compare its metrics")
+    rows = read_rows(path, ["score"], (int, float), "this task is not scored row by row; compare its metrics")
     return {name: float(row["score"]) for name, row in rows.items()}
 
 
@@ -125,69 +173,12 @@ def row_probabilities(path: Path) -> dict[str, ClassProbabilities]:
         DataError: the file cannot be read, names a row twice, or its rows have no probabilities.
     """
     missing = "the task has none, or an older version wrote the file; test the model again"
-    return {name: _class_probabilities(row) for name, row in _read_rows(path, "probabilities", list, missing).items()}
+    return {name: _class_probabilities(row) for name, row in read_rows(path, ["probabilities"], list, missing).items()}
 
 
 def _class_probabilities(row: Mapping[str, Any]) -> ClassProbabilities:
     multilabel = isinstance(row.get("prediction"), list)
     return [[p, 1.0 - p] for p in row["probabilities"]] if multilabel else [row["probabilities"]]
-
-
-def _read_rows(path: Path, key: str, kind: type | tuple[type, ...], otherwise: str) -> dict[str, Mapping[str, Any]]:
-    """Read rows by name; each must have a value of the kind under the key."""
-    rows: dict[str, Mapping[str, Any]] = {}
-    for line, row in read_objects(path):
-        name = next((str(row[candidate]) for candidate in _ROW_NAMES if candidate in row), None)
-        if name is None or name in rows:
-            wrong = f"has none of {', '.join(_ROW_NAMES)}" if name is None else f"names row {name} a second time"
-            raise DataError(f"{path}:{line}: {wrong}; test the model again")
-        if not isinstance(row.get(key), kind):
-            raise DataError(f"{path}:{line}: has no {key}, {otherwise}")
-        rows[name] = row
-    if not rows:
-        raise DataError(f"{path}: is empty; test the model again")
-    return rows
-
-
-def _read_run_record(folder: Path) -> Record:
-    path = folder / "record.json"
-    if not path.exists():
-        raise DataError(f"{folder}: holds no record.json; pass the folders of two finished runs")
-    [record] = read_records([path])
-    if record["kind"] != Quality.kind:
-        raise DataError(f"{path}: is not the record of a training or test run")
-    return record
-
-
-def _flatten(groups: Sequence[Sequence[Any]]) -> list[Any]:
-    return [member for group in groups for member in group]
-
-
-def _describe_runs(records: Sequence[Record]) -> dict[str, Any]:
-    """Return the fields that name a run, or the runs of several seeds."""
-    fields = {key: records[0].get(key) for key in _RUN_FIELDS} | model_settings(records[0].get("config") or {})
-    return fields if len(records) == 1 else {**fields, "seed": [record["seed"] for record in records]}
-
-
-def _require_same_seeds(folders: Sequence[Sequence[Path]], records: Sequence[Sequence[Record]]) -> None:
-    for seed_folders, seed_records in zip(folders, records, strict=True):
-        seeds = [record["seed"] for record in seed_records]
-        if len(set(seeds)) > 1:
-            listed = " and ".join(f"{folder} ({seed})" for folder, seed in zip(seed_folders, seeds, strict=True))
-            raise DataError(f"{listed} have different seeds; compare runs of the same seed")
-    if len({seed_records[0]["seed"] for seed_records in records}) < len(records):
-        raise DataError(f"{folders[0][0]}: its seed appears twice; give one folder per seed, with {{seed}} in its name")
-
-
-def _require_same_rows(
-    folders: Sequence[Path], records: Sequence[Record], rows: Sequence[Mapping[str, object]]
-) -> None:
-    names = [f"{record['task']}, {record['data'].get('source')}" for record in records]
-    for folder, name, run_rows in zip(folders, names, rows, strict=True):
-        if name != names[0] or run_rows.keys() != rows[0].keys():
-            sizes = f"{len(rows[0])} rows ({names[0]}) and {len(run_rows)} rows ({name})"
-            message = f"{folders[0]} and {folder} were tested on different rows: {sizes}; test both on the same files"
-            raise DataError(message)
 
 
 def format_comparison(result: Paired) -> str:
@@ -200,11 +191,12 @@ def format_comparison(result: Paired) -> str:
     mean, low, high = (result.difference.get(key) for key in ("mean", "bootstrap_low", "bootstrap_high"))
     interval = "" if low is None or high is None else f" [{scale * low:+{number}}, {scale * high:+{number}}]"
     values = zip((result.better, result.worse, result.equal), words, strict=True)
-    counts = ", ".join(f"{count} {word}" for count, word in values)
+    counted = result.measure in ("score", "divergence")
+    counts = f" ({', '.join(f'{count} {word}' for count, word in values)})" if counted else f", {result.measure}"
     by_seed = ", ".join(f"{scale * difference:+{number}}" for difference in result.by_seed or ())
     return (
         f"{result.task}{source}: {first}, {second}: {scale * (mean or 0.0):+{number}}{interval} {unit} "
-        f"on {result.rows} rows ({counts}){', by seed ' * bool(by_seed)}{by_seed}"
+        f"on {result.rows} rows{counts}{', by seed ' * bool(by_seed)}{by_seed}"
     )
 
 
@@ -221,16 +213,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("others", type=Path, nargs="+", help="run folders to compare it with")
     parser.add_argument("--reference", type=Path, help="run folder; compare divergences from it instead of scores")
+    parser.add_argument("--metric", choices=sorted(CORPUS_METRICS), help="compare this metric instead of row scores")
     parser.add_argument("--seeds", type=int, nargs="+", help="compare over these seeds; folder names contain {seed}")
     parser.add_argument("--record", type=Path, help="JSON Lines file to append the results to")
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser.parse_args(words)
+    if arguments.metric is not None and arguments.reference is not None:
+        parser.error("--metric: not allowed with --reference; choose one of them")
     try:
         for other in arguments.others:
             started = time.perf_counter()
             reference = None if arguments.reference is None else _seed_folders(arguments.reference, arguments.seeds)
             run, baseline = (_seed_folders(folder, arguments.seeds) for folder in (arguments.run, other))
-            result = compare_runs(run, baseline, reference)
+            if arguments.metric is None:
+                result = compare_runs(run, baseline, reference)
+            else:
+                result = compare_metric(run, baseline, arguments.metric)
             print(format_comparison(result))
             if arguments.record is not None:
                 reference_name = None if arguments.reference is None else arguments.reference.name

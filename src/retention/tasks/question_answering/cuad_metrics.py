@@ -8,14 +8,11 @@ from typing import Any
 import datasets
 import evaluate
 import numpy as np
-from numpy.typing import NDArray
 
+from retention.report.corpus_metrics import THRESHOLDS, Floats, average_precision, detection_counts, precision_recall
 from retention.tasks.metric import TaskMetric
 
 _OVERLAP = 0.5  # lowest share of common words at which a span counts as the clause
-_THRESHOLDS = np.concatenate([np.arange(0.99, 0.0, -0.01), [0.001, 0.0]])
-
-Floats = NDArray[np.float64]
 
 
 class CuadScore(TaskMetric):
@@ -50,12 +47,14 @@ class CuadScore(TaskMetric):
         clause_scores: list[float] = []  # per clause, the highest score of a span that matches it; -1 = none does
         false_scores: list[float] = []  # scores of spans that match no clause
         for prediction, reference in zip(predictions, references, strict=True):
-            matched, unmatched = _match(prediction, reference)
+            matched, unmatched = match_clauses(prediction, reference)
             clause_scores += matched
             false_scores += unmatched
-        recall, precision = _curve(np.array(clause_scores), np.array(false_scores))
+        counts = detection_counts(clause_scores, false_scores)
+        size = len(THRESHOLDS)
+        recall, precision = precision_recall(counts[:size], counts[size : 2 * size], counts[-1])
         return {
-            "aupr": float(np.trapezoid(precision, recall)),
+            "aupr": float(average_precision(counts)),
             "precision_at_80_recall": _precision_at(0.8, precision, recall),
             "precision_at_90_recall": _precision_at(0.9, precision, recall),
         }
@@ -76,8 +75,13 @@ def _words(text: str) -> set[str]:
     return set(text.lower().replace("/", " ").split())
 
 
-def _match(prediction: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[list[float], list[float]]:
-    """Return the best score of a span per clause (-1 = no span), and the scores of spans that match no clause."""
+def match_clauses(prediction: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """Return the best score of a span per clause (-1 = no span), and the scores of spans that match no clause.
+
+    Args:
+        prediction: of one question, see ``CuadScore``.
+        reference: likewise.
+    """
     best, unmatched = [-1.0] * len(reference["texts"]), []
     proposed: dict[str, float] = {}
     for text, score in zip(prediction["texts"], prediction["scores"], strict=True):
@@ -94,16 +98,6 @@ def _match(prediction: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple
         if not hits:
             unmatched.append(score)
     return best, unmatched
-
-
-def _curve(clause_scores: Floats, false_scores: Floats) -> tuple[Floats, Floats]:
-    """Return recall and precision from the highest threshold to the lowest, with (0, 1) in front."""
-    true_positives = (clause_scores[None, :] > _THRESHOLDS[:, None]).sum(1)
-    false_positives = (false_scores[None, :] > _THRESHOLDS[:, None]).sum(1)
-    recall = np.concatenate([[0.0], true_positives / max(len(clause_scores), 1)])
-    precision = np.concatenate([[1.0], true_positives / np.maximum(true_positives + false_positives, 1)])
-    decreasing: Floats = np.maximum.accumulate(precision[::-1])[::-1]
-    return recall, decreasing
 
 
 def _precision_at(target: float, precision: Floats, recall: Floats) -> float:

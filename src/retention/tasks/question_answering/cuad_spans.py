@@ -11,7 +11,7 @@ from datasets import Dataset
 from retention.data.squad_json import SquadParagraph, categories_of, read_squad
 from retention.errors import DataError, require
 from retention.tasks.question_answering.answer_candidates import AnswerCandidates
-from retention.tasks.question_answering.cuad_metrics import CuadScore
+from retention.tasks.question_answering.cuad_metrics import CuadScore, match_clauses
 from retention.tasks.question_answering.data import QuestionAnsweringData
 from retention.tasks.question_answering.passages import NONE, SPAN, Passage, PassageQuestion, Range, passage_rows
 from retention.tasks.question_answering.windows import TokenizedText, question_template
@@ -67,7 +67,7 @@ class CuadSpanData(QuestionAnsweringData):
             tokens = self.tokens_of(passage)
             for index, question in enumerate(passage.questions):
                 predictions.append(_prediction(passage, tokens, candidates.get((number, index))))
-                references.append({"texts": question.references, "substring": _SUBSTRING_CATEGORY in question.id})
+                references.append(_reference(question))
                 reachable += self._reachable(question, tokens)
         scores: dict[str, float] = self._metric.compute(predictions=predictions, references=references)
         answerable = sum(bool(reference["texts"]) for reference in references)
@@ -112,8 +112,13 @@ class CuadSpanData(QuestionAnsweringData):
     def format_answer(
         self, passage: Passage, tokens: TokenizedText, question: PassageQuestion, candidates: AnswerCandidates | None
     ) -> dict[str, Any]:
-        """Return the ``id`` of the question, the ``texts`` of the most likely spans, and their ``scores``."""
-        return {"id": question.id, **_prediction(passage, tokens, candidates)}
+        """Return the ``id`` of the question, the ``texts`` of the most likely spans, and their ``scores``.
+
+        And, for comparisons, ``clause_scores`` and ``false_scores``, see ``match_clauses``.
+        """
+        prediction = _prediction(passage, tokens, candidates)
+        found, wrong = match_clauses(prediction, _reference(question))
+        return {"id": question.id, **prediction, "clause_scores": found, "false_scores": wrong}
 
     def _questions(self, part: SquadParagraph) -> list[PassageQuestion]:
         """Return the questions of the chosen categories; questions with the same text are merged into one."""
@@ -135,6 +140,10 @@ class CuadSpanData(QuestionAnsweringData):
             )
             for text, answers in spans.items()
         ]
+
+
+def _reference(question: PassageQuestion) -> dict[str, Any]:
+    return {"texts": question.references, "substring": _SUBSTRING_CATEGORY in question.id}
 
 
 def _prediction(passage: Passage, tokens: TokenizedText, candidates: AnswerCandidates | None) -> dict[str, Any]:
