@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from reproduction.comparison import interval, signed
 from reproduction.sources import RecordSet
 from reproduction.timed_models import TimedModel, paired_difference, timed_models
-from retention.report.grouping import mean_and_deviation
 from retention.report.tables import markdown_table, text_frame
 
 SPEEDS = (1.5, 2.0, 3.0, 4.0)  # speedups over the dense model
@@ -58,9 +57,9 @@ def speed_summary_table(records: RecordSet, tasks: Mapping[str, str], speeds: Se
             ours, shallow = (_best(models, family, speed) for family in ("ours", "shallow"))
             if ours is not None or shallow is not None:
                 sides = [
-                    _NONE if side is None else f"{_score(side)} at {side.speedup:.2f}x" for side in (ours, shallow)
+                    _NONE if side is None else f"{side.score_text} at {side.speedup:.2f}x" for side in (ours, shallow)
                 ]
-                rows.append([title, _score(dense), f"{speed:g}x", *sides, _difference(records, task, ours, shallow)])
+                rows.append([title, dense.score_text, f"{speed:g}x", *sides, _difference(records, task, ours, shallow)])
                 title = ""
     header = ("task", "dense", "at the speed of", "tokens removed", "fewer layers", "difference")
     return markdown_table(text_frame(header, rows))
@@ -82,8 +81,12 @@ def level_speed_table(records: RecordSet, task: str) -> str:
         level = [model for model in ours if _is_level(model, reference, records, task)]
         fastest = min(level, key=lambda model: model.ms_per_row, default=None)
         ratio = "-" if fastest is None else f"{reference.ms_per_row / fastest.ms_per_row:.2f}x"
-        rows.append([reference.label, _score(reference), "none" if fastest is None else fastest.label])
-        rows[-1] += ["-" if fastest is None else _score(fastest), ratio, _difference(records, task, fastest, reference)]
+        rows.append([reference.label, reference.score_text, "none" if fastest is None else fastest.label])
+        rows[-1] += [
+            "-" if fastest is None else fastest.score_text,
+            ratio,
+            _difference(records, task, fastest, reference),
+        ]
     header = ("reference", "score", "fastest of ours, level or ahead", "score", "faster by", "difference")
     return markdown_table(text_frame(header, rows))
 
@@ -101,12 +104,7 @@ def _is_level(model: TimedModel, reference: TimedModel, records: RecordSet, task
 
 
 def _cells(model: TimedModel | None) -> tuple[str, str, str]:
-    return (_NONE, "-", "-") if model is None else (model.label, _score(model), f"{model.speedup:.2f}x")
-
-
-def _score(model: TimedModel) -> str:
-    seeds = len(model.points)
-    return f"{mean_and_deviation(list(model.points.values()))} ({seeds} seed{'s' * (seeds > 1)})"
+    return (_NONE, "-", "-") if model is None else (model.label, model.score_text, f"{model.speedup:.2f}x")
 
 
 def _difference(records: RecordSet, task: str, first: TimedModel | None, second: TimedModel | None) -> str:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import Any
 
-from reproduction.equal_time import FEWER_LAYERS, UNPRUNED, latest_latency, method_name
 from reproduction.paper import ADAPTIVE
 from reproduction.sources import RecordSet
+from retention.errors import DataError
 from retention.records.identity import PRUNE_AT, model_settings
-from retention.report.grouping import DENSE, Record, RunGroup
+from retention.report.grouping import DENSE, EvaluationSetup, Record, RunGroup, headline, mean_and_deviation
 from retention.report.intervals import Estimate, estimate
 
+FEWER_LAYERS = "fewer_layers"  # method of shallower students in records
+UNPRUNED = (DENSE, FEWER_LAYERS)
 _NORMAL = 1.96  # 97.5 % quantile of the normal distribution
 _SAME = 5e-5  # largest difference of two means of the same row scores
 
@@ -23,6 +25,7 @@ class TimedModel:
     """A model of a latency record, with the scores of all its seeds.
 
     Attributes:
+        method: in words.
         label: method, keep ratio and layers, in words.
         family: ``ours`` (scored by a learned policy of this project, also on fewer layers), ``shallow`` (fewer layers,
             nothing removed), ``dense`` or ``baseline``.
@@ -31,11 +34,14 @@ class TimedModel:
         layers: layers of a shallower student; None = all.
         saliency: weight of the saliency distillation.
         prune_at: ``after_layer`` or ``after_attention``.
+        flops_ratio: FLOPs divided by those of the dense model.
         ms_per_row: median time.
         speedup: median speedup over the reference of the record.
+        speedup_range: its 10 and 90 % quantiles over the rounds.
         points: seed -> headline metric times 100.
     """
 
+    method: str
     label: str
     family: str
     policy: str
@@ -43,14 +49,22 @@ class TimedModel:
     layers: Any
     saliency: float
     prune_at: str
+    flops_ratio: float
     ms_per_row: float
     speedup: float
+    speedup_range: tuple[float, float]
     points: Mapping[int, float]
 
     @property
     def score(self) -> float:
         """Mean of the seeds, in points."""
         return fmean(self.points.values())
+
+    @property
+    def score_text(self) -> str:
+        """Mean and deviation over the seeds, and their number."""
+        seeds = len(self.points)
+        return f"{mean_and_deviation(list(self.points.values()))} ({seeds} seed{'s' * (seeds > 1)})"
 
 
 def timed_models(records: RecordSet, task: str) -> list[TimedModel]:
@@ -59,11 +73,35 @@ def timed_models(records: RecordSet, task: str) -> list[TimedModel]:
     Raises:
         DataError: there is no latency record of the task.
     """
+    entries = latest_latency(records, task)["models"]
+    groups = [_group_of(entry, records, task) for entry in entries]
+    setups = [group.setup for group in groups if group is not None]
     models: dict[tuple[Any, ...], TimedModel] = {}
-    for entry in latest_latency(records, task)["models"]:
-        model = _timed_model(entry, _group_of(entry, records, task))
+    for entry, group in zip(entries, groups, strict=True):
+        model = _timed_model(entry, _group_in(setups, entry, records) if group is None else group)
         models.setdefault((model.policy, model.rho, str(model.layers), model.saliency, model.prune_at), model)
     return sorted(models.values(), key=lambda model: -model.ms_per_row)
+
+
+def latest_latency(records: RecordSet, task: str) -> Record:
+    """Return the latest latency record of a task.
+
+    Raises:
+        DataError: there is none.
+    """
+    matching = [record for record in records.records if record["kind"] == "latency" and record["task"] == task]
+    if not matching:
+        raise DataError(f"equal-time table: no latency record of {task} in results/speed; run retention bench-models")
+    return max(matching, key=lambda record: str(record.get("date", "")))
+
+
+def method_name(model: Mapping[str, Any]) -> str:
+    """Return the method of an entry of a latency record, in words."""
+    parts = [str(model["policy"]).replace("_", " ")]
+    parts += ["saliency-distilled"] if model["policy"] == ADAPTIVE.policy and model["saliency"] > 0 else []
+    place = str(model.get("prune_at", PRUNE_AT))
+    parts += [f"pruned {place.replace('_', ' ')}"] if place != PRUNE_AT and model["policy"] not in UNPRUNED else []
+    return ", ".join(parts)
 
 
 def paired_difference(records: RecordSet, task: str, first: TimedModel, second: TimedModel) -> Estimate | None:
@@ -117,12 +155,15 @@ def _estimate(record: Record, sign: float) -> Estimate:
 
 
 def _timed_model(entry: Mapping[str, Any], group: RunGroup | None) -> TimedModel:
+    if group is None and entry["metric"] is None:
+        raise DataError(f"{method_name(entry)}: was timed, but no run like it was tested on the rows of the others")
     points = {int(entry["seed"]): 100.0 * float(entry["metric"])} if group is None else group.points_by_seed()
-    layers = entry["layers"]
+    layers, speedup = entry["layers"], entry["speedup"]
     parts = [method_name(entry)]
     parts += [f"rho {entry['rho']:g}"] if entry["policy"] not in UNPRUNED else []
     parts += [f"{layers if isinstance(layers, int) else len(layers)} layers"] if layers is not None else []
     return TimedModel(
+        method=parts[0],
         label=", ".join(parts),
         family=_family(str(entry["policy"])),
         policy=str(entry["policy"]),
@@ -130,8 +171,10 @@ def _timed_model(entry: Mapping[str, Any], group: RunGroup | None) -> TimedModel
         layers=layers,
         saliency=float(entry["saliency"]),
         prune_at=_settings(entry)["prune_at"],
+        flops_ratio=float(entry["flops_ratio"]),
         ms_per_row=float(entry["ms_per_row"]["median"]),
-        speedup=float(entry["speedup"]["median"]),
+        speedup=float(speedup["median"]),
+        speedup_range=(float(speedup["low"]), float(speedup["high"])),
         points=points,
     )
 
@@ -149,10 +192,22 @@ def _group_of(entry: Mapping[str, Any], records: RecordSet, task: str) -> RunGro
     return None
 
 
+def _group_in(setups: Sequence[EvaluationSetup], entry: Mapping[str, Any], records: RecordSet) -> RunGroup | None:
+    """Return the runs with the settings of a model, tested on the rows of the other models of its latency record."""
+    alike = [
+        group
+        for group in records.runs.groups(policy=entry["policy"], rho=entry["rho"])
+        if group.setup in setups and model_settings(group.records[0].get("config") or {}) == _settings(entry)
+    ]
+    return headline(alike)
+
+
 def _is_run(record: Record, entry: Mapping[str, Any]) -> bool:
     same = model_settings(record.get("config") or {}) == _settings(entry)
     score = record["metrics"][record["monitor"]]
-    return bool(same and record["seed"] == entry["seed"] and score is not None and abs(score - entry["metric"]) < 1e-9)
+    if not same or record["seed"] != entry["seed"] or score is None or entry["metric"] is None:
+        return False
+    return bool(abs(score - entry["metric"]) < 1e-9)
 
 
 def _is_of(run: Mapping[str, Any], model: TimedModel) -> bool:

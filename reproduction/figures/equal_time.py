@@ -9,11 +9,10 @@ from statistics import stdev
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reproduction.equal_time import latest_latency
 from reproduction.figures.canvas import Subplot, draw_subplots
 from reproduction.figures.labels import Label, place_labels
 from reproduction.sources import RecordSet
-from reproduction.timed_models import TimedModel, timed_models
+from reproduction.timed_models import TimedModel, latest_latency, timed_models
 from retention.records.identity import PRUNE_AT
 from retention.report.figure_style import COLORS, GREY, INK
 from retention.report.grouping import Record

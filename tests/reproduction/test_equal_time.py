@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from reproduction.equal_time import equal_time_table, latest_latency
+from reproduction.equal_time import equal_time_table
 from reproduction.sources import RecordSet
+from reproduction.timed_models import latest_latency
 
 from retention.errors import DataError
 
@@ -28,7 +29,7 @@ def test_models_are_sorted_from_slow_to_fast() -> None:
     lines = equal_time_table(RecordSet((record,)), "reviews").splitlines()[2:]
     assert [line.split("|")[1].strip() for line in lines] == ["dense", "fewer layers", "adaptive, saliency-distilled"]
     cells = [cell.strip() for cell in lines[2].split("|")[2:-1]]
-    assert cells == ["0.3", "all", "75.00", "40.0 %", "4.00", "2.50x (1.00-9.00)"]
+    assert cells == ["0.3", "all", "75.0 (1 seed)", "40.0 %", "4.00", "2.50x (1.00-9.00)"]
 
 
 def test_the_latest_record_of_the_task_counts() -> None:

@@ -14,6 +14,7 @@ from reproduction.sources import RecordSet
 from reproduction.target_speeds import level_speed_table, speed_summary_table, target_speed_table
 from reproduction.timed_models import paired_difference, pooled, timed_models
 
+from retention.errors import DataError
 from retention.report.intervals import Estimate
 
 SCORES = {"dense": (0.90, 0.92), "fewer_layers": (0.80, 0.84), "adaptive": (0.86, 0.88), "random": (0.70, 0.72)}
@@ -136,6 +137,21 @@ def test_models_that_prune_elsewhere_are_told_apart(record_set: Any, quality: Ca
         paired_difference(record_set(run, paired(*sides, -0.3)), "sst2", ours, timed_models(records, "sst2")[0])
         != difference
     )
+
+
+def test_a_timed_model_that_was_not_tested_has_the_scores_of_its_settings(
+    record_set: Any, quality: Callable[..., dict[str, Any]]
+) -> None:
+    tested = quality("adaptive", 0.1, 0.75, 4)
+    tested["config"]["backbone"] = {"layers": None}
+    elsewhere = {**quality("adaptive", 0.1, 0.95, 5), "data": {**tested["data"], "test": 7}}
+    records = record_set(tested, elsewhere)
+    [latency] = [record for record in records.records if record["kind"] == "latency"]
+    latency["models"].append(entry("adaptive", 4.0, rho=0.1, seed=0, metric=None))
+    assert timed_models(records, "sst2")[-1].points == {4: pytest.approx(75.0)}
+    latency["models"].append(entry("adaptive", 5.0, rho=0.2, metric=None))
+    with pytest.raises(DataError, match="no run like it was tested"):
+        timed_models(records, "sst2")
 
 
 def test_pareto_front_has_no_dominated_model(record_set: Any) -> None:

@@ -25,11 +25,12 @@ from retention.experiment.assembly import resolve_tokenizer
 from retention.experiment.checkpoints import read_checkpoint
 from retention.experiment.config import loaded_config
 from retention.experiment.parts import build_parts
+from retention.experiment.resume import RECORD, VALIDATION_RECORD
 from retention.experiment.stored import StoredTargets
 from retention.models.head import Columns
 from retention.models.quantization import quantize_int8
 from retention.models.retention_model import RetentionModel
-from retention.records import Latency, append_record, build_record, read_records
+from retention.records import Latency, Quality, append_record, build_record, read_records
 from retention.records.identity import PRUNE_AT, model_settings
 from retention.trained.loading import load
 
@@ -155,8 +156,9 @@ def format_latency(result: Latency) -> str:
         name = f"{model['policy']} {model['rho']:g}{place}{layers}, seed {model['seed']}{int8}"
         speed = model["speedup"]
         metric = model.get("metric_on_rows", model["metric"])
+        score = f"{'-':>10}" if metric is None else f"{100 * metric:10.1f}"
         lines.append(
-            f"{name:44} {100 * model['flops_ratio']:10.1f}% {100 * metric:10.1f} "
+            f"{name:44} {100 * model['flops_ratio']:10.1f}% {score} "
             f"{model['ms_per_row']['median']:8.2f} {speed['median']:7.2f}x  {speed['low']:.2f}-{speed['high']:.2f}"
         )
     return "\n".join(lines)
@@ -202,16 +204,16 @@ def _to(batch: Batch, device: str) -> Batch:
 
 
 def _identity(run: Path) -> dict[str, Any]:
-    """Return method, keep ratio, settings, seed and quality of a run, from its record."""
-    file = run / "record.json"
-    if not file.is_file():
-        raise DataError(f"{file}: missing; time finished runs only")
+    """Return method, keep ratio, settings, seed and quality of a run, from its record; None if it was not tested."""
+    file = next((file for name in (RECORD, VALIDATION_RECORD) if (file := run / name).is_file()), None)
+    if file is None:
+        raise DataError(f"{run / RECORD}: missing; time finished runs only")
     [record] = read_records([file])
     return {
         "run": run.name,
         **{key: record[key] for key in ("policy", "rho", "seed", "flops_ratio", "monitor")},
         **model_settings(record["config"]),
-        "metric": record["metrics"][record["monitor"]],
+        "metric": record["metrics"][record["monitor"]] if record["kind"] == Quality.kind else None,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,17 @@ def test_int8_copies_are_timed_and_scored_beside_their_models(trained_run: Path)
     assert "int8" in format_latency(result).splitlines()[-1]
     with pytest.raises(ConfigError, match="--int8"):
         measure_latency([trained_run], device="cuda", int8=True)
+
+
+def test_a_run_that_was_only_validated_has_no_metric(trained_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    record = json.loads((run / "record.json").read_text())
+    (run / "record.json").unlink()
+    (run / "validation.json").write_text(json.dumps({**record, "kind": "validation"}))
+    result = measure_latency([trained_run, run], rows=4, batch_size=4, rounds=1)
+    assert [model["metric"] for model in result.models] == [record["metrics"][record["monitor"]], None]
+    assert " - " in format_latency(result).splitlines()[-1]
 
 
 def test_numbers_out_of_range_are_refused(trained_run: Path) -> None:
