@@ -10,6 +10,9 @@ keep ratios see conf/sweep/dense.yaml.
     python -m reproduction.series sst2_small backbone.path=<folder> data.dir=<folder> \
         --stage2 distillation=saliency --series adaptive:0.3 --record results/quality/sst2_guided.jsonl
     python -m reproduction.series sst2_small backbone.path=<folder> data.dir=<folder> --jobs 2
+    python -m reproduction.series sst2_small backbone.path=<folder> data.dir=<folder> data.train_size=5000 \
+        --stage1 task.lr=1e-4 data.train_size=20000 --list reproduction/ladder.yaml \
+        --record results/quality/sst2_ladder.jsonl
 
 Small models train faster on one core than on many: with --jobs, the runs share the cores, and the output of each is in
 outputs/quality/<experiment>/<run>.log.
@@ -28,6 +31,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from retention.errors import DataError, first_line
 from retention.records import read_records
 from retention.records.provenance import usable_cores
 
@@ -77,6 +83,30 @@ def jobs(series: Sequence[str], seeds: Sequence[int], overrides: Sequence[str] =
         for entry in series:
             policy, _, rho = entry.partition(":")
             yield Job(policy, float(rho or 1.0), seed, tuple(overrides))
+
+
+def read_list(path: Path, seeds: Sequence[int]) -> Iterator[Job]:
+    """Yield stage 1 of every seed, followed by the jobs of a list, each with overrides of its own.
+
+    Args:
+        path: YAML file, a list of ``{name, policy, overrides}``; ``policy`` is ``policy:rho``, ``name`` is for readers.
+        seeds: random seeds.
+
+    Raises:
+        DataError: the file cannot be read, or an entry is not of this form.
+    """
+    try:
+        entries: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: cannot be read: {first_line(error)}") from error
+    for number, entry in enumerate(entries if isinstance(entries, list) else [entries], 1):
+        if not isinstance(entry, dict) or entry.keys() != {"name", "policy", "overrides"}:
+            raise DataError(f"{path}: entry {number} must have name, policy and overrides, got {entry!r}")
+    for seed in seeds:
+        yield Job("dense", None, seed)
+        for entry in entries:
+            policy, _, rho = str(entry["policy"]).partition(":")
+            yield Job(policy, float(rho or 1.0), seed, tuple(map(str, entry["overrides"])))
 
 
 def command(
@@ -167,6 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("experiment", help="name of a recipe in conf/experiment")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--series", nargs="+", default=list(SERIES), help="policy:rho, for example adaptive:0.3")
+    parser.add_argument("--list", type=Path, help="YAML file of policies with overrides, see reproduction/ladder.yaml")
     parser.add_argument("--stage1", nargs="+", default=[], help="overrides of the dense model of stage 1 only")
     parser.add_argument("--stage2", nargs="+", default=[], help="overrides of the policies of stage 2 only")
     parser.add_argument("--record", type=Path, help="default: results/quality/<experiment>.jsonl")
@@ -180,7 +211,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     record_file = arguments.record or ROOT / "results" / "quality" / f"{arguments.experiment}.jsonl"
     folder = ROOT / "outputs" / "quality" / arguments.experiment
     records = read_records([record_file]) if record_file.exists() else []
-    requested = jobs(arguments.series, arguments.seeds, arguments.stage2)
+    if arguments.list is None:
+        requested = list(jobs(arguments.series, arguments.seeds, arguments.stage2))
+    else:
+        try:
+            requested = list(read_list(arguments.list, arguments.seeds))
+        except DataError as error:
+            parser.error(f"--list: {error}")
     missing = [job for job in requested if not any(job.matches(record) for record in records)]
     unfinished_seeds = {job.seed for job in missing if job.rho is not None}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,33 @@ def test_runs_with_a_matching_record_are_skipped(command: SeriesCommand) -> None
     assert [name for event, name in command.events() if event == "end"][1:] == [
         "adaptive-0.3-seed0-distillation_saliency"
     ]
+
+
+def test_a_list_gives_each_policy_overrides_of_its_own(command: SeriesCommand) -> None:
+    file = command.root / "list.yaml"
+    file.write_text("""
+- {name: first, policy: "random:0.3", overrides: [prune_at=after_attention]}
+- {name: second, policy: "random:0.3", overrides: []}
+""")
+    assert command("--seeds", "4", "--list", str(file)) == 0
+    names = ["dense-stage1-seed4", "random-0.3-seed4-prune_at_after_attention", "random-0.3-seed4"]
+    assert [name for event, name in command.events() if event == "start"] == names
+    assert "prune_at=after_attention" in (command.root / f"{names[1]}.words").read_text()
+
+
+@pytest.mark.parametrize(("content", "message"), [("- {policy: x}", "entry 1 must have name"), ("[", "cannot be read")])
+def test_a_wrong_list_is_named(
+    content: str, message: str, command: SeriesCommand, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = command.root / "list.yaml"
+    file.write_text(content)
+    with pytest.raises(SystemExit):
+        command("--list", str(file))
+    assert f"{file}: {message}" in capsys.readouterr().err
+
+
+def test_the_ladder_adds_one_ingredient_at_a_time() -> None:
+    steps = list(series.read_list(Path(series.__file__).with_name("ladder.yaml"), [0]))[1:]
+    assert [step.policy for step in steps] == ["paper"] + ["adaptive"] * 8
+    changes = [set(first.overrides) ^ set(second.overrides) for first, second in pairwise(steps)]
+    assert [len(change) for change in changes] == [2, 2, 1, 3, 1, 1, 1, 2]
