@@ -7,7 +7,7 @@ from reproduction.timed_models import TimedModel, latest_latency, timed_models
 from retention.report.tables import markdown_table, text_frame
 
 
-def equal_time_table(records: RecordSet, task: str) -> str:
+def equal_time_table(records: RecordSet, task: str, dtype: str = "float32") -> str:
     """Return one row per model of the task's latest latency record, from slow to fast.
 
     Times are those of the record; scores are means over all seeds that were tested.
@@ -15,13 +15,14 @@ def equal_time_table(records: RecordSet, task: str) -> str:
     Args:
         records: committed records.
         task: name of the task.
+        dtype: number format that was timed.
 
     Raises:
         DataError: there is no latency record of the task.
     """
-    metric = str(latest_latency(records, task)["models"][0]["monitor"])
+    metric = str(latest_latency(records, task, dtype)["models"][0]["monitor"])
     header = ("method", "keep ratio", "layers", metric, "FLOPs ratio", "ms per row", "speedup")
-    return markdown_table(text_frame(header, [_row(model) for model in timed_models(records, task)]))
+    return markdown_table(text_frame(header, [_row(model) for model in timed_models(records, task, dtype)]))
 
 
 def _row(model: TimedModel) -> list[str]:

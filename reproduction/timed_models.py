@@ -67,13 +67,15 @@ class TimedModel:
         return f"{mean_and_deviation(list(self.points.values()))} ({seeds} seed{'s' * (seeds > 1)})"
 
 
-def timed_models(records: RecordSet, task: str) -> list[TimedModel]:
+def timed_models(records: RecordSet, task: str, dtype: str = "float32") -> list[TimedModel]:
     """Return the models of the task's latest latency record, from slow to fast; of two seeds of a model the first.
+
+    Scores are those of the test runs, whatever number format is timed.
 
     Raises:
         DataError: there is no latency record of the task.
     """
-    entries = latest_latency(records, task)["models"]
+    entries = latest_latency(records, task, dtype)["models"]
     groups = [_group_of(entry, records, task) for entry in entries]
     setups = [group.setup for group in groups if group is not None]
     models: dict[tuple[Any, ...], TimedModel] = {}
@@ -83,15 +85,22 @@ def timed_models(records: RecordSet, task: str) -> list[TimedModel]:
     return sorted(models.values(), key=lambda model: -model.ms_per_row)
 
 
-def latest_latency(records: RecordSet, task: str) -> Record:
-    """Return the latest latency record of a task.
+def latest_latency(records: RecordSet, task: str, dtype: str = "float32") -> Record:
+    """Return the latest latency record of a task in a number format.
 
     Raises:
         DataError: there is none.
     """
-    matching = [record for record in records.records if record["kind"] == "latency" and record["task"] == task]
+    wanted = ("latency", task, dtype)
+    matching = [
+        record
+        for record in records.records
+        if (record["kind"], record.get("task"), record.get("dtype", "float32")) == wanted
+    ]
     if not matching:
-        raise DataError(f"equal-time table: no latency record of {task} in results/speed; run retention bench-models")
+        raise DataError(
+            f"equal-time table: no latency record of {task} in {dtype} in results/speed; run retention bench-models"
+        )
     return max(matching, key=lambda record: str(record.get("date", "")))
 
 

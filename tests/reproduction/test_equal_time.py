@@ -35,5 +35,8 @@ def test_models_are_sorted_from_slow_to_fast() -> None:
 def test_the_latest_record_of_the_task_counts() -> None:
     old, new = latency("2026-01-01", model("dense", 1.0)), latency("2026-02-01", model("dense", 2.0))
     assert latest_latency(RecordSet((new, old)), "reviews") is new
+    half = latency("2026-03-01", model("dense", 3.0)) | {"dtype": "bfloat16"}
+    assert latest_latency(RecordSet((new, half)), "reviews") is new
+    assert latest_latency(RecordSet((new, half)), "reviews", "bfloat16") is half
     with pytest.raises(DataError, match="no latency record of papers"):
         latest_latency(RecordSet((new,)), "papers")

@@ -28,12 +28,14 @@ from retention.experiment.parts import build_parts
 from retention.experiment.resume import RECORD, VALIDATION_RECORD
 from retention.experiment.stored import StoredTargets
 from retention.models.head import Columns
+from retention.models.precision import in_precision
 from retention.models.quantization import quantize_int8
 from retention.models.retention_model import RetentionModel
 from retention.records import Latency, Quality, append_record, build_record, read_records
 from retention.records.identity import PRUNE_AT, model_settings
 from retention.trained.loading import load
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
 
@@ -49,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=16, help="rows of a batch (default: 16)")
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds over all batches (default: 7)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="number format (default: float32)")
     parser.add_argument("--int8", action="store_true", help="time an INT8 copy of every model as well; on a CPU only")
     parser.add_argument("--record", type=Path, help="JSON Lines file that the result is appended to")
     arguments = parser.parse_args(words)
@@ -61,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             batch_size=arguments.batch_size,
             rounds=arguments.rounds,
             device=arguments.device,
+            dtype=arguments.dtype,
             int8=arguments.int8,
         )
         print(format_latency(result))
@@ -83,6 +87,7 @@ def measure_latency(
     batch_size: int = 16,
     rounds: int = 7,
     device: str = "cpu",
+    dtype: str = "float32",
     int8: bool = False,
 ) -> Latency:
     """Time the models of finished runs on test rows of the first run's task.
@@ -94,19 +99,23 @@ def measure_latency(
         batch_size: rows of a batch, >= 1.
         rounds: timed rounds, >= 1; one more is run before them.
         device: where the models run.
+        dtype: number format of weights and states, ``float32`` or ``bfloat16``; scorers compute in float32.
         int8: time a copy of every model with INT8 layers as well, see ``quantize_int8``. All entries then have
             ``int8`` and ``metric_on_rows``, the metric on the timed rows.
 
     Raises:
-        ConfigError: a number is out of range, or INT8 is requested on a GPU.
+        ConfigError: a number is out of range, the number format is unknown, or INT8 is requested on a GPU or beside
+            bfloat16.
         CheckpointError: a run cannot be loaded.
         DataError: the data cannot be read, or a run has no record.
     """
     for key, value in {"--rows": rows, "--batch-size": batch_size, "--rounds": rounds}.items():
         require(value >= 1, key, f"must be >= 1, got {value}")
     require(device == "cpu" or not int8, "--int8", f"needs --device cpu, got {device}")
+    require(dtype in DTYPES, "--dtype", f"must be one of {', '.join(DTYPES)}, got {dtype}")
+    require(dtype == "float32" or not int8, "--int8", f"needs --dtype float32, got {dtype}")
     batches, description = _test_batches(runs[0], data_dir, rows, batch_size)
-    models = {(run, False): load(run, device=device).model for run in runs}
+    models = {(run, False): _load(run, device, dtype) for run in runs}
     if int8:
         models = {key: each for run in runs for key, each in _with_int8(run, models[run, False]).items()}
     on_device = [_to(batch, device) for batch in batches]
@@ -136,7 +145,7 @@ def measure_latency(
         task=description["name"],
         data={**description, "rows": count},
         device=device,
-        dtype="float32",
+        dtype=dtype,
         threads=torch.get_num_threads(),
         batch=batch_size,
         rounds=rounds,
@@ -162,6 +171,13 @@ def format_latency(result: Latency) -> str:
             f"{model['ms_per_row']['median']:8.2f} {speed['median']:7.2f}x  {speed['low']:.2f}-{speed['high']:.2f}"
         )
     return "\n".join(lines)
+
+
+def _load(run: Path, device: str, dtype: str) -> RetentionModel:
+    """Load a model whose encoder and head compute in a number format."""
+    model = in_precision(load(run, device=device).model, dtype)
+    model.head.to(DTYPES[dtype])
+    return model
 
 
 def _with_int8(run: Path, model: RetentionModel) -> dict[tuple[Path, bool], RetentionModel]:

@@ -36,6 +36,13 @@ def test_int8_copies_are_timed_and_scored_beside_their_models(trained_run: Path)
         measure_latency([trained_run], device="cuda", int8=True)
 
 
+def test_models_are_timed_in_another_number_format(trained_run: Path) -> None:
+    assert measure_latency([trained_run], rows=4, batch_size=4, rounds=1, dtype="bfloat16").dtype == "bfloat16"
+    for changes in ({"dtype": "float16"}, {"dtype": "bfloat16", "int8": True}):
+        with pytest.raises(ConfigError, match="--dtype"):
+            measure_latency([trained_run], rows=4, rounds=1, **changes)  # type: ignore[arg-type]
+
+
 def test_a_run_that_was_only_validated_has_no_metric(trained_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained_run, run)
