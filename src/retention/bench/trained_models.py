@@ -161,8 +161,8 @@ def format_latency(result: Latency) -> str:
     for model in result.models:
         layers = "" if model["layers"] is None else f", layers {model['layers']}"
         int8 = ", int8" if model.get("int8") else ""
-        place = "" if model["prune_at"] == PRUNE_AT else f" {model['prune_at'].replace('_', ' ')}"
-        name = f"{model['policy']} {model['rho']:g}{place}{layers}, seed {model['seed']}{int8}"
+        pruned = "" if model["prune_at"] == PRUNE_AT else f" {model['prune_at'].replace('_', ' ')}"
+        name = f"{model['policy']} {model['rho']:g}{pruned}{layers}, seed {model['seed']}{int8}"
         speed = model["speedup"]
         metric = model.get("metric_on_rows", model["metric"])
         score = f"{'-':>10}" if metric is None else f"{100 * metric:10.1f}"

@@ -105,15 +105,15 @@ def _f1(counts: Floats) -> tuple[Floats, Floats]:
 
 def _macro_f1(counts: Floats) -> Floats:
     """Average the F1 of the classes that occur as a label or a prediction."""
-    found, total = _f1(counts)
+    twice_true, total = _f1(counts)
     occurs = total > 0
-    mean: Floats = np.where(occurs, found / np.maximum(total, 1), 0.0).sum(-1) / np.maximum(occurs.sum(-1), 1)
+    mean: Floats = np.where(occurs, twice_true / np.maximum(total, 1), 0.0).sum(-1) / np.maximum(occurs.sum(-1), 1)
     return mean
 
 
 def _micro_f1(counts: Floats) -> Floats:
-    found, total = (each.sum(-1) for each in _f1(counts))
-    pooled: Floats = found / np.maximum(total, 1)
+    twice_true, total = (each.sum(-1) for each in _f1(counts))
+    pooled: Floats = twice_true / np.maximum(total, 1)
     return pooled
 
 

@@ -117,8 +117,8 @@ class CuadSpanData(QuestionAnsweringData):
         And, for comparisons, ``clause_scores`` and ``false_scores``, see ``match_clauses``.
         """
         prediction = _prediction(passage, tokens, candidates)
-        found, wrong = match_clauses(prediction, _reference(question))
-        return {"id": question.id, **prediction, "clause_scores": found, "false_scores": wrong}
+        clauses, unmatched = match_clauses(prediction, _reference(question))
+        return {"id": question.id, **prediction, "clause_scores": clauses, "false_scores": unmatched}
 
     def _questions(self, part: SquadParagraph) -> list[PassageQuestion]:
         """Return the questions of the chosen categories; questions with the same text are merged into one."""
