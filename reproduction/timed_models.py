@@ -34,6 +34,7 @@ class TimedModel:
         layers: layers of a shallower student; None = all.
         saliency: weight of the saliency distillation.
         prune_at: ``after_layer`` or ``after_attention``.
+        lr: learning rate; None if it is not known.
         flops_ratio: FLOPs divided by those of the dense model.
         ms_per_row: median time.
         speedup: median speedup over the reference of the record.
@@ -49,6 +50,7 @@ class TimedModel:
     layers: Any
     saliency: float
     prune_at: str
+    lr: float | None
     flops_ratio: float
     ms_per_row: float
     speedup: float
@@ -59,6 +61,11 @@ class TimedModel:
     def score(self) -> float:
         """Mean of the seeds, in points."""
         return fmean(self.points.values())
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What tells it from other models of its policy and keep ratio, see ``model_settings``."""
+        return {key: getattr(self, key) for key in ("layers", "saliency", "prune_at", "lr")}
 
     @property
     def score_text(self) -> str:
@@ -81,7 +88,7 @@ def timed_models(records: RecordSet, task: str, dtype: str = "float32") -> list[
     models: dict[tuple[Any, ...], TimedModel] = {}
     for entry, group in zip(entries, groups, strict=True):
         model = _timed_model(entry, _group_in(setups, entry, records) if group is None else group)
-        models.setdefault((model.policy, model.rho, str(model.layers), model.saliency, model.prune_at), model)
+        models.setdefault((model.policy, model.rho, *map(str, model.settings.values())), model)
     return sorted(models.values(), key=lambda model: -model.ms_per_row)
 
 
@@ -168,6 +175,7 @@ def _timed_model(entry: Mapping[str, Any], group: RunGroup | None) -> TimedModel
         raise DataError(f"{method_name(entry)}: was timed, but no run like it was tested on the rows of the others")
     points = {int(entry["seed"]): 100.0 * float(entry["metric"])} if group is None else group.points_by_seed()
     layers, speedup = entry["layers"], entry["speedup"]
+    known = _settings(entry) if group is None else model_settings(group.records[0].get("config") or {})
     parts = [method_name(entry)]
     parts += [f"rho {entry['rho']:g}"] if entry["policy"] not in UNPRUNED else []
     parts += [f"{layers if isinstance(layers, int) else len(layers)} layers"] if layers is not None else []
@@ -179,7 +187,8 @@ def _timed_model(entry: Mapping[str, Any], group: RunGroup | None) -> TimedModel
         rho=float(entry["rho"]),
         layers=layers,
         saliency=float(entry["saliency"]),
-        prune_at=_settings(entry)["prune_at"],
+        prune_at=known["prune_at"],
+        lr=known.get("lr"),
         flops_ratio=float(entry["flops_ratio"]),
         ms_per_row=float(entry["ms_per_row"]["median"]),
         speedup=float(speedup["median"]),
@@ -206,13 +215,13 @@ def _group_in(setups: Sequence[EvaluationSetup], entry: Mapping[str, Any], recor
     alike = [
         group
         for group in records.runs.groups(policy=entry["policy"], rho=entry["rho"])
-        if group.setup in setups and model_settings(group.records[0].get("config") or {}) == _settings(entry)
+        if group.setup in setups and _same_settings(group.records[0], entry)
     ]
     return headline(alike)
 
 
 def _is_run(record: Record, entry: Mapping[str, Any]) -> bool:
-    same = model_settings(record.get("config") or {}) == _settings(entry)
+    same = _same_settings(record, entry)
     score = record["metrics"][record["monitor"]]
     if not same or record["seed"] != entry["seed"] or score is None or entry["metric"] is None:
         return False
@@ -220,19 +229,29 @@ def _is_run(record: Record, entry: Mapping[str, Any]) -> bool:
 
 
 def _is_of(run: Mapping[str, Any], model: TimedModel) -> bool:
-    """Return True if one side of a paired record is a model; records without the layers are told by their score."""
+    """Return True if one side of a paired record is a model; where the learning rate is unknown, the score decides."""
     if (run["policy"], run["rho"]) != (model.policy, model.rho):
         return False
-    if "layers" in run:
-        return _settings(run) == {key: getattr(model, key) for key in ("layers", "saliency", "prune_at")}
+    if any(model.settings[key] != value for key, value in _settings(run).items()):
+        return False
+    if "lr" in run:
+        return True
     seeds: Sequence[int] = run["seed"] if isinstance(run["seed"], list) else [run["seed"]]
     points = [model.points[seed] for seed in seeds if seed in model.points]
     return bool(points) and abs(fmean(points) / 100 - run["score"]) < _SAME
 
 
 def _settings(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a model in a latency or paired record, see ``model_settings``."""
-    return {key: entry[key] for key in ("layers", "saliency")} | {"prune_at": entry.get("prune_at", PRUNE_AT)}
+    """Return the settings of a model in a latency or paired record; earlier ones have no ``prune_at`` and no ``lr``."""
+    return {"prune_at": PRUNE_AT} | {
+        key: entry[key] for key in ("layers", "saliency", "prune_at", "lr") if key in entry
+    }
+
+
+def _same_settings(record: Record, entry: Mapping[str, Any]) -> bool:
+    """Return True if a run has the settings of a model in a latency record, as far as that has them."""
+    of_run, of_entry = model_settings(record.get("config") or {}), _settings(entry)
+    return {key: of_run[key] for key in of_entry} == of_entry
 
 
 def _seeds(record: Record) -> int:

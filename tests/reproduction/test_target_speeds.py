@@ -113,7 +113,8 @@ def test_paired_records_of_other_layers_do_not_count(record_set: Any) -> None:
     _, shallow, ours, _ = timed_models(records, "sst2")
     difference = paired_difference(records, "sst2", ours, shallow)
     assert difference is not None and difference.mean == pytest.approx(5.0), "the seeds decide"
-    same = side("adaptive", 0.5, layers=None, saliency=0.0), side("fewer_layers", 0.1, layers=2, saliency=0.0)
+    rate: dict[str, Any] = {"saliency": 0.0, "lr": None}
+    same = side("adaptive", 0.5, layers=None, **rate), side("fewer_layers", 0.1, layers=2, **rate)
     difference = paired_difference(record_set(paired(*same, 0.4, [0, 1])), "sst2", ours, shallow)
     assert difference is not None and difference.mean == pytest.approx(40.0)
 
@@ -127,7 +128,7 @@ def test_models_that_prune_elsewhere_are_told_apart(record_set: Any, quality: Ca
     *_, ours, _, other = timed_models(records, "sst2")
     assert (ours.prune_at, ours.points[0]) == ("after_layer", pytest.approx(86.0))
     assert (other.label, other.points) == ("adaptive, pruned after attention, rho 0.3", {0: pytest.approx(85.0)})
-    same = {"layers": None, "saliency": 0.0}
+    same = {"layers": None, "saliency": 0.0, "lr": None}
     sides = side("adaptive", 0.85, prune_at="after_attention", **same), side("dense", 0.90, **same)
     difference = paired_difference(
         record_set(run, paired(*sides, -0.3)), "sst2", other, timed_models(records, "sst2")[0]
@@ -152,6 +153,21 @@ def test_a_timed_model_that_was_not_tested_has_the_scores_of_its_settings(
     latency["models"].append(entry("adaptive", 5.0, rho=0.2, metric=None))
     with pytest.raises(DataError, match="no run like it was tested"):
         timed_models(records, "sst2")
+
+
+def test_models_of_other_learning_rates_are_told_apart(record_set: Any, quality: Callable[..., dict[str, Any]]) -> None:
+    faster = quality("fewer_layers", 1.0, 0.89, 0)
+    faster["config"] = {"backbone": {"layers": 2}, "task": {"lr": 4e-4}}
+    sides = side("adaptive", 0.86, layers=None, saliency=0.0, lr=None), side("fewer_layers", 0.5, lr=4e-4)
+    sides[1].update(layers=2, saliency=0.0)
+    records = record_set(faster, paired(*sides, -0.03))
+    [latency] = [record for record in records.records if record["kind"] == "latency"]
+    latency["models"].append(entry("fewer_layers", 2.6, metric=0.89, lr=4e-4))
+    _, slow, fast, ours, _ = timed_models(records, "sst2")
+    assert (slow.lr, fast.lr, fast.points) == (None, 4e-4, {0: pytest.approx(89.0)})
+    difference = paired_difference(records, "sst2", ours, fast)
+    assert difference is not None and difference.mean == pytest.approx(-3.0)
+    assert paired_difference(records, "sst2", ours, slow) != difference
 
 
 def test_pareto_front_has_no_dominated_model(record_set: Any) -> None:

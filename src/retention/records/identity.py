@@ -83,13 +83,14 @@ def model_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``layers`` (kept layers of a shallower student: a number, a list, or None = all), ``saliency`` (weight of the
-        saliency distillation) and ``prune_at``.
+        saliency distillation), ``prune_at`` and ``lr`` (learning rate).
     """
     flat = settings(config)
     return {
         "layers": flat.get("backbone.layers"),
         "saliency": flat.get("distill.saliency", 0.0),
         "prune_at": flat.get("prune_at", PRUNE_AT),
+        "lr": flat.get("task.lr"),
     }
 
 
