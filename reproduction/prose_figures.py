@@ -16,7 +16,8 @@ rounded as the figure is. A value with a query of its own is a mapping, ``{value
 0.5}}``; what it does not name is that of the entry.
 
 ``settings`` lists words whose numbers are no results (keep ratios, versions), and ``unchecked`` counts, per page, the
-figures that no entry covers: a new figure needs an entry, or the test fails.
+figures that no entry covers: a new figure needs an entry, or the test fails. It names every page but those that a
+command writes from the records (claims, reliability, theory), which have tests of their own.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from retention.errors import DataError
 from retention.records import append_record
 
 ROOT = Path(__file__).resolve().parents[2]
+GENERATED = ("claims", "claims_ledger", "reliability", "theory")  # written from the records
 
 
 @pytest.fixture
@@ -41,6 +42,11 @@ def test_no_figure_was_added_without_an_entry() -> None:
     assert all(len(figures) <= allowed[page] for page, figures in remaining.items()), (
         "add an entry to reproduction/prose_figures.yaml for each new figure, or lower the number of unchecked ones"
     )
+
+
+def test_every_page_is_checked_or_generated() -> None:
+    pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md") if page.stem not in GENERATED}
+    assert set(read_ledger()["unchecked"]) == {"README.md", *pages}
 
 
 def test_mean_and_deviation_over_seeds_are_recomputed(page: Path) -> None:
