@@ -20,60 +20,27 @@ from pathlib import Path
 from reproduction.decoder_results import cost_table, loss_table, quarter_table, recall_table
 from reproduction.embedding_results import embedding_results_table
 from reproduction.equal_time import equal_time_table
-from reproduction.paper import ADAPTIVE
 from reproduction.prose_figures import FIGURE
 from reproduction.reliability.page import reliability_table
 from reproduction.result_tables import read_tables, result_table
 from reproduction.sources import RecordSet
-from reproduction.speeds import format_speedup, matching_speeds
-from reproduction.target_speeds import level_speed_table, target_speed_table
+from reproduction.target_speeds import level_speed_table, speed_summary_table, target_speed_table
 from retention.errors import DataError
 from retention.records import write_atomic
-from retention.records.identity import settings
-from retention.report.grouping import (
-    DENSE,
-    EvaluationSetup,
-    RunGroup,
-    Runs,
-    mean_and_deviation,
-    percent,
-)
-from retention.report.tables import markdown_table, text_frame
 
 _BLOCK = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _TABLE_ROW = re.compile(r"^\|.*", re.MULTILINE)
-_RHO = 0.3
-# Data of the table ``results``: title, task, and training and test rows of the runs.
-_RESULTS_DATA = (("SST-2", "sst2", "20000", "872"), ("IMDb", "imdb", "2000", "1000"))
-_DEFAULT_TRAINING = {"distill.saliency": 0, "distill.token_states": 0, "budgets.sampled": 0}
-# Rows of the table ``results``: label, policy, target keep ratio, and training settings that differ from the default.
-_RESULTS_ROWS: tuple[tuple[str, str, float, Mapping[str, float]], ...] = (
-    ("dense", DENSE, 1.0, {}),
-    ("adaptive", ADAPTIVE.policy, _RHO, {}),
-    ("adaptive, saliency-distilled scorers", ADAPTIVE.policy, _RHO, {"distill.saliency": 3}),
-    ("random", "random", _RHO, {}),
-)
-
-
-def results_table(records: RecordSet) -> str:
-    """Return the main results: dense, adaptive, saliency-distilled and random at a keep ratio of 0.3."""
-    header = ["policy", "keep ratio"]
-    for title, *_ in _RESULTS_DATA:
-        header += [f"{title} accuracy", f"{title} FLOPs ratio", f"{title} speedup"]
-    setups = [_find_setup(records.runs, *key) for _, *key in _RESULTS_DATA]
-    rows = []
-    for label, policy, rho, changes in _RESULTS_ROWS:
-        cells = [label, f"{rho:g}"]
-        for setup in setups:
-            cells += _results_cells(records, _find_group(records.runs, setup, policy, rho, changes))
-        rows.append(cells)
-    return markdown_table(text_frame(header, rows))
-
-
+# Tasks of the table ``results``, with their titles.
+_SUMMARIZED = {
+    "cuad_spans": "CUAD spans (windows of 384 tokens), area under the precision-recall curve",
+    "newsgroups20": "20 Newsgroups (up to 512 tokens), accuracy",
+    "sst2": "SST-2 (25 tokens), accuracy",
+}
 _TIMED_TASKS = ("cuad_spans", "newsgroups20", "sst2")
 _TIMED_TABLES: Mapping[str, Callable[..., str]] = {
     "equal_time": equal_time_table,
     "target_speeds": target_speed_table,
+    "equal_time_bfloat16": partial(equal_time_table, dtype="bfloat16"),
     "level_speeds": level_speed_table,
 }
 GENERATED: Mapping[str, Callable[[RecordSet], str]] = {
@@ -87,7 +54,7 @@ GENERATED: Mapping[str, Callable[[RecordSet], str]] = {
     "embeddings_policies": lambda records: embedding_results_table(records.records, "original", by_model=True),
     "embeddings_training_texts": lambda records: embedding_results_table(records.records, "unpruned", by_model=True),
     "reliability": lambda records: reliability_table(records.records),
-    "results": results_table,
+    "results": lambda records: speed_summary_table(records, _SUMMARIZED),
     **{f"{name}_{task}": partial(make, task=task) for name, make in _TIMED_TABLES.items() for task in _TIMED_TASKS},
 }
 
@@ -141,28 +108,3 @@ def outdated_pages(root: Path, records: RecordSet) -> list[Path]:
 def hand_written_figures(text: str) -> list[str]:
     """Return the figures of a page in tables that are not generated."""
     return [figure for row in _TABLE_ROW.findall(_BLOCK.sub("", text)) for figure in FIGURE.findall(row)]
-
-
-def _find_setup(runs: Runs, task: str, train: str, test: str) -> EvaluationSetup:
-    for setup in runs.setups(task):
-        if (setup.train, setup.test) == (train, test):
-            return setup
-    raise DataError(f"results table: no runs of {task} with {train} training and {test} test rows in results/quality")
-
-
-def _find_group(runs: Runs, setup: EvaluationSetup, policy: str, rho: float, changes: Mapping[str, float]) -> RunGroup:
-    required = {**_DEFAULT_TRAINING, **changes}
-    for group in runs.groups(setup, policy, rho):
-        flat = settings(group.records[0].get("config") or {})
-        if all(flat.get(key, 0) == value for key, value in required.items()):
-            return group
-    raise DataError(f"results table: no runs of {policy} at {rho:g} on {setup.task} with {required}")
-
-
-def _results_cells(records: RecordSet, group: RunGroup) -> list[str]:
-    values = group.points()
-    seeds = "" if len(values) > 1 else " (1 seed)"
-    speeds = {record.get("prune_at"): record for record in matching_speeds(records.speeds, group)}
-    measured = speeds.get("after_layer")
-    speedup = "1" if group.policy == DENSE else "-" if measured is None else format_speedup(measured)
-    return [f"{mean_and_deviation(values)}{seeds}", percent(group.flops_ratio), speedup]

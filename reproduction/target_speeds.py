@@ -9,13 +9,13 @@ from reproduction.sources import RecordSet
 from reproduction.timed_models import TimedModel, paired_difference, timed_models
 from retention.report.tables import markdown_table, text_frame
 
-SPEEDS = (1.5, 2.0, 3.0, 4.0)  # speedups over the dense model
-TOLERANCE = 0.03  # a model of one third of the layers, measured at 2.9x, counts as three times as fast
+SPEEDS = (2.0, 3.0, 4.0)  # speedups over the dense model
+TOLERANCE = 0.05  # a model of one third of the layers, measured at 2.9x, counts as three times as fast
 _NONE = "none that fast"
 
 
 def target_speed_table(records: RecordSet, task: str, speeds: Sequence[float] = SPEEDS) -> str:
-    """Return one row per required speed: our best model and the best shallow student that reach it within 3 %.
+    """Return one row per required speed: our best model and the best shallow student that reach it within 5 %.
 
     "Best" is by the mean test score, so the better side of a near tie is flattered; the interval of the difference does
     not include that choice.
