@@ -57,9 +57,11 @@ def speed_summary_table(records: RecordSet, tasks: Mapping[str, str], speeds: Se
             ours, shallow = (_best(models, family, speed) for family in ("ours", "shallow"))
             if ours is not None or shallow is not None:
                 sides = [
-                    _NONE if side is None else f"{side.score_text} at {side.speedup:.2f}x" for side in (ours, shallow)
+                    _NONE if side is None else f"{side.short_score} at {side.speedup:.2f}x" for side in (ours, shallow)
                 ]
-                rows.append([title, dense.score_text, f"{speed:g}x", *sides, _difference(records, task, ours, shallow)])
+                rows.append(
+                    [title, dense.short_score, f"{speed:g}x", *sides, _difference(records, task, ours, shallow)]
+                )
                 title = ""
     header = ("task", "dense", "at the speed of", "tokens removed", "fewer layers", "difference")
     return markdown_table(text_frame(header, rows))

@@ -71,7 +71,12 @@ class TimedModel:
     def score_text(self) -> str:
         """Mean and deviation over the seeds, and their number."""
         seeds = len(self.points)
-        return f"{mean_and_deviation(list(self.points.values()))} ({seeds} seed{'s' * (seeds > 1)})"
+        return f"{self.short_score} ({seeds} seed{'s' * (seeds > 1)})"
+
+    @property
+    def short_score(self) -> str:
+        """Mean and deviation over the seeds; the mean alone if there is one."""
+        return mean_and_deviation(list(self.points.values()))
 
 
 def timed_models(records: RecordSet, task: str, dtype: str = "float32") -> list[TimedModel]:
