@@ -156,7 +156,7 @@ def test_both_tasks_train_test_and_load(
     assert sum(scores) / 18 == pytest.approx(metrics["answer_f1"])
     assert [row["score"] for row in predictions] == scores
     spans = [json.loads(line) for line in (tmp_path / "cuad" / "predictions.jsonl").read_text().splitlines()]
-    assert [set(row) for row in spans] == 8 * [{"id", "texts", "scores"}]
+    assert [set(row) for row in spans] == 8 * [{"id", "texts", "scores", "clause_scores", "false_scores"}]
     [again] = start_bare(tmp_path / "again", "mode=test", f"ckpt={tmp_path}/qasper/checkpoints/last.ckpt")
     assert again["metrics"] == metrics
     model = load(tmp_path / "qasper")
