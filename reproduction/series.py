@@ -76,21 +76,23 @@ def _folder_part(override: str) -> str:
     return re.sub(r"[^\w.-]", "_", override)
 
 
-def jobs(series: Sequence[str], seeds: Sequence[int], overrides: Sequence[str] = ()) -> Iterator[Job]:
+Entry = tuple[str, tuple[str, ...]]  # policy:rho, and overrides
+
+
+def jobs(entries: Sequence[Entry], seeds: Sequence[int]) -> Iterator[Job]:
     """Yield stage 1 of every seed, followed by its stage 2."""
     for seed in seeds:
         yield Job("dense", None, seed)
-        for entry in series:
+        for entry, overrides in entries:
             policy, _, rho = entry.partition(":")
-            yield Job(policy, float(rho or 1.0), seed, tuple(overrides))
+            yield Job(policy, float(rho or 1.0), seed, overrides)
 
 
-def read_list(path: Path, seeds: Sequence[int]) -> Iterator[Job]:
-    """Yield stage 1 of every seed, followed by the jobs of a list, each with overrides of its own.
+def read_list(path: Path) -> list[Entry]:
+    """Read policies of stage 2, each with overrides of its own.
 
     Args:
         path: YAML file, a list of ``{name, policy, overrides}``; ``policy`` is ``policy:rho``, ``name`` is for readers.
-        seeds: random seeds.
 
     Raises:
         DataError: the file cannot be read, or an entry is not of this form.
@@ -102,11 +104,7 @@ def read_list(path: Path, seeds: Sequence[int]) -> Iterator[Job]:
     for number, entry in enumerate(entries if isinstance(entries, list) else [entries], 1):
         if not isinstance(entry, dict) or entry.keys() != {"name", "policy", "overrides"}:
             raise DataError(f"{path}: entry {number} must have name, policy and overrides, got {entry!r}")
-    for seed in seeds:
-        yield Job("dense", None, seed)
-        for entry in entries:
-            policy, _, rho = str(entry["policy"]).partition(":")
-            yield Job(policy, float(rho or 1.0), seed, tuple(map(str, entry["overrides"])))
+    return [(str(entry["policy"]), tuple(map(str, entry["overrides"]))) for entry in entries]
 
 
 def command(
@@ -199,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--series", nargs="+", default=list(SERIES), help="policy:rho, for example adaptive:0.3")
     parser.add_argument("--list", type=Path, help="YAML file of policies with overrides, see reproduction/ladder.yaml")
     parser.add_argument("--stage1", nargs="+", default=[], help="overrides of the dense model of stage 1 only")
-    parser.add_argument("--stage2", nargs="+", default=[], help="overrides of the policies of stage 2 only")
+    parser.add_argument("--stage2", nargs="+", default=[], help="overrides of all policies of stage 2")
     parser.add_argument("--record", type=Path, help="default: results/quality/<experiment>.jsonl")
     parser.add_argument("--jobs", type=int, default=1, help="number of runs side by side (default: 1)")
     parser.add_argument("overrides", nargs="*", help="passed on to run.py")
@@ -211,13 +209,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     record_file = arguments.record or ROOT / "results" / "quality" / f"{arguments.experiment}.jsonl"
     folder = ROOT / "outputs" / "quality" / arguments.experiment
     records = read_records([record_file]) if record_file.exists() else []
-    if arguments.list is None:
-        requested = list(jobs(arguments.series, arguments.seeds, arguments.stage2))
-    else:
-        try:
-            requested = list(read_list(arguments.list, arguments.seeds))
-        except DataError as error:
-            parser.error(f"--list: {error}")
+    try:
+        entries = [(entry, ()) for entry in arguments.series] if arguments.list is None else read_list(arguments.list)
+    except DataError as error:
+        parser.error(f"--list: {error}")
+    shared = tuple(arguments.stage2)
+    requested = list(jobs([(entry, (*shared, *overrides)) for entry, overrides in entries], arguments.seeds))
     missing = [job for job in requested if not any(job.matches(record) for record in records)]
     unfinished_seeds = {job.seed for job in missing if job.rho is not None}
 

@@ -120,8 +120,9 @@ def method_name(model: Mapping[str, Any]) -> str:
     """Return the method of an entry of a latency record, in words."""
     parts = [str(model["policy"]).replace("_", " ")]
     parts += ["saliency-distilled"] if model["policy"] == ADAPTIVE.policy and model["saliency"] > 0 else []
-    place = str(model.get("prune_at", PRUNE_AT))
-    parts += [f"pruned {place.replace('_', ' ')}"] if place != PRUNE_AT and model["policy"] not in UNPRUNED else []
+    prune_at = str(model.get("prune_at", PRUNE_AT))
+    if prune_at != PRUNE_AT and model["policy"] not in UNPRUNED:
+        parts.append(f"pruned {prune_at.replace('_', ' ')}")
     return ", ".join(parts)
 
 
@@ -129,9 +130,9 @@ def paired_difference(records: RecordSet, task: str, first: TimedModel, second: 
     """Return first minus second in points, with its 95 % interval.
 
     Records of row scores and of metrics of the whole test set count, those of divergences do not. A record of several
-    seeds decides (``retention compare --seeds --record``), the one with most: its interval is a
-    bootstrap over seeds and test rows. Records of single seeds are pooled, see ``pooled``. Without any, Student's t
-    interval over the seeds that both have; None if that has no interval either.
+    seeds decides (``retention compare --seeds --record``), the one with most: its interval is a bootstrap over seeds
+    and test rows. Records of single seeds are pooled, see ``pooled``. Without any, Student's t interval over the seeds
+    that both have; None if that has no interval either.
     """
     matches: list[tuple[int, str, int, Estimate]] = []
     for record in records.records:

@@ -97,5 +97,5 @@ def _text(model: TimedModel) -> str:
     if layers is not None:
         return f"keep {model.rho:g}, {layers} layers"
     name = "ours" if model.family == "ours" else model.policy.replace("_", " ")
-    place = "" if model.prune_at == PRUNE_AT else f" {model.prune_at.replace('_', ' ')}"
-    return f"{name}, keep {model.rho:g}{place}"
+    pruned = "" if model.prune_at == PRUNE_AT else f" {model.prune_at.replace('_', ' ')}"
+    return f"{name}, keep {model.rho:g}{pruned}"

@@ -120,10 +120,7 @@ def measure_latency(
         models = {key: each for run in runs for key, each in _with_int8(run, models[run, False]).items()}
     on_device = [_to(batch, device) for batch in batches]
     names = {key: f"{key[0]}{' int8' if key[1] else ''}" for key in models}
-    calls = {
-        names[key]: [partial(_forward, model, batch, DTYPES[dtype]) for batch in on_device]
-        for key, model in models.items()
-    }
+    calls = {names[key]: [partial(_forward, model, batch) for batch in on_device] for key, model in models.items()}
 
     def progress(done: int, total: int) -> None:
         end = "\n" if done == total else ""
@@ -200,10 +197,8 @@ def _metric(model: RetentionModel, batches: Sequence[Batch], monitor: str) -> fl
     return model.head.compute_metrics(columns)[monitor]
 
 
-def _forward(model: RetentionModel, batch: Batch, dtype: torch.dtype) -> None:
-    # heads that weight tokens in float32 meet weights in bfloat16; autocast joins them
-    half = dtype is torch.bfloat16
-    with torch.inference_mode(), torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=half):
+def _forward(model: RetentionModel, batch: Batch) -> None:
+    with torch.inference_mode():
         model(batch)
 
 

@@ -79,10 +79,10 @@ class Latency:
         batch: rows per batch.
         rounds: timed rounds over all batches.
         models: one entry per model, the reference first: ``policy``, ``rho``, ``seed``, ``layers`` (None = all),
-            ``saliency`` (weight of the saliency distillation), ``prune_at``, ``flops_ratio``, ``monitor`` and its value
-            ``metric`` (None = the run was validated, but not tested), ``ms_per_row`` and ``speedup`` over the
-            reference, both with ``median``, ``low`` and ``high``. With INT8 copies in the same run also ``int8`` and
-            ``metric_on_rows``, the metric on the timed rows.
+            ``saliency`` (weight of the saliency distillation), ``prune_at``, ``lr``, ``flops_ratio``, ``monitor`` and
+            its value ``metric`` (None = the run was validated, but not tested), ``ms_per_row`` and ``speedup`` over
+            the reference, both with ``median``, ``low`` and ``high``. With INT8 copies in the same run also ``int8``
+            and ``metric_on_rows``, the metric on the timed rows.
     """
 
     kind: ClassVar[str] = "latency"

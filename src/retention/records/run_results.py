@@ -96,7 +96,8 @@ class Paired:
         task: name of the task.
         data: description of the rows and their numbers.
         first: the run compared: ``policy``, ``rho``, ``seed``, ``backbone``, ``commit``, ``layers`` of a shallower
-            student (None = all), ``saliency`` (weight of the saliency distillation), and its mean ``score``.
+            student (None = all), ``saliency`` (weight of the saliency distillation), ``prune_at``, ``lr``, and its mean
+            ``score``.
         second: the run it is compared with, likewise. With several seeds, ``seed`` is a list in both and ``commit``
             that of the first seed.
         rows: number of test rows.

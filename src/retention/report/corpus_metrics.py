@@ -36,19 +36,18 @@ class CorpusMetric:
     value: Callable[[Floats], Floats]
 
 
-def precision_recall(true: Floats, false: Floats, expected: Floats) -> tuple[Floats, Floats]:
+def precision_recall(counts: Floats) -> tuple[Floats, Floats]:
     """Compute a precision-recall curve from the highest threshold to the lowest, with (recall 0, precision 1) in front.
 
     Args:
-        true: true positives at each of the ``THRESHOLDS``, [..., N].
-        false: false positives, [..., N].
-        expected: number of what was to be found, [...].
+        counts: of ``detection_counts``, or sums of them, [..., 2 N + 1].
 
     Returns:
         Recall and precision, both [..., N + 1]; precision is made monotonically decreasing in recall.
     """
+    true, false, expected = np.split(counts, [len(THRESHOLDS), 2 * len(THRESHOLDS)], axis=-1)
     ones = np.ones((*true.shape[:-1], 1))
-    recall = np.concatenate([0 * ones, true / np.maximum(expected, 1)[..., None]], axis=-1)
+    recall = np.concatenate([0 * ones, true / np.maximum(expected, 1)], axis=-1)
     precision = np.concatenate([ones, true / np.maximum(true + false, 1)], axis=-1)
     return recall, np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
 
@@ -72,8 +71,7 @@ def detection_counts(expected_scores: Sequence[float], false_scores: Sequence[fl
 
 def average_precision(counts: Floats) -> Floats:
     """Compute the area under the precision-recall curve of sums of ``detection_counts``, [..., 2 N + 1] -> [...]."""
-    size = len(THRESHOLDS)
-    recall, precision = precision_recall(counts[..., :size], counts[..., size : 2 * size], counts[..., -1])
+    recall, precision = precision_recall(counts)
     return np.asarray(np.trapezoid(precision, recall, axis=-1))
 
 

@@ -18,7 +18,7 @@ from retention.errors import DataError, RetentionError
 from retention.records import Paired, append_record, build_record
 from retention.report.compared_runs import ComparedRuns, read_compared, read_rows
 from retention.report.corpus_metrics import CORPUS_METRICS
-from retention.report.intervals import bootstrap_interval, bootstrap_metric_interval, estimate
+from retention.report.intervals import Estimate, bootstrap_interval, bootstrap_metric_interval, estimate
 
 _MIN_PROBABILITY = 1e-6  # smaller probabilities are stored as 0
 _DESCRIPTION = """\
@@ -69,25 +69,14 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path], references: Sequ
     fixed_models, bootstrap = estimate(differences), bootstrap_interval(table)
     score = [fmean(fmean(seed_scores[index].values()) for seed_scores in scores) for index in range(2)]
     gain = 1.0 if references is None else -1.0  # a smaller divergence is better
-    return Paired(
-        task=compared.task,
-        data=compared.data,
-        first={**compared.describe(0), "score": score[0]},
-        second={**compared.describe(1), "score": score[1]},
-        rows=len(names),
-        difference={
-            "mean": fixed_models.mean,
-            "low": fixed_models.low,
-            "high": fixed_models.high,
-            "bootstrap_low": bootstrap.low,
-            "bootstrap_high": bootstrap.high,
-        },
-        better=sum(gain * difference > 0 for difference in differences),
-        worse=sum(gain * difference < 0 for difference in differences),
-        equal=sum(difference == 0 for difference in differences),
-        measure="score" if references is None else "divergence",
-        reference=None if references is None else compared.describe(2),
-        by_seed=tuple(map(fmean, table)) if len(table) > 1 else None,
+    return _paired(
+        compared,
+        "score" if references is None else "divergence",
+        score,
+        list(map(fmean, table)),
+        fixed_models,
+        bootstrap,
+        signs=[gain * difference for difference in differences],
     )
 
 
@@ -122,24 +111,49 @@ def compare_metric(first: Sequence[Path], second: Sequence[Path], name: str) -> 
     )
     by_seed = metric.value(sides[0].sum(1)) - metric.value(sides[1].sum(1))
     score = [float(metric.value(side.sum(1)).mean()) for side in sides]
+    return _paired(compared, name, score, by_seed.tolist(), fixed_models, bootstrap)
+
+
+def _paired(
+    compared: ComparedRuns[Any],
+    measure: str,
+    scores: Sequence[float],
+    by_seed: Sequence[float],
+    fixed_models: Estimate,
+    bootstrap: Estimate,
+    signs: Sequence[float] = (),
+) -> Paired:
+    """Build the result of a comparison.
+
+    Args:
+        compared: the runs; the third kind, if there is one, is the reference.
+        measure: what was compared.
+        scores: of both kinds, means over the seeds.
+        by_seed: difference of each seed.
+        fixed_models: mean difference, and its interval with the trained models held fixed.
+        bootstrap: the same with seeds resampled.
+        signs: for each row a number that is positive where the first run is better; empty = no row is counted.
+    """
+    kinds = [compared.describe(kind) for kind in range(len(compared.records[0]))]
     return Paired(
         task=compared.task,
         data=compared.data,
-        first={**compared.describe(0), "score": score[0]},
-        second={**compared.describe(1), "score": score[1]},
+        first={**kinds[0], "score": scores[0]},
+        second={**kinds[1], "score": scores[1]},
         rows=len(compared.names),
         difference={
-            "mean": bootstrap.mean,
+            "mean": fixed_models.mean,
             "low": fixed_models.low,
             "high": fixed_models.high,
             "bootstrap_low": bootstrap.low,
             "bootstrap_high": bootstrap.high,
         },
-        better=0,
-        worse=0,
-        equal=0,
-        measure=name,
-        by_seed=tuple(map(float, by_seed)) if len(by_seed) > 1 else None,
+        better=sum(sign > 0 for sign in signs),
+        worse=sum(sign < 0 for sign in signs),
+        equal=sum(sign == 0 for sign in signs),
+        measure=measure,
+        reference=kinds[2] if len(kinds) > 2 else None,
+        by_seed=tuple(by_seed) if len(by_seed) > 1 else None,
     )
 
 

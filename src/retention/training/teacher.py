@@ -86,8 +86,9 @@ class Teacher:
     def _keep(self, batch: Batch, output: ModelOutput) -> None:
         if not all(bool((part < torch.inf).all()) for part in output if part is not None):  # false for NaN as well
             raise TrainingError("the teacher's outputs are not all finite; choose another distill.teacher")
-        logits = self.model.head.logit_rows(output.logits.float().cpu(), batch)
-        if logits is not None:
+        rows = self.model.head.logit_rows(output.logits, batch)
+        if rows is not None:
+            logits = torch.split(torch.cat(rows).float().cpu(), [len(row) for row in rows])  # one transfer
             self._cache.update(zip(batch["index"].tolist(), _rows(logits, output.pooled), strict=True))
             self._unsaved = True
 
@@ -136,7 +137,7 @@ class Teacher:
             return {}
         lengths = content.get("length")
         logits = content["logits"] if lengths is None else torch.split(content["logits"], lengths.tolist())
-        return dict(zip(content["index"].tolist(), _rows(list(logits), content.get("pooled")), strict=True))
+        return dict(zip(content["index"].tolist(), _rows(tuple(logits), content.get("pooled")), strict=True))
 
     def save(self) -> None:
         """Add new outputs to the cache file, beside those of other processes."""
@@ -157,7 +158,7 @@ def _saliency_file(file: Path, settings: str) -> Path:
 def _rows(logits: Sequence[Tensor], pooled: Tensor | None) -> list[ModelOutput]:
     """Return one output per row, [C] and [D], in main memory."""
     states = [None] * len(logits) if pooled is None else list(pooled.float().cpu())
-    return [ModelOutput(row.clone(), state) for row, state in zip(logits, states, strict=True)]
+    return [ModelOutput(row, state) for row, state in zip(logits, states, strict=True)]
 
 
 def _content(rows: list[ModelOutput]) -> dict[str, Tensor]:

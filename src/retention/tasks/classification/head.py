@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,8 @@ class ClassificationHead(Head):
 
     def logits(self, encoded: Encoded, batch: Batch) -> Tensor:
         """Compute class logits, [B, C]."""
-        logits: Tensor = self.output(self.pooled(encoded))
+        pooled, linear = self.pooled(encoded), cast(nn.Linear, self.output[1])
+        logits: Tensor = self.output(pooled.to(linear.weight.dtype))  # weighted means are float32
         return logits
 
     def probabilities(self, logits: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from retention.report.corpus_metrics import THRESHOLDS, Floats, average_precision, detection_counts, precision_recall
+from retention.report.corpus_metrics import Floats, average_precision, detection_counts, precision_recall
 from retention.tasks.metric import TaskMetric
 
 _OVERLAP = 0.5  # lowest share of common words at which a span counts as the clause
@@ -51,8 +51,7 @@ class CuadScore(TaskMetric):
             clause_scores += matched
             false_scores += unmatched
         counts = detection_counts(clause_scores, false_scores)
-        size = len(THRESHOLDS)
-        recall, precision = precision_recall(counts[:size], counts[size : 2 * size], counts[-1])
+        recall, precision = precision_recall(counts)
         return {
             "aupr": float(average_precision(counts)),
             "precision_at_80_recall": _precision_at(0.8, precision, recall),
