@@ -7,7 +7,8 @@ A generated table stands between two comments and is never edited by hand:
     <!-- end -->
 
 ``python -m reproduction readme`` writes all such tables anew, and a test fails where a page differs from its records.
-``GENERATED`` holds the tables with code of their own; reproduction/result_tables.yaml describes the others.
+``GENERATED`` and ``OF_FILES`` hold the tables with code of their own; reproduction/result_tables.yaml describes the
+others.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from reproduction.decoder_results import cost_table, loss_table, quarter_table, recall_table
 from reproduction.embedding_results import embedding_results_table
 from reproduction.equal_time import equal_time_table
+from reproduction.ladder import ladder_table
 from reproduction.prose_figures import FIGURE
 from reproduction.reliability.page import reliability_table
 from reproduction.result_tables import read_tables, result_table
@@ -57,6 +59,8 @@ GENERATED: Mapping[str, Callable[[RecordSet], str]] = {
     **{f"{name}_{task}": partial(make, task=task) for name, make in _TIMED_TABLES.items() for task in _TIMED_TASKS},
 }
 
+OF_FILES: Mapping[str, Callable[[Path], str]] = {"ladder_sst2": partial(ladder_table, task="sst2")}  # of root
+
 
 def pages(root: Path) -> list[Path]:
     """Return the pages that may hold generated tables."""
@@ -69,7 +73,7 @@ def regenerate(text: str, records: RecordSet, root: Path) -> str:
     Args:
         text: page.
         records: records of the tables in ``GENERATED``.
-        root: folder with ``results``, whose records the other tables look up.
+        root: folder with ``results``, whose records the other tables read.
 
     Raises:
         DataError: the page names a table that does not exist.
@@ -80,10 +84,12 @@ def regenerate(text: str, records: RecordSet, root: Path) -> str:
         name = match["name"]
         if name in GENERATED:
             table = GENERATED[name](records)
+        elif name in OF_FILES:
+            table = OF_FILES[name](root)
         elif name in described["tables"]:
             table = result_table(root, name, described)
         else:
-            names = ", ".join((*GENERATED, *described["tables"]))
+            names = ", ".join((*GENERATED, *OF_FILES, *described["tables"]))
             raise DataError(f"generated: {name}: there is no such table; choose from {names}")
         return f"{match[1]}{table}\n{match[3]}"
 

@@ -12,7 +12,7 @@ keep ratios see conf/sweep/dense.yaml.
     python -m reproduction.series sst2_small backbone.path=<folder> data.dir=<folder> --jobs 2
     python -m reproduction.series sst2_small backbone.path=<folder> data.dir=<folder> data.train_size=5000 \
         --stage1 task.lr=1e-4 data.train_size=20000 --list reproduction/ladder.yaml \
-        --record results/quality/sst2_ladder.jsonl
+        --record results/ladder/sst2.jsonl
 
 Small models train faster on one core than on many: with --jobs, the runs share the cores, and the output of each is in
 outputs/quality/<experiment>/<run>.log.
@@ -27,7 +27,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +76,31 @@ def _folder_part(override: str) -> str:
     return re.sub(r"[^\w.-]", "_", override)
 
 
-Entry = tuple[str, tuple[str, ...]]  # policy:rho, and overrides
+@dataclass(frozen=True)
+class Entry:
+    """A model of stage 2, trained with every seed.
+
+    Attributes:
+        policy: name of the policy and its target keep ratio, ``policy:rho``; 1 if there is none.
+        overrides: Hydra overrides of this model alone.
+        name: for readers; "" if there is none.
+    """
+
+    policy: str
+    overrides: tuple[str, ...] = ()
+    name: str = ""
+
+    def job(self, seed: int) -> Job:
+        """Return the run of one seed."""
+        policy, _, rho = self.policy.partition(":")
+        return Job(policy, float(rho or 1.0), seed, self.overrides)
 
 
 def jobs(entries: Sequence[Entry], seeds: Sequence[int]) -> Iterator[Job]:
     """Yield stage 1 of every seed, followed by its stage 2."""
     for seed in seeds:
         yield Job("dense", None, seed)
-        for entry, overrides in entries:
-            policy, _, rho = entry.partition(":")
-            yield Job(policy, float(rho or 1.0), seed, overrides)
+        yield from (entry.job(seed) for entry in entries)
 
 
 def read_list(path: Path) -> list[Entry]:
@@ -104,7 +119,7 @@ def read_list(path: Path) -> list[Entry]:
     for number, entry in enumerate(entries if isinstance(entries, list) else [entries], 1):
         if not isinstance(entry, dict) or entry.keys() != {"name", "policy", "overrides"}:
             raise DataError(f"{path}: entry {number} must have name, policy and overrides, got {entry!r}")
-    return [(str(entry["policy"]), tuple(map(str, entry["overrides"]))) for entry in entries]
+    return [Entry(str(entry["policy"]), tuple(map(str, entry["overrides"])), str(entry["name"])) for entry in entries]
 
 
 def command(
@@ -210,11 +225,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = ROOT / "outputs" / "quality" / arguments.experiment
     records = read_records([record_file]) if record_file.exists() else []
     try:
-        entries = [(entry, ()) for entry in arguments.series] if arguments.list is None else read_list(arguments.list)
+        entries = list(map(Entry, arguments.series)) if arguments.list is None else read_list(arguments.list)
     except DataError as error:
         parser.error(f"--list: {error}")
     shared = tuple(arguments.stage2)
-    requested = list(jobs([(entry, (*shared, *overrides)) for entry, overrides in entries], arguments.seeds))
+    entries = [replace(entry, overrides=(*shared, *entry.overrides)) for entry in entries]
+    requested = list(jobs(entries, arguments.seeds))
     missing = [job for job in requested if not any(job.matches(record) for record in records)]
     unfinished_seeds = {job.seed for job in missing if job.rho is not None}
 

@@ -162,7 +162,8 @@ def test_a_wrong_list_is_named(
 
 def test_the_ladder_adds_one_ingredient_at_a_time() -> None:
     entries = series.read_list(Path(series.__file__).with_name("ladder.yaml"))
-    steps = list(series.jobs(entries, [0]))[1:]
+    dense, random, *steps = list(series.jobs(entries, [0]))[1:]
+    assert [(job.policy, job.overrides) for job in (dense, random)] == [("dense", ()), ("random", ())]
     assert [step.policy for step in steps] == ["paper"] + ["adaptive"] * 8
     changes = [set(first.overrides) ^ set(second.overrides) for first, second in pairwise(steps)]
     assert [len(change) for change in changes] == [2, 2, 1, 3, 1, 1, 1, 2]

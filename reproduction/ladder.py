@@ -1,0 +1,62 @@
+"""Make the table of the ladder: from the paper's method to our recipe, one ingredient at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from reproduction.comparison import interval, signed
+from reproduction.series import Entry, read_list
+from retention.errors import DataError
+from retention.records import Paired, Quality, read_records
+from retention.report.grouping import Record, mean_and_deviation, percent
+from retention.report.intervals import Estimate
+from retention.report.tables import markdown_table, text_frame
+
+LADDER = Path(__file__).with_name("ladder.yaml")
+_COLUMNS = ("step", "score", "change from the row above", "FLOPs ratio")
+
+
+def ladder_table(root: Path, task: str, path: Path = LADDER) -> str:
+    """Return the table of a task as Markdown: score of each step and its difference from the step before, in points.
+
+    Args:
+        root: folder with ``results/ladder/<task>.jsonl``: the runs of all steps, and a record of ``retention compare``
+            with patterns of run folders (``--seeds``) for each two steps that follow each other.
+        task: name of the file.
+        path: list of the steps.
+
+    Raises:
+        DataError: a step was not run, or not compared with the one before.
+    """
+    file = root / "results" / "ladder" / f"{task}.jsonl"
+    records = read_records([file])
+    rows: list[list[str]] = []
+    before: Entry | None = None
+    for entry in read_list(path):
+        runs = [each for each in records if each["kind"] == Quality.kind and entry.job(each["seed"]).matches(each)]
+        if not runs:
+            raise DataError(f"{file}: has no run of step {entry.name!r}")
+        scores = [100.0 * run["metrics"][run["monitor"]] for run in runs]
+        change = "-" if before is None else _change(records, entry, before)
+        rows.append(
+            [entry.name, mean_and_deviation(scores), change, percent(fmean(run["flops_ratio"] for run in runs))]
+        )
+        before = entry
+    return markdown_table(text_frame(_COLUMNS, rows), labels=1)
+
+
+def _change(records: Sequence[Record], entry: Entry, before: Entry) -> str:
+    """Format the difference of a step from the one before, with its bootstrap interval over seeds and rows."""
+    names = {"run": _pattern(entry), "other": _pattern(before)}
+    for record in reversed(records):
+        if record["kind"] == Paired.kind and all(record["config"][key] == name for key, name in names.items()):
+            mean, low, high = (100.0 * record["difference"][key] for key in ("mean", "bootstrap_low", "bootstrap_high"))
+            return f"{signed(mean)} {interval(Estimate(mean, low, high, record['rows']))}"
+    raise DataError(f"there is no comparison of {names['run']} with {names['other']}")
+
+
+def _pattern(entry: Entry) -> str:
+    """Return the names of a step's run folders, with ``{seed}`` for the seed, as given to ``retention compare``."""
+    return entry.job(0).name.replace("-seed0", "-seed{seed}", 1)
