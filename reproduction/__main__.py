@@ -161,7 +161,7 @@ def _make_theory(run: bool, records: RecordSet, out: Path | None) -> list[Path]:
     if not run:
         return theory.write_theory_page(records.records, out or ROOT / "docs")
     path = ROOT / theory.RECORDS if out is None else out / theory.RECORDS.name
-    for record in theory.run_theory_lab():
+    for record in theory.run_theory_lab(theory.CLAIMS):
         append_record(path, record)
     return [path, *theory.write_theory_page(read_record_set([path], ROOT).records, out or ROOT / "docs")]
 

@@ -12,7 +12,13 @@ CHUNK = 100_000  # draws that are held in memory at once
 
 
 def pathwise_gradients(
-    objective: Objective, logits: Tensor, gate: HardConcrete, draws: int, source: torch.Generator
+    objective: Objective,
+    logits: Tensor,
+    gate: HardConcrete,
+    draws: int,
+    source: torch.Generator,
+    *,
+    chunk: int = CHUNK,
 ) -> Tensor:
     """Draw pathwise gradients of f(z) in the logits (paper, eq. 6).
 
@@ -22,12 +28,13 @@ def pathwise_gradients(
         gate: distribution of the gates z.
         draws: number of draws.
         source: random generator.
+        chunk: draws that are differentiated at once.
 
     Returns:
         One gradient per draw, [draws, T].
     """
     parts = []
-    for size in _chunk_sizes(draws):
+    for size in _chunk_sizes(draws, chunk):
         variable = logits.detach().expand(size, -1).clone().requires_grad_()
         uniform = torch.rand(variable.shape, generator=source, dtype=logits.dtype)
         (gradient,) = torch.autograd.grad(objective(gate.sample(variable, uniform)).sum(), variable)
@@ -45,7 +52,7 @@ def reinforce_gradients(
     """
     probs = torch.sigmoid(logits)
     parts = []
-    for size in _chunk_sizes(draws):
+    for size in _chunk_sizes(draws, CHUNK):
         masks = (torch.rand(size, len(probs), generator=source, dtype=logits.dtype) < probs).to(logits.dtype)
         parts.append((objective(masks) - baseline)[:, None] * (masks - probs))
     return torch.cat(parts)
@@ -56,6 +63,6 @@ def variance_trace(gradients: Tensor) -> float:
     return float(gradients.var(0).sum())
 
 
-def _chunk_sizes(draws: int) -> list[int]:
-    whole, rest = divmod(draws, CHUNK)
-    return [CHUNK] * whole + ([rest] if rest else [])
+def _chunk_sizes(draws: int, chunk: int) -> list[int]:
+    whole, rest = divmod(draws, chunk)
+    return [chunk] * whole + ([rest] if rest else [])

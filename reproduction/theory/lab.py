@@ -8,14 +8,20 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from reproduction.theory.evidence import TheoryClaim, evidence_fields
-from reproduction.theory.page import CLAIMS
 from retention.records import Record, Theory, build_record
 
 SEED = 0  # recorded; every claim fixes the seeds of its instances itself
 
 
-def run_theory_lab(claims: Sequence[TheoryClaim] = CLAIMS) -> Iterator[Record]:
-    """Run the experiment of each claim on one thread; yield a record for each."""
+def run_theory_lab(
+    claims: Sequence[TheoryClaim], argv: Sequence[str] = ("-m", "reproduction", "theory")
+) -> Iterator[Record]:
+    """Run the experiment of each claim on one thread; yield a record for each.
+
+    Args:
+        claims: to check.
+        argv: command that the records name.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -28,7 +34,7 @@ def run_theory_lab(claims: Sequence[TheoryClaim] = CLAIMS) -> Iterator[Record]:
                 config={},
                 seed=SEED,
                 wall_s=time.perf_counter() - start,
-                argv=["-m", "reproduction", "theory"],
+                argv=list(argv),
             )
     finally:
         torch.set_num_threads(threads)

@@ -38,13 +38,15 @@ def run(draws: int = DRAWS) -> Evidence:
         exact = exact_gradient(objective, logits)
         for at, gate in settings:
             gradients = pathwise_gradients(objective, logits, gate, draws, source)
-            measurements += _compare(name, gradients, exact, "", at)
+            measurements += compare_gradients(name, gradients, exact, "", at)
             if name in _MULTILINEAR:
-                measurements += _compare(name, gradients, relaxed_gradient(objective, logits, gate), "relaxed ", at)[:1]
+                measurements += compare_gradients(
+                    name, gradients, relaxed_gradient(objective, logits, gate), "relaxed ", at
+                )[:1]
         baseline = float(expected_loss(objective(all_masks(TOKENS)), torch.sigmoid(logits)))
         for label, constant in (("REINFORCE ", 0.0), ("REINFORCE with baseline ", baseline)):
             gradients = reinforce_gradients(objective, logits, draws, source, constant)
-            measurements += _compare(name, gradients, exact, label, {})
+            measurements += compare_gradients(name, gradients, exact, label, {})
     return decide(measurements)
 
 
@@ -68,8 +70,18 @@ def relaxed_gradient(objective: Objective, logits: Tensor, gate: HardConcrete) -
     return gradient
 
 
-def _compare(name: str, gradients: Tensor, exact: Tensor, label: str, at: dict[str, float]) -> list[Measurement]:
-    """Measure bias (relative to the norm of the exact gradient), variance (relative to its square) and cosine."""
+def compare_gradients(
+    name: str, gradients: Tensor, exact: Tensor, label: str, at: dict[str, float]
+) -> list[Measurement]:
+    """Measure bias (relative to the norm of the exact gradient), variance (relative to its square) and cosine.
+
+    Args:
+        name: of the instance.
+        gradients: one per draw, [draws, T].
+        exact: [T].
+        label: what the names of the quantities begin with.
+        at: coordinates of the measurements.
+    """
     mean, norm, variance = gradients.mean(0), float(exact.norm()), variance_trace(gradients)
     make = partial(Measurement, name, at=at)
     return [

@@ -13,6 +13,7 @@ from reproduction.sources import cite
 from reproduction.theory import lemma1, lemma2, lemma3, proposition1, proposition2, proposition3, theorem1
 from reproduction.theory.evidence import Evidence, TheoryClaim, TheoryVerdict, read_evidence
 from reproduction.theory.figures import theory_figures
+from reproduction.theory.trained_model import trained_claims
 from retention.errors import DataError
 from retention.records import write_atomic
 from retention.report.figure_style import save_figure
@@ -59,16 +60,19 @@ def latest_records(records: Iterable[Record]) -> dict[str, Record]:
 def theory_page(records: Sequence[Record]) -> str:
     """Return the page: a table of verdicts, then each claim with method, results and verdict.
 
-    The same records give the same text.
+    The same records give the same text. Checks on a trained model are on the page if they have records.
 
     Raises:
         DataError: a claim has no record.
     """
     latest = latest_records(records)
     evidence = _all_evidence(latest)
-    rows = [f"| {claim.title} | {claim.source} | {_verdict(evidence[claim.name])} |" for claim in CLAIMS]
+    of_trained = [claim for claim in trained_claims() if claim.name in latest]
+    evidence |= {claim.name: read_evidence(latest[claim.name]) for claim in of_trained}
+    claims = [*CLAIMS, *of_trained]
+    rows = [f"| {claim.title} | {claim.source} | {_verdict(evidence[claim.name])} |" for claim in claims]
     overview = "\n".join(["| claim | paper | verdict |", "| --- | --- | --- |", *rows])
-    sections = [_section(claim, evidence[claim.name], latest[claim.name]) for claim in CLAIMS]
+    sections = [_section(claim, evidence[claim.name], latest[claim.name]) for claim in claims]
     return "\n".join([_INTRODUCTION, overview, "", *sections])
 
 

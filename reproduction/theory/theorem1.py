@@ -23,11 +23,7 @@ def run(draws: int = DRAWS, network_draws: int = NETWORK_DRAWS) -> Evidence:
     for number, (name, common) in enumerate(COMMON.items()):
         states = token_states(common, seed=20 + number)
         for pooling in POOLINGS:
-            instance, dense = f"{name}, {pooling} pooling", (1.0, 0.0)
-            for kept in KEPT:
-                value, error = linear_complexity(states, kept, pooling, draws, seed=30)
-                dense = (value, error) if kept == TOKENS else dense
-                measurements.append(_ratio(instance, kept, (value, error), dense))
+            measurements += ratios(f"{name}, {pooling} pooling", states, pooling, draws)
     states, dense = token_states(0.3, seed=21), (1.0, 0.0)
     for kept in KEPT:
         fitted = network_complexity(states, kept, network_draws, seed=31)
@@ -44,6 +40,20 @@ def decide(measurements: list[Measurement]) -> Evidence:
     holds = [abs(each.value / smallest - 1.0) <= TOLERANCE for each in linear]
     verdict = TheoryVerdict.HOLDS if all(holds) else TheoryVerdict.ANOTHER_FORM if any(holds) else TheoryVerdict.FAILS
     return Evidence(verdict, decisive, tuple(measurements))
+
+
+def ratios(instance: str, states: Tensor, pooling: str, draws: int) -> list[Measurement]:
+    """Measure the complexity of linear functions at every M, relative to all tokens.
+
+    Args:
+        instance: name of the instance.
+        states: [texts, TOKENS, d].
+        pooling: ``sum`` or ``mean``.
+        draws: of signs and masks.
+    """
+    dense = linear_complexity(states, TOKENS, pooling, draws, seed=30)
+    values = {kept: linear_complexity(states, kept, pooling, draws, seed=30) for kept in KEPT}
+    return [_ratio(instance, kept, value, dense) for kept, value in values.items()]
 
 
 def token_states(common: float, seed: int) -> Tensor:

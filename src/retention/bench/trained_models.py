@@ -114,7 +114,7 @@ def measure_latency(
     require(device == "cpu" or not int8, "--int8", f"needs --device cpu, got {device}")
     require(dtype in DTYPES, "--dtype", f"must be one of {', '.join(DTYPES)}, got {dtype}")
     require(dtype == "float32" or not int8, "--int8", f"needs --dtype float32, got {dtype}")
-    batches, description = _test_batches(runs[0], data_dir, rows, batch_size)
+    batches, description = test_batches(runs[0], data_dir, rows, batch_size)
     models = {(run, False): _load(run, device, dtype) for run in runs}
     if int8:
         models = {key: each for run in runs for key, each in _with_int8(run, models[run, False]).items()}
@@ -202,8 +202,18 @@ def _forward(model: RetentionModel, batch: Batch) -> None:
         model(batch)
 
 
-def _test_batches(run: Path, data_dir: Path | None, rows: int, batch_size: int) -> tuple[list[Batch], dict[str, Any]]:
-    """Read and encode test rows of a run's task."""
+def test_batches(run: Path, data_dir: Path | None, rows: int, batch_size: int) -> tuple[list[Batch], dict[str, Any]]:
+    """Read and encode test rows of a run's task.
+
+    Args:
+        run: run folder.
+        data_dir: folder with the task's test file; None = the hub.
+        rows: number of test rows.
+        batch_size: rows of a batch.
+
+    Returns:
+        The batches, and the description of the data.
+    """
     checkpoint = run / _CHECKPOINT
     config = loaded_config(read_checkpoint(checkpoint), checkpoint)
     config.data.dir = None if data_dir is None else str(data_dir)
