@@ -1,8 +1,18 @@
-"""Make the table of the ladder: from the paper's method to our recipe, one ingredient at a time."""
+r"""Compare the steps of the ladder, from the paper's method to our recipe, and make their table.
+
+    python -m reproduction.series sst2_small ... --list reproduction/ladder.yaml --record results/ladder/sst2.jsonl
+    python -m reproduction.ladder outputs/quality/sst2_small --record results/ladder/sst2.jsonl
+    python -m reproduction readme
+
+The second command compares the runs of each two steps that follow each other, row by row over all seeds.
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
@@ -10,6 +20,7 @@ from reproduction.comparison import interval, signed
 from reproduction.series import Entry, read_list
 from retention.errors import DataError
 from retention.records import Paired, Quality, read_records
+from retention.report import paired_comparison
 from retention.report.grouping import Record, mean_and_deviation, percent
 from retention.report.intervals import Estimate
 from retention.report.tables import markdown_table, text_frame
@@ -22,8 +33,7 @@ def ladder_table(root: Path, task: str, path: Path = LADDER) -> str:
     """Return the table of a task as Markdown: score of each step and its difference from the step before, in points.
 
     Args:
-        root: folder with ``results/ladder/<task>.jsonl``: the runs of all steps, and a record of ``retention compare``
-            with patterns of run folders (``--seeds``) for each two steps that follow each other.
+        root: folder with ``results/ladder/<task>.jsonl``: the runs of all steps and their comparisons.
         task: name of the file.
         path: list of the steps.
 
@@ -60,3 +70,25 @@ def _change(records: Sequence[Record], entry: Entry, before: Entry) -> str:
 def _pattern(entry: Entry) -> str:
     """Return the names of a step's run folders, with ``{seed}`` for the seed, as given to ``retention compare``."""
     return entry.job(0).name.replace("-seed0", "-seed{seed}", 1)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare each step with the one before; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reproduction.ladder", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="folder of the runs, outputs/quality/<experiment>")
+    parser.add_argument("--seeds", nargs="+", default=["0", "1", "2"])
+    parser.add_argument("--record", type=Path, required=True, help="JSON Lines file that the results are appended to")
+    arguments = parser.parse_args(argv)
+    status = 0
+    for before, entry in pairwise(read_list(LADDER)):
+        print(entry.name)
+        folders = [str(arguments.folder / _pattern(each)) for each in (entry, before)]
+        words = [*folders, "--seeds", *arguments.seeds, "--record", str(arguments.record)]
+        status = max(status, paired_comparison.main(words))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reproduction.ladder import ladder_table
+from reproduction.ladder import LADDER, ladder_table, main
+from reproduction.series import read_list
 
 from retention.errors import DataError
+from retention.report import paired_comparison
 
 STEPS = """
 - {name: dense, policy: "dense:1.0", overrides: []}
@@ -65,3 +67,23 @@ def test_a_step_that_was_not_run_is_named(ladder: Callable[..., str]) -> None:
 def test_a_missing_comparison_is_named(ladder: Callable[..., str]) -> None:
     with pytest.raises(DataError, match=r"no comparison of paper-0\.3-seed\{seed\}-distill.weight_0.0 with dense-1.0"):
         ladder()
+
+
+def test_runs_of_neighboring_steps_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[list[str]] = []
+
+    def compare(words: list[str]) -> int:
+        calls.append(words)
+        return 2 if len(calls) == 1 else 0
+
+    monkeypatch.setattr(paired_comparison, "main", compare)
+    assert main([str(tmp_path), "--seeds", "4", "--record", "ladder.jsonl"]) == 2
+    entries = read_list(LADDER)
+    assert len(calls) == len(entries) - 1
+    assert calls[0] == [
+        *(str(tmp_path / name) for name in ("random-0.3-seed{seed}", "dense-1.0-seed{seed}")),
+        *("--seeds", "4", "--record", "ladder.jsonl"),
+    ]
+    assert capsys.readouterr().out.splitlines() == [entry.name for entry in entries[1:]]
