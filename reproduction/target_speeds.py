@@ -52,17 +52,16 @@ def speed_summary_table(records: RecordSet, tasks: Mapping[str, str], speeds: Se
     rows = []
     for task, title in tasks.items():
         models = timed_models(records, task)
-        [dense] = [model for model in models if model.family == "dense"]
+        [reference] = [model for model in models if model.family == "dense"]
+        dense = reference.short_score
         for speed in speeds:
             ours, shallow = (_best(models, family, speed) for family in ("ours", "shallow"))
             if ours is not None or shallow is not None:
                 sides = [
                     _NONE if side is None else f"{side.short_score} at {side.speedup:.2f}x" for side in (ours, shallow)
                 ]
-                rows.append(
-                    [title, dense.short_score, f"{speed:g}x", *sides, _difference(records, task, ours, shallow)]
-                )
-                title = ""
+                rows.append([title, dense, f"{speed:g}x", *sides, _difference(records, task, ours, shallow)])
+                title = dense = ""  # shown once per task
     header = ("task", "dense", "at the speed of", "tokens removed", "fewer layers", "difference")
     return markdown_table(text_frame(header, rows))
 
