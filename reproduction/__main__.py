@@ -9,13 +9,13 @@
     python -m reproduction reliability --only threads payloads
 
 Reads the committed records of results/quality, results/sweeps, results/speed and results/paired, and the files of
---records. Tables are written as Markdown, CSV and LaTeX, figures as PNG and SVG, claims to docs/claims.md
-and docs/claims_ledger.md. ``readme``
-writes the generated tables of README.md and docs/*.md (see ``reproduction.check_figures``); ``quality`` prints a table
-of all runs.
+--records. Tables are written as Markdown, CSV and LaTeX, figures as PNG and SVG, claims to docs/claims.md and
+docs/claims_ledger.md. ``readme`` writes the generated tables of README.md and docs/*.md (see
+``reproduction.check_figures``); ``quality`` prints a table of all runs.
 
 ``theory`` checks the paper's propositions on small exact instances (minutes on one core), appends a record per claim to
-results/theory and writes docs/theory.md with its figures; ``theory_page`` writes the page from the committed records.
+results/theory and writes docs/theory.md with its figures; ``theory_page`` writes the page from the committed records,
+those of trained models among them (``python -m reproduction.theory``).
 
 ``reliability`` runs the reliability checks (an hour on one core; ``--only`` chooses some), appends a record per check
 to results/reliability and writes docs/reliability.md.

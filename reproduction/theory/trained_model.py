@@ -1,16 +1,7 @@
-r"""Check Lemma 1 and Theorem 1 on a trained model: real losses and real states instead of small made-up ones.
-
-    python -m reproduction.theory.trained_model <run folder> --data <folder> --record results/theory/trained_model.jsonl
-    python -m reproduction theory_page
-
-The run is one of a classification task with ``retention=adaptive`` or ``retention=paper`` and short test rows, such as
-SST-2: the masks of a row are enumerated.
-"""
+"""Check Lemma 1 and Theorem 1 on a trained model: real losses and real states instead of small made-up ones."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,18 +13,16 @@ from torch.nn import functional as F
 
 from reproduction.theory import theorem1
 from reproduction.theory.estimators import pathwise_gradients, reinforce_gradients
-from reproduction.theory.evidence import Evidence, Measurement, TheoryClaim, TheoryVerdict, read_evidence
+from reproduction.theory.evidence import Evidence, Measurement, TheoryClaim, TheoryVerdict
 from reproduction.theory.instances import all_masks, exact_gradient, generator
-from reproduction.theory.lab import run_theory_lab
 from reproduction.theory.lemma1 import ERRORS, compare_gradients
 from retention.bench.trained_models import test_batches
 from retention.core.hard_concrete import GATE_TARGETS, HardConcrete, log_gate
 from retention.engine import Decision, ForwardReport, LayerView, Retainer
-from retention.errors import DataError, RetentionError
+from retention.errors import DataError
 from retention.models.encoded import Batch, Encoded
 from retention.models.retention_model import RetentionModel
 from retention.policies.adaptive import Adaptive, scale_states
-from retention.records import append_record
 from retention.trained.loading import load
 
 ROWS, FREE = 3, 6  # test rows of Lemma 1, and their tokens that are not protected
@@ -289,33 +278,3 @@ def trained_claims(run: Path = Path(), data: Path | None = None) -> tuple[Theory
             valid_form="With mean pooling, which every head here uses, the complexity does not shrink.",
         ),
     )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Check the model of a run; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m reproduction.theory.trained_model",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--data", type=Path, help="folder with the task's test file (default: the hub)")
-    parser.add_argument("--record", type=Path, help="JSON Lines file that the results are appended to")
-    words = list(sys.argv[1:] if argv is None else argv)
-    arguments = parser.parse_args(words)
-    claims = trained_claims(arguments.run, arguments.data)
-    try:
-        for claim, record in zip(
-            claims, run_theory_lab(claims, ["-m", "reproduction.theory.trained_model", *words]), strict=True
-        ):
-            print(f"{claim.title}: {record['verdict']}\n{claim.describe(read_evidence(record))}")
-            if arguments.record is not None:
-                append_record(arguments.record, record)
-    except RetentionError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from reproduction.theory.__main__ import main
 from reproduction.theory.instances import all_masks, exact_gradient
 from reproduction.theory.trained_model import ModelLoss, compare_on_rows, trained_claims
 from transformers import BertConfig, BertModel
@@ -78,3 +80,8 @@ def test_gradients_are_compared_with_the_exact_one(model: RetentionModel, row: d
     assert evidence.decisive.at == {"beta": 0.66}
     lemma1, _ = trained_claims()
     assert len(lemma1.describe(evidence).splitlines()) == 2 + 2 * 4  # header, and three temperatures and REINFORCE each
+
+
+def test_command_names_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 2
+    assert f"CheckpointError: {tmp_path}" in capsys.readouterr().err
