@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -159,6 +160,7 @@ def compare_on_rows(model: RetentionModel, rows: Sequence[Batch], draws: int = D
             logits, name = loss.logits(), f"row {number + 1}, gates on {target}"
             exact, values = exact_gradient(loss, logits), loss(all_masks(len(logits))).detach()
             for beta in BETAS:
+                print(f"{name}, beta {beta:g} ...", file=sys.stderr, flush=True)
                 gradients = pathwise_gradients(
                     loss, logits, HardConcrete(beta=beta), draws, generator(number), chunk=CHUNK
                 )
