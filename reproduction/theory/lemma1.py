@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -22,6 +23,7 @@ from retention.core.hard_concrete import HardConcrete
 TOKENS = 6
 DRAWS = 400_000
 BETAS = (0.1, 0.2, 0.33, 0.5, 0.66, 1.0, 1.5)
+SHOWN_BETAS = (0.1, 0.66, 1.5)  # in tables
 STRETCHES = (0.01, 0.05, 0.2, 0.3, 0.5)  # -gamma = zeta - 1; the default is 0.1
 ERRORS = 3.0  # Monte Carlo standard errors that count as agreement
 _MULTILINEAR = ("linear", "pairwise")  # E f(z) = f(E z) for independent gates
@@ -97,23 +99,7 @@ def _in_errors(measurement: Measurement) -> float:
 
 def describe(evidence: Evidence) -> str:
     """State bias, direction and variance by objective and temperature as a table."""
-    lines = [
-        "| objective | beta | relative bias | MC error | cosine | relative variance |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for name in OBJECTIVES:
-        for beta in (0.1, 0.66, 1.5):
-            bias, cosine, variance = (
-                evidence.find(name, quantity, beta=beta)
-                for quantity in ("relative bias", "cosine", "relative variance")
-            )
-            lines.append(_row(name, f"{beta:g}", bias, cosine, variance))
-        for label in ("REINFORCE", "REINFORCE with baseline"):
-            bias, cosine, variance = (
-                evidence.find(name, f"{label} {quantity}")
-                for quantity in ("relative bias", "cosine", "relative variance")
-            )
-            lines.append(_row(name, label, bias, cosine, variance))
+    lines = [table_of_gradients(evidence, tuple(OBJECTIVES), ("REINFORCE", "REINFORCE with baseline"))]
     relaxed = [each for each in evidence.measurements if each.quantity == "relaxed relative bias"]
     worst = max(relaxed, key=_in_errors)
     lowest = min(each.value for each in evidence.measurements if each.quantity == "cosine")
@@ -126,11 +112,32 @@ def describe(evidence: Evidence) -> str:
     return "\n".join(lines)
 
 
-def _row(name: str, setting: str, bias: Measurement, cosine: Measurement, variance: Measurement) -> str:
-    error = 100 * (bias.mc_error or 0.0)
-    return (
-        f"| {name} | {setting} | {100 * bias.value:.2f} % | {error:.2f} % | {cosine.value:.4f} | {variance.value:.3g} |"
-    )
+def table_of_gradients(evidence: Evidence, names: Sequence[str], controls: Sequence[str]) -> str:
+    """Return bias, cosine and variance of the gradients as a table, at some temperatures and for the controls.
+
+    Args:
+        evidence: with the measurements of ``compare_gradients``.
+        names: of the instances.
+        controls: labels of other estimates.
+    """
+    lines = [
+        "| objective | beta | relative bias | MC error | cosine | relative variance |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    settings = [("", f"{beta:g}", {"beta": beta}) for beta in SHOWN_BETAS]
+    settings += [(f"{label} ", label, {}) for label in controls]
+    for name in names:
+        for prefix, setting, at in settings:
+            bias, cosine, variance = (
+                evidence.find(name, f"{prefix}{quantity}", **at)
+                for quantity in ("relative bias", "cosine", "relative variance")
+            )
+            error = 100 * (bias.mc_error or 0.0)
+            lines.append(
+                f"| {name} | {setting} | {100 * bias.value:.2f} % | {error:.2f} % | {cosine.value:.4f} "
+                f"| {variance.value:.3g} |"
+            )
+    return "\n".join(lines)
 
 
 CLAIM = TheoryClaim(

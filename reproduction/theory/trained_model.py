@@ -16,7 +16,7 @@ from reproduction.theory import theorem1
 from reproduction.theory.estimators import pathwise_gradients, reinforce_gradients
 from reproduction.theory.evidence import Evidence, Measurement, TheoryClaim, TheoryVerdict
 from reproduction.theory.instances import all_masks, exact_gradient, generator
-from reproduction.theory.lemma1 import ERRORS, compare_gradients
+from reproduction.theory.lemma1 import ERRORS, SHOWN_BETAS, compare_gradients, table_of_gradients
 from retention.bench.trained_models import test_batches
 from retention.core.hard_concrete import GATE_TARGETS, HardConcrete, log_gate
 from retention.engine import Decision, ForwardReport, LayerView, Retainer
@@ -28,7 +28,6 @@ from retention.trained.loading import load
 
 ROWS, FREE = 3, 6  # test rows of Lemma 1, and their tokens that are not protected
 DRAWS, CHUNK = 8_192, 512
-BETAS = (0.1, 0.66, 1.5)
 _SEARCHED = 1_000  # first test rows among which rows of the right length are looked for
 
 
@@ -159,7 +158,7 @@ def compare_on_rows(model: RetentionModel, rows: Sequence[Batch], draws: int = D
             loss = ModelLoss(model, row, policy.scored[0], target)
             logits, name = loss.logits(), f"row {number + 1}, gates on {target}"
             exact, values = exact_gradient(loss, logits), loss(all_masks(len(logits))).detach()
-            for beta in BETAS:
+            for beta in SHOWN_BETAS:
                 print(f"{name}, beta {beta:g} ...", file=sys.stderr, flush=True)
                 gradients = pathwise_gradients(
                     loss, logits, HardConcrete(beta=beta), draws, generator(number), chunk=CHUNK
@@ -219,24 +218,7 @@ def _looked_up(values: Tensor, masks: Tensor) -> Tensor:
 
 def describe_lemma1(evidence: Evidence) -> str:
     """State bias, direction and variance by row, gates and temperature as a table."""
-    lines = [
-        "| loss | beta | relative bias | MC error | cosine | relative variance |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for name in evidence.instances("relative bias"):
-        for label, setting, at in (
-            *(("", f"{beta:g}", {"beta": beta}) for beta in BETAS),
-            ("REINFORCE ", "REINFORCE", {}),
-        ):
-            bias, cosine, variance = (
-                evidence.find(name, f"{label}{quantity}", **at)
-                for quantity in ("relative bias", "cosine", "relative variance")
-            )
-            lines.append(
-                f"| {name} | {setting} | {100 * bias.value:.1f} % | {100 * (bias.mc_error or 0.0):.1f} % "
-                f"| {cosine.value:.3f} | {variance.value:.3g} |"
-            )
-    return "\n".join(lines)
+    return table_of_gradients(evidence, evidence.instances("relative bias"), ["REINFORCE"])
 
 
 def trained_claims(run: Path = Path(), data: Path | None = None) -> tuple[TheoryClaim, ...]:
