@@ -27,17 +27,12 @@ from reproduction.reliability.page import reliability_table
 from reproduction.result_tables import read_tables, result_table
 from reproduction.sources import RecordSet
 from reproduction.target_speeds import level_speed_table, speed_summary_table, target_speed_table
+from reproduction.timed_models import TIMED_TASKS
 from retention.errors import DataError
 from retention.records import write_atomic
 
 _BLOCK = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _TABLE_ROW = re.compile(r"^\|.*", re.MULTILINE)
-# Tasks with models that were timed, and their titles in the table ``results``.
-_TIMED_TASKS = {
-    "cuad_spans": "CUAD spans (windows of 384 tokens), area under the precision-recall curve",
-    "newsgroups20": "20 Newsgroups (up to 512 tokens), accuracy",
-    "sst2": "SST-2 (25 tokens), accuracy",
-}
 _TIMED_TABLES: Mapping[str, Callable[..., str]] = {
     "equal_time": equal_time_table,
     "target_speeds": target_speed_table,
@@ -55,8 +50,8 @@ GENERATED: Mapping[str, Callable[[RecordSet], str]] = {
     "embeddings_policies": lambda records: embedding_results_table(records.records, "original", by_model=True),
     "embeddings_training_texts": lambda records: embedding_results_table(records.records, "unpruned", by_model=True),
     "reliability": lambda records: reliability_table(records.records),
-    "results": lambda records: speed_summary_table(records, _TIMED_TASKS),
-    **{f"{name}_{task}": partial(make, task=task) for name, make in _TIMED_TABLES.items() for task in _TIMED_TASKS},
+    "results": lambda records: speed_summary_table(records, TIMED_TASKS),
+    **{f"{name}_{task}": partial(make, task=task) for name, make in _TIMED_TABLES.items() for task in TIMED_TASKS},
 }
 
 OF_FILES: Mapping[str, Callable[[Path], str]] = {"ladder_sst2": partial(ladder_table, task="sst2")}  # of root

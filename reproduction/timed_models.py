@@ -14,6 +14,12 @@ from retention.records.identity import PRUNE_AT, model_settings
 from retention.report.grouping import DENSE, EvaluationSetup, Record, RunGroup, headline, mean_and_deviation
 from retention.report.intervals import Estimate, estimate
 
+# Tasks with models that were timed: what their rows are, and their metric.
+TIMED_TASKS = {
+    "cuad_spans": ("CUAD spans (windows of 384 tokens)", "area under the precision-recall curve"),
+    "newsgroups20": ("20 Newsgroups (up to 512 tokens)", "accuracy"),
+    "sst2": ("SST-2 (25 tokens)", "accuracy"),
+}
 FEWER_LAYERS = "fewer_layers"  # method of shallower students in records
 UNPRUNED = (DENSE, FEWER_LAYERS)
 _NORMAL = 1.96  # 97.5 % quantile of the normal distribution

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from reproduction.figures.canvas import Subplot, draw_subplots
 from reproduction.figures.labels import Label, place_labels
 from reproduction.sources import RecordSet
-from reproduction.timed_models import TimedModel, latest_latency, timed_models
+from reproduction.timed_models import TIMED_TASKS, TimedModel, latest_latency, timed_models
 from retention.records.identity import PRUNE_AT
 from retention.report.figure_style import COLORS, GREY, INK
 from retention.report.grouping import Record
@@ -30,8 +30,11 @@ def equal_time_figure(records: RecordSet) -> Figure:
     tasks = sorted({record["task"] for record in records.records if record["kind"] == "latency"})
     subplots = []
     for task in tasks:
-        title = _title(task, latest_latency(records, task))
-        subplots.append(Subplot(title, partial(_draw, models=timed_models(records, task))))
+        rows, metric = TIMED_TASKS.get(task, (task, "score"))
+        draw = partial(
+            _draw, models=timed_models(records, task), metric=metric, hardware=_hardware(latest_latency(records, task))
+        )
+        subplots.append(Subplot(rows, draw))
     figure = draw_subplots(subplots or [Subplot("quality against time per row")])
     figure.set_size_inches(_SIZE[0] * min(2, max(1, len(subplots))), _SIZE[1] * max(1, (len(subplots) + 1) // 2))
     figure.draw_without_rendering()  # fixes the size of the axes
@@ -49,12 +52,12 @@ def pareto_front(models: Sequence[TimedModel]) -> list[TimedModel]:
     return front[::-1]
 
 
-def _title(task: str, record: Record) -> str:
-    hardware = f"{record['device']}, {record['threads']} threads" if record["device"] == "cpu" else record["device"]
-    return f"{task}: {hardware}, batches of {record['batch']}"
+def _hardware(record: Record) -> str:
+    device = f"{record['threads']} CPU threads" if record["device"] == "cpu" else record["device"]
+    return f"{device}, batches of {record['batch']}"
 
 
-def _draw(axes: Axes, *, models: Sequence[TimedModel]) -> None:
+def _draw(axes: Axes, *, models: Sequence[TimedModel], metric: str, hardware: str) -> None:
     front = pareto_front(models)
     axes.plot([m.ms_per_row for m in front], [m.score for m in front], color=GREY, linewidth=5, alpha=0.25, zorder=1)
     for family, (color, marker) in _STYLES.items():
@@ -80,8 +83,8 @@ def _draw(axes: Axes, *, models: Sequence[TimedModel]) -> None:
             axes.plot([m.ms_per_row for m in line], [m.score for m in line], color=color, linewidth=1.6, zorder=2)
     axes.margins(x=0.12, y=0.14)
     axes.set_xlim(left=0.0)
-    axes.set_xlabel("ms per row (wide gray line: Pareto front of all models)")
-    axes.set_ylabel("score on test rows, points")
+    axes.set_xlabel(f"ms per row, {hardware} (wide gray line: Pareto front)")
+    axes.set_ylabel(f"{metric}, %")
 
 
 def _labels(models: Sequence[TimedModel]) -> list[Label]:
