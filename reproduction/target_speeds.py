@@ -13,6 +13,8 @@ SPEEDS = (2.0, 3.0, 4.0)  # speedups over the dense model
 TOLERANCE = 0.05  # a model of one third of the layers, measured at 2.9x, counts as three times as fast
 _NONE = "none that fast"
 
+_TIMES = {2.0: "twice", 3.0: "three times"}
+
 
 def target_speed_table(records: RecordSet, task: str, speeds: Sequence[float] = SPEEDS) -> str:
     """Return one row per required speed: our best model and the best shallow student that reach it within 5 %.
@@ -63,9 +65,10 @@ def speed_summary_table(
                 sides = [
                     _NONE if side is None else f"{side.short_score} at {side.speedup:.2f}x" for side in (ours, shallow)
                 ]
-                rows.append([title, dense, f"{speed:g}x", *sides, _difference(records, task, ours, shallow)])
+                times = _TIMES.get(speed, f"{speed:g} times")
+                rows.append([title, dense, times, *sides, _difference(records, task, ours, shallow)])
                 title = dense = ""  # shown once per task
-    header = ("task", "dense", "at the speed of", "tokens removed", "fewer layers", "difference")
+    header = ("task", "dense", "speed", "tokens removed", "fewer layers", "difference")
     return markdown_table(text_frame(header, rows))
 
 

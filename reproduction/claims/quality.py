@@ -12,7 +12,7 @@ from reproduction.data_provenance import Provenance, data_note, provenance_of
 from reproduction.depth_report import keep_ratio_by_layer
 from reproduction.paper import ABLATIONS, ADAPTIVE, BENCHMARKS, BUDGETS, PAPER_KEEP_RATIOS, SEEDS, Benchmark, reported
 from reproduction.sources import RecordSet
-from retention.report.grouping import RunGroup, Runs, headline, percent
+from retention.report.grouping import RunGroup, Runs, headline, percent, trained_alike
 from retention.report.intervals import Estimate
 
 MIN_RATIO = 0.95  # of dense, abstract
@@ -57,7 +57,7 @@ def _ablation_claims() -> Iterator[Claim]:
                 rho=rho,
                 policy=ablation.policy,
                 sign=1 if ahead else -1,
-                trained_alike=True,
+                ablation=True,
             )
             yield Claim("Ablations", text, "Table 3", check)
 
@@ -81,7 +81,9 @@ def _check_ratio_to_dense(records: RecordSet, *, task: str, metric: str, rho: fl
         comparison = compare(group, dense, metric)
         if dense is not None and comparison is not None:
             ratio = comparison.ratio
-            baseline = headline(runs.groups(group.setup, "random", rho))
+            baseline = headline(
+                [each for each in runs.groups(group.setup, "random", rho) if trained_alike(group, each)]
+            )
             beside = _share_of_dense(baseline, dense, metric)
             finding = _finding(group, dense, at_least(ratio, MIN_RATIO), ratio, _format_ratio(ratio))
             cited = finding.records if baseline is None else (*finding.records, *baseline.records)
@@ -100,9 +102,9 @@ def _check_ahead_of(
     rho: float,
     policy: str,
     sign: int = 1,
-    trained_alike: bool = False,
+    ablation: bool = False,
 ) -> Iterator[Finding]:
-    """Compare the full method with another policy.
+    """Compare the full method with another policy that was trained alike.
 
     Args:
         records: the records to check.
@@ -111,12 +113,12 @@ def _check_ahead_of(
         rho: target keep ratio of both.
         policy: name of the other policy.
         sign: -1 where the paper has the other policy ahead.
-        trained_alike: only compare runs with equal training settings, as an ablation must be.
+        ablation: all training settings must be equal, those that act on pruned runs alone as well.
     """
     runs = records.runs
     for group in _our_groups(runs, task, rho):
-        others = runs.groups(group.setup, policy, rho)
-        if trained_alike:
+        others = [other for other in runs.groups(group.setup, policy, rho) if trained_alike(group, other)]
+        if ablation:
             others = [other for other in others if other.training_settings() == group.training_settings()]
         other = headline(others)
         comparison = compare(group, other, metric)

@@ -77,6 +77,27 @@ def test_claim_has_one_line_with_its_strongest_setup_and_random_pruning(quality:
     assert sum("random pruning: not run" in each for each in ledger) == 1
 
 
+def test_random_pruning_counts_only_if_it_was_trained_alike(quality: Make) -> None:
+    """Random runs with more epochs are another method, whatever they score."""
+    longer = {"config": {"prune_at": "after_layer", "task": {"epochs": 9}, "retention": {"rho": 0.3}}}
+    records = [
+        *series(quality, "adaptive", 0.3, (0.80, 0.81, 0.82)),
+        *series(quality, "random", 0.3, (0.45, 0.455, 0.46)),
+        *series(quality, "random", 0.3, (0.95, 0.96, 0.97), **longer),
+    ]
+    checked = claim("SST-2 accuracy at 30 %: ahead of random")
+    assert finding(checked, records).measured.startswith("+35.5 points")
+    assert list(checked.check(RecordSet(tuple(records[:3] + records[6:])))) == []
+
+
+def test_seeds_that_draw_contracts_are_one_setup(quality: Make) -> None:
+    """The contracts of each seed have another number of clauses."""
+    rows = [{"data": {"source": "CUAD", "train": 5000 + n, "contracts": {"train": 200, "test": 100}}} for n in range(3)]
+    records = [quality("dense", 1.0, DENSE[seed], seed, **rows[seed]) for seed in range(3)]
+    [group] = RecordSet(tuple(records)).runs.all
+    assert (len(group.records), group.setup.train, group.setup.test) == (3, "200", "100")
+
+
 def test_overall_verdict_of_several_setups() -> None:
     one = Claim("", "", "", lambda records: [])
     up_to = Claim("", "", "", lambda records: [], up_to=True)

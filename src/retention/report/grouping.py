@@ -30,7 +30,8 @@ class EvaluationSetup:
         monitor: name of the headline metric.
         backbone: name of the encoder.
         source: description of the data.
-        train: number of training rows, "?" if the record does not say.
+        train: number of training rows, or of contracts where rows are drawn by contract; "?" if the record does not
+            say.
         test: number of test rows, likewise.
         length: number of tokens that rows are cut to, "" if the record does not say.
         provenance: relation of the data to the task's benchmark, "" if the record does not say; see
@@ -140,9 +141,13 @@ class Runs:
         """
         if group.policy == DENSE and group.points(metric):
             return group
-        required = _dense_settings(group)
-        alike = [dense for dense in self.groups(group.setup, DENSE) if _dense_settings(dense) == required]
+        alike = [dense for dense in self.groups(group.setup, DENSE) if trained_alike(group, dense)]
         return headline([dense for dense in alike if dense.points(metric)])
+
+
+def trained_alike(group: RunGroup, other: RunGroup) -> bool:
+    """Return True if two groups differ in no training setting but those that act on pruned runs alone."""
+    return _dense_settings(group) == _dense_settings(other)
 
 
 def headline(groups: Sequence[RunGroup]) -> RunGroup | None:
@@ -228,13 +233,14 @@ def _check(record: Record) -> None:
 
 def _setup(record: Record) -> EvaluationSetup:
     data = record["data"]
+    drawn = data.get("contracts") or data  # the contracts of a seed have other numbers of clauses than those of another
     return EvaluationSetup(
         task=record["task"],
         monitor=record["monitor"],
         backbone=record["backbone"],
         source=str(data.get("source") or data.get("name") or "unnamed rows"),
-        train=str(data.get("train", "?")),
-        test=str(data.get("test", "?")),
+        train=str(drawn.get("train", "?")),
+        test=str(drawn.get("test", "?")),
         length=str(data.get("max_length") or ""),
         provenance=str(data.get("provenance") or ""),
     )
