@@ -16,9 +16,9 @@ from retention.report.intervals import Estimate, estimate
 
 # Tasks with models that were timed: what their rows are, and their metric.
 TIMED_TASKS = {
-    "cuad_spans": ("CUAD spans (windows of 384 tokens)", "area under the precision-recall curve"),
-    "newsgroups20": ("20 Newsgroups (up to 512 tokens)", "accuracy"),
-    "sst2": ("SST-2 (25 tokens)", "accuracy"),
+    "cuad_spans": ("CUAD spans (windows of contracts)", "area under the precision-recall curve"),
+    "newsgroups20": ("20 Newsgroups (posts)", "accuracy"),
+    "sst2": ("SST-2 (sentences)", "accuracy"),
 }
 FEWER_LAYERS = "fewer_layers"  # method of shallower students in records
 UNPRUNED = (DENSE, FEWER_LAYERS)
