@@ -163,7 +163,8 @@ def _make_theory(run: bool, records: RecordSet, out: Path | None) -> list[Path]:
     path = ROOT / theory.RECORDS if out is None else out / theory.RECORDS.name
     for record in theory.run_theory_lab(theory.CLAIMS):
         append_record(path, record)
-    return [path, *theory.write_theory_page(read_record_set([path], ROOT).records, out or ROOT / "docs")]
+    records = read_record_set(sorted(path.parent.glob("*.jsonl")), ROOT)  # those of trained models as well
+    return [path, *theory.write_theory_page(records.records, out or ROOT / "docs")]
 
 
 if __name__ == "__main__":

@@ -54,15 +54,20 @@ def run(draws: int = DRAWS) -> Evidence:
 
 def decide(measurements: list[Measurement]) -> Evidence:
     """Decide by the objective with the largest bias, relative to its error, at the default beta."""
-    default = [each for each in measurements if each.quantity == "relative bias" and each.at == {"beta": 0.66}]
     relaxed = [each for each in measurements if each.quantity == "relaxed relative bias"]
-    decisive = max(default, key=_in_errors)
+    decisive = largest_bias(measurements)
     verdict = TheoryVerdict.FAILS
     if _in_errors(decisive) <= ERRORS:
         verdict = TheoryVerdict.HOLDS
     elif all(_in_errors(each) <= ERRORS for each in relaxed):
         verdict = TheoryVerdict.ANOTHER_FORM
     return Evidence(verdict, decisive, tuple(measurements))
+
+
+def largest_bias(measurements: Sequence[Measurement]) -> Measurement:
+    """Return the relative bias at the default beta that is largest in units of its error."""
+    default = [each for each in measurements if each.quantity == "relative bias" and each.at == {"beta": 0.66}]
+    return max(default, key=_in_errors)
 
 
 def relaxed_gradient(objective: Objective, logits: Tensor, gate: HardConcrete) -> Tensor:

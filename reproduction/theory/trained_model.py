@@ -16,7 +16,7 @@ from reproduction.theory import theorem1
 from reproduction.theory.estimators import pathwise_gradients, reinforce_gradients
 from reproduction.theory.evidence import Evidence, Measurement, TheoryClaim, TheoryVerdict
 from reproduction.theory.instances import all_masks, exact_gradient, generator
-from reproduction.theory.lemma1 import ERRORS, SHOWN_BETAS, compare_gradients, table_of_gradients
+from reproduction.theory.lemma1 import ERRORS, SHOWN_BETAS, compare_gradients, largest_bias, table_of_gradients
 from retention.bench.trained_models import test_batches
 from retention.core.hard_concrete import GATE_TARGETS, HardConcrete, log_gate
 from retention.engine import Decision, ForwardReport, LayerView, Retainer
@@ -166,10 +166,7 @@ def compare_on_rows(model: RetentionModel, rows: Sequence[Batch], draws: int = D
                 measurements += compare_gradients(name, gradients, exact, "", {"beta": beta})
             reinforce = reinforce_gradients(partial(_looked_up, values), logits, draws, generator(number))
             measurements += compare_gradients(name, reinforce, exact, "REINFORCE ", {})
-    decisive = max(
-        (each for each in measurements if each.quantity == "relative bias" and each.at == {"beta": 0.66}),
-        key=lambda each: each.value / (each.mc_error or 1e-300),
-    )
+    decisive = largest_bias(measurements)
     holds = decisive.value <= ERRORS * (decisive.mc_error or 0.0)
     return Evidence(TheoryVerdict.HOLDS if holds else TheoryVerdict.FAILS, decisive, tuple(measurements))
 
