@@ -22,6 +22,7 @@ class Predictions(Callback):
     Summarization: ``index`` and the ``chosen`` sentences beside those of the ``oracle``, or the generated ``summary``.
     Question answering: one object per question with the keys of the benchmark's evaluator. ``score`` in [0, 1] is the
     quality of a row: accuracy, F1 of label sets, ROUGE-1, token F1 (absent for CUAD spans, which are ranked together).
+    ``document``, where several rows come from one, names the contract, paragraph or paper of a row.
 
     Args:
         dirpath: the run folder.

@@ -108,6 +108,7 @@ class Paired:
             of the whole test set, such as ``macro_f1``, where no rows are better or worse.
         reference: the run that divergences are measured from, like ``first`` without a score; None = none.
         by_seed: mean difference of each seed; None with a single seed.
+        documents: number of documents that the rows belong to, which were resampled instead of rows; None = rows were.
     """
 
     kind: ClassVar[str] = "paired"
@@ -123,3 +124,4 @@ class Paired:
     measure: str = "score"
     reference: Mapping[str, Any] | None = None
     by_seed: Sequence[float] | None = None
+    documents: int | None = None

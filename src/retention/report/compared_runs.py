@@ -25,10 +25,13 @@ class ComparedRuns(Generic[Row]):
     Attributes:
         records: by seed, then by kind.
         rows: likewise, name of the row -> what was read of it.
+        documents: document of each row in the order of ``names``, such as the contract of a clause; None where each
+            row is a document of its own, or an older version wrote the predictions.
     """
 
     records: Sequence[Sequence[Record]]
     rows: Sequence[Sequence[Mapping[str, Row]]]
+    documents: Sequence[str] | None
 
     @property
     def names(self) -> list[str]:
@@ -69,7 +72,7 @@ def read_compared(kinds: Sequence[Sequence[Path]], read: Callable[[Path], Mappin
     _require_same_rows(_flat(by_seed), _flat(records), _flat(rows))
     if len(by_seed) > 1:
         _require_same_seeds(by_seed, records)
-    return ComparedRuns(records, rows)
+    return ComparedRuns(records, rows, _documents(by_seed[0][0] / _PREDICTIONS))
 
 
 def read_rows(
@@ -98,6 +101,12 @@ def read_rows(
     if not rows:
         raise DataError(f"{path}: is empty; test the model again")
     return rows
+
+
+def _documents(path: Path) -> list[str] | None:
+    """Return the document of each row of a file of predictions, None if a row does not name one."""
+    documents = [row.get("document") for _, row in read_objects(path)]
+    return None if None in documents else [str(document) for document in documents]
 
 
 def _read_record(folder: Path) -> Record:

@@ -26,7 +26,8 @@ Compare runs on the same test rows: the mean difference of their row scores and 
 
 A run folder holds the score of every test row (predictions.jsonl). Pairing removes what makes some rows harder than
 others for every model, so small test sets can separate runs that their two means cannot. The interval is a bootstrap
-over training seeds and test rows; with one seed it covers the choice of the rows alone.
+over training seeds and test rows; with one seed it covers the choice of the rows alone. Rows that belong to documents
+(clauses of a contract, questions on an article) are resampled by document.
 
     retention compare outputs/arxiv/adaptive-0.3-seed0 outputs/arxiv/random-0.3-seed0
     retention compare <run> <run> <run> --record results/paired/arxiv.jsonl    (the first with each of the others)
@@ -50,7 +51,8 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path], references: Sequ
 
     Returns:
         The comparison. ``difference`` holds ``mean``, the interval ``bootstrap_low`` .. ``bootstrap_high`` over seeds
-        and rows, and ``low`` .. ``high``, Student's t interval over rows with the trained models held fixed.
+        and rows, and ``low`` .. ``high``, that over rows with the trained models held fixed: Student's t interval or,
+        where several rows belong to one document, a bootstrap over documents.
 
     Raises:
         DataError: a file is missing or broken, the runs were tested on different rows, their rows have no score
@@ -66,7 +68,11 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path], references: Sequ
     names = compared.names
     table = [[left[name] - right[name] for name in names] for left, right in scores]
     differences = [fmean(column) for column in zip(*table, strict=True)]
-    fixed_models, bootstrap = estimate(differences), bootstrap_interval(table)
+    bootstrap = bootstrap_interval(table, documents=compared.documents)
+    if compared.documents is None:
+        fixed_models = estimate(differences)
+    else:
+        fixed_models = bootstrap_interval(table, documents=compared.documents, resample_seeds=False)
     score = [fmean(fmean(seed_scores[index].values()) for seed_scores in scores) for index in range(2)]
     gain = 1.0 if references is None else -1.0  # a smaller divergence is better
     return _paired(
@@ -106,7 +112,9 @@ def compare_metric(first: Sequence[Path], second: Sequence[Path], name: str) -> 
     counts = metric.counts(tables)
     sides = [np.stack(counts[side::2]) for side in range(2)]  # each [seeds, rows, K]
     bootstrap, fixed_models = (
-        bootstrap_metric_interval(sides[0], sides[1], metric.value, resample_seeds=resample)
+        bootstrap_metric_interval(
+            sides[0], sides[1], metric.value, documents=compared.documents, resample_seeds=resample
+        )
         for resample in (True, False)
     )
     by_seed = metric.value(sides[0].sum(1)) - metric.value(sides[1].sum(1))
@@ -154,6 +162,7 @@ def _paired(
         measure=measure,
         reference=kinds[2] if len(kinds) > 2 else None,
         by_seed=tuple(by_seed) if len(by_seed) > 1 else None,
+        documents=None if compared.documents is None else len(set(compared.documents)),
     )
 
 
@@ -207,10 +216,11 @@ def format_comparison(result: Paired) -> str:
     values = zip((result.better, result.worse, result.equal), words, strict=True)
     counted = result.measure in ("score", "divergence")
     counts = f" ({', '.join(f'{count} {word}' for count, word in values)})" if counted else f", {result.measure}"
+    documents = "" if result.documents is None else f" of {result.documents} documents"
     by_seed = ", ".join(f"{scale * difference:+{number}}" for difference in result.by_seed or ())
     return (
         f"{result.task}{source}: {first}, {second}: {scale * (mean or 0.0):+{number}}{interval} {unit} "
-        f"on {result.rows} rows{counts}{', by seed ' * bool(by_seed)}{by_seed}"
+        f"on {result.rows} rows{documents}{counts}{', by seed ' * bool(by_seed)}{by_seed}"
     )
 
 

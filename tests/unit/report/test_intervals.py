@@ -62,3 +62,35 @@ def test_bootstrap_is_repeatable_and_checks_its_shape() -> None:
     for wrong in ([1.0, 2.0], [[]], np.zeros((2, 2, 2))):
         with pytest.raises(ValueError, match=r"shape \[seeds, rows\]"):
             bootstrap_interval(wrong)
+
+
+def test_resampled_documents_give_wider_intervals_than_rows_that_resemble_each_other() -> None:
+    of_document = np.random.default_rng(4).normal(size=40)
+    scores = np.repeat(of_document, 25)[None]
+    documents = [f"contract {number}" for number in range(40) for _ in range(25)]
+    rows, clusters = bootstrap_interval(scores), bootstrap_interval(scores, documents=documents)
+    assert clusters.mean == pytest.approx(rows.mean)
+    margin = 1.96 * of_document.std(ddof=1) / 40**0.5
+    assert clusters.low == pytest.approx(clusters.mean - margin, abs=0.15 * margin)
+    assert clusters.high - clusters.low > 4 * (rows.high - rows.low)  # type: ignore[operator]
+
+
+def test_resampled_documents_of_one_row_each_equal_resampled_rows() -> None:
+    scores = np.random.default_rng(5).normal(size=(3, 30))
+    names = [f"{row:02d}" for row in range(30)]
+    assert bootstrap_interval(scores, documents=names) == bootstrap_interval(scores)
+
+
+def test_documents_of_unequal_size_are_averaged_over_their_rows() -> None:
+    result = bootstrap_interval([[1.0, 1.0, 1.0, 0.0]], documents=["a", "a", "a", "b"])
+    assert result.mean == 0.75 and (result.low, result.high) == (0.0, 1.0)
+    assert bootstrap_interval([[1.0, 0.0]], documents=["a", "a"]).low is None
+    with pytest.raises(ValueError, match="one document per row, got 1 for 2 rows"):
+        bootstrap_interval([[1.0, 0.0]], documents=["a"])
+
+
+def test_fixed_models_leave_the_variation_between_seeds_out() -> None:
+    rows = np.random.default_rng(6).normal(0.0, 0.1, size=500)
+    scores = np.stack([rows - 0.5, rows, rows + 0.5])
+    fixed = bootstrap_interval(scores, resample_seeds=False)
+    assert fixed.low is not None and fixed.low > -0.05 and bootstrap_interval(scores).low < -0.4  # type: ignore[operator]

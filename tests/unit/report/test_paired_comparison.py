@@ -31,6 +31,8 @@ RECORD = {
     "commit": "abc",
 }
 
+KINDS = ("adaptive", "random")
+
 
 def run(folder: Path, scores: Mapping[str, float | None], **fields: Any) -> Path:
     folder.mkdir()
@@ -56,6 +58,25 @@ def test_differences_are_taken_row_by_row(tmp_path: Path) -> None:
     assert line.startswith("arxiv: adaptive 0.3 (seed 0) 62.5, random 0.3 (seed 0) 31.2: +31.2 [") and "4 rows" in line
     back = compare_runs([second], [first])
     assert back.difference["mean"] == -mean and back.difference["low"] == pytest.approx(-result.difference["high"])
+
+
+def test_rows_of_documents_are_resampled_by_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    documents = {f"{letter}{number}": letter for letter in "abcd" for number in range(10)}
+    scores = {name: float(letter in "ab") for name, letter in documents.items()}
+    folders = [run(tmp_path / name, scores if name == "adaptive" else dict.fromkeys(scores, 0.0)) for name in KINDS]
+    by_row = compare_runs(folders[:1], folders[1:])
+    for folder in folders:
+        rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+        lines = [json.dumps({**row, "document": documents[row["question_id"]]}) for row in rows]
+        (folder / "predictions.jsonl").write_text("\n".join(lines))
+    assert main([*map(str, folders), "--record", str(tmp_path / "paired.jsonl")]) == 0
+    [record] = read_records([tmp_path / "paired.jsonl"])
+    assert (by_row.documents, record["documents"], record["rows"]) == (None, 4, 40)
+    assert record["difference"]["mean"] == by_row.difference["mean"] == 0.5
+    for low, high in (("low", "high"), ("bootstrap_low", "bootstrap_high")):
+        assert record["difference"][low] == 0.0 < by_row.difference[low]
+        assert record["difference"][high] == 1.0 > by_row.difference[high]
+    assert "on 40 rows of 4 documents" in capsys.readouterr().out
 
 
 def test_divergences_from_a_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

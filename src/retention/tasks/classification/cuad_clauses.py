@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
@@ -27,7 +27,10 @@ from retention.tasks.classification.labelled_text import LabelledTextData
 
 @dataclass(frozen=True)
 class MultiLabelCollate:
-    """Pad rows with a list of classes each; adds ``labels`` [B, C] float (1 = member) and ``index`` [B] long."""
+    """Pad rows with a list of classes each.
+
+    Adds ``labels`` [B, C] float (1 = member), ``index`` [B] long and ``document`` [B] long, the contract of each row.
+    """
 
     pad_token_id: int
     num_labels: int
@@ -38,7 +41,7 @@ class MultiLabelCollate:
         batch["labels"] = torch.zeros(len(rows), self.num_labels)
         for labels, row in zip(batch["labels"], rows, strict=True):
             labels[row["labels"]] = 1.0
-        batch["index"] = integer_column(rows, "index")
+        batch |= {name: integer_column(rows, name) for name in ("index", "document")}
         return batch
 
 
@@ -50,6 +53,8 @@ class CuadClauseData(LabelledTextData, BenchmarkData):
     contracts. Questions without an answer give no row. Labels are read from the ends of the question ids
     (``<title>__<category>``). A local folder holds ``<split>.json`` or ``.json.gz`` in SQuAD's layout.
     """
+
+    encoding_version: ClassVar[int] = 3  # rows have the number of their contract
 
     def __init__(self, *, surrounding_words: int = 0, **settings: Any) -> None:
         """Check the configuration; nothing is read before ``setup``.
@@ -74,10 +79,10 @@ class CuadClauseData(LabelledTextData, BenchmarkData):
         return {split: self._clauses(split, rows) for split, rows in contracts.items()}
 
     def encode(self, documents: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        """Return token rows of the clauses, with ``labels`` (a list of classes) and ``index``."""
+        """Return token rows of the clauses, with ``labels`` (a list of classes), ``index`` and ``document``."""
         passages = documents["passage"] if self._surrounding_words else None
         encoded = encode_texts(self.tokenizer, documents["text"], self.settings.max_length, passages)
-        return {**encoded, "labels": documents["labels"], "index": indices}
+        return {**encoded, "labels": documents["labels"], "index": indices, "document": documents["document"]}
 
     def encoding_settings(self) -> tuple[object, ...]:
         """Return True if the encoder also reads the surrounding passage."""
@@ -127,8 +132,8 @@ class CuadClauseData(LabelledTextData, BenchmarkData):
 
     def _clauses(self, split: Split, contracts: Dataset) -> Dataset:
         rows = [
-            {"text": text, "passage": passage, "labels": labels}
-            for contract in contracts
+            {"text": text, "passage": passage, "labels": labels, "document": number}
+            for number, contract in enumerate(contracts)
             for text, passage, labels in zip(contract["texts"], contract["passages"], contract["labels"], strict=True)
         ]
         if not rows:

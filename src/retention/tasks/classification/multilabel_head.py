@@ -60,9 +60,10 @@ class MultiLabelHead(ClassificationHead):
         return self.predicted_classes(logits)
 
     def eval_rows(self, logits: Tensor, encoded: Encoded, batch: Batch) -> Columns:
-        """Return ``index``, ``prediction`` and ``label`` (lists of classes) and ``probabilities`` of each sequence."""
+        """Return ``index``, ``document``, ``prediction`` and ``label`` (lists of classes) and ``probabilities``."""
         return {
             "index": batch["index"].tolist(),
+            "document": batch["document"].tolist(),
             "prediction": [row.nonzero().flatten().tolist() for row in self.predicted_classes(logits)],
             "label": [row.nonzero().flatten().tolist() for row in batch["labels"]],
             "probabilities": rounded(self.probabilities(logits)),

@@ -198,12 +198,16 @@ class QuestionAnsweringData(BenchmarkData):
         return self.score(self._passages_of(stage), merge_windows(rows))
 
     def format_predictions(self, stage: Split, rows: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-        """Convert the answer to each question of a split, see ``format_answer``; arguments as ``compute_metrics``."""
+        """Convert the answer to each question of a split, see ``format_answer``, and add the ``document`` it is in.
+
+        Arguments as ``compute_metrics``.
+        """
         candidates, answers = merge_windows(rows), []
         for number, passage in enumerate(self._passages_of(stage)):
             tokens = self.tokens_of(passage)
             for index, question in enumerate(passage.questions):
-                answers.append(self.format_answer(passage, tokens, question, candidates.get((number, index))))
+                answer = self.format_answer(passage, tokens, question, candidates.get((number, index)))
+                answers.append({**answer, "document": passage.id})
         return answers
 
     def example(self, index: int) -> str:

@@ -15,7 +15,11 @@ from retention.policies import Dense
 from retention.tasks.classification.multilabel_head import MultiLabelHead
 
 LOGITS = torch.tensor([[1.0, -1.0, 2.0], [-1.0, -0.5, -2.0]])
-BATCH = {"labels": torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]), "index": torch.tensor([4, 2])}
+BATCH = {
+    "labels": torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]),
+    "index": torch.tensor([4, 2]),
+    "document": torch.tensor([1, 0]),
+}
 ENCODED = Encoded(torch.zeros(2, 5, 16), torch.ones(2, 5), torch.arange(5).expand(2, 5))
 
 
@@ -43,7 +47,7 @@ def test_loss_is_sum_over_classes(head: MultiLabelHead) -> None:
 def test_evaluation_rows_and_metrics(head: MultiLabelHead) -> None:
     rows = head.eval_rows(LOGITS, ENCODED, BATCH)
     probabilities = rows.pop("probabilities")
-    assert rows == {"index": [4, 2], "prediction": [[0, 2], [1]], "label": [[0], [1, 2]]}
+    assert rows == {"index": [4, 2], "document": [1, 0], "prediction": [[0, 2], [1]], "label": [[0], [1, 2]]}
     assert probabilities == [pytest.approx(row, abs=1e-6) for row in LOGITS.sigmoid().tolist()]
     assert head.compute_metrics(rows) == pytest.approx({"micro_f1": 4 / 6, "macro_f1": 2 / 3})
     assert [row["score"] for row in head.prediction_rows(rows)] == pytest.approx([2 / 3, 2 / 3])
