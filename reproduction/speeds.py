@@ -15,7 +15,20 @@ _METHOD_KEYS = ("retention.", "prune_at")
 
 @dataclass(frozen=True, order=True)
 class SpeedConditions:
-    """Conditions of a measurement; two measurements may be compared only if all of them are equal."""
+    """Conditions of a measurement; two measurements may be compared only if all of them are equal.
+
+    Attributes:
+        phase: ``inference`` or ``train``.
+        backbone: name of the encoder.
+        source: description of the rows.
+        length: number of tokens that rows are cut to.
+        batch: rows per batch.
+        dtype: number format.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        machine: processor, with the number of threads.
+        prune_at: pruning location.
+        recomputed: True = the backward pass computes the activations of the layers again (gradient checkpointing).
+    """
 
     phase: str
     backbone: str
@@ -26,12 +39,13 @@ class SpeedConditions:
     device: str
     machine: str
     prune_at: str
+    recomputed: bool = False
 
     def describe_without_pruning(self) -> str:
         """Return all conditions but the pruning location in one line."""
         return (
             f"{self.phase}, {self.backbone}, {self.source}, up to {self.length} tokens, batch {self.batch}, "
-            f"{self.dtype} on {self.machine}"
+            f"{self.dtype} on {self.machine}{', gradient checkpointing' if self.recomputed else ''}"
         )
 
     def describe(self) -> str:
@@ -111,4 +125,5 @@ def conditions_of(record: Record) -> SpeedConditions:
         device=record["device"],
         machine=processor,
         prune_at=str(record.get("prune_at", "after_layer")),
+        recomputed=bool(settings(record.get("config") or {}).get("backbone.gradient_checkpointing", False)),
     )

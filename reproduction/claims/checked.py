@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from reproduction.claims.claim import Claim, Finding, Verdict
+from reproduction.claims.claim import BY_CONSTRUCTION, Claim, Finding, Verdict
 from reproduction.claims.cost import cost_claims
 from reproduction.claims.decoding import decoding_claims
 from reproduction.claims.quality import quality_claims
 from reproduction.claims.training import hyperparameter_claims, theory_claims
 from reproduction.sources import RecordSet
+from retention.report.tables import markdown_table, text_frame
 
 Checked = tuple[Claim, list[Finding]]
 
@@ -31,6 +33,25 @@ def check_claims(records: RecordSet) -> Mapping[str, list[Checked]]:
 def is_evidence(finding: Finding) -> bool:
     """Return True if a finding has a verdict or a record, such as one on stand-in data."""
     return finding.verdict is not Verdict.NOT_RUN or bool(finding.records)
+
+
+def counts_table(title: str, counts: Mapping[str, Counter[Verdict]], verdicts: Sequence[Verdict]) -> str:
+    """Return verdicts counted by topic as a Markdown table.
+
+    What holds by construction is no claim of the paper: it stands below the sum and is not part of it.
+
+    Args:
+        title: heading of the first column.
+        counts: topic -> number of each verdict.
+        verdicts: columns of the table.
+    """
+    claims = [counted for topic, counted in counts.items() if topic != BY_CONSTRUCTION]
+    rows = {topic: counted for topic, counted in counts.items() if topic != BY_CONSTRUCTION}
+    rows["all"] = sum(claims, Counter())
+    if BY_CONSTRUCTION in counts:
+        rows[BY_CONSTRUCTION] = counts[BY_CONSTRUCTION]
+    cells = [[topic, *(str(counted[verdict]) for verdict in verdicts)] for topic, counted in rows.items()]
+    return markdown_table(text_frame([title, *(verdict.value for verdict in verdicts)], cells)) + "\n"
 
 
 def folded_list(claims: Sequence[Claim]) -> str:

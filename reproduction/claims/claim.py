@@ -10,6 +10,8 @@ from reproduction.sources import RecordSet
 from retention.report.grouping import Record
 from retention.report.intervals import Estimate
 
+BY_CONSTRUCTION = "Properties that hold by construction"  # topic that is not counted among the paper's claims
+
 
 class Verdict(Enum):
     """Outcome of a check."""

@@ -82,6 +82,8 @@ def _check_scorer_cost(records: RecordSet) -> Iterator[Finding]:
             measured = f"{100 * cost['median']:+.1f} % ({100 * cost['low']:+.1f} to {100 * cost['high']:+.1f})"
             negative = Estimate(-cost["median"], -cost["high"], -cost["low"], 0)
             verdict = at_least(negative, -SCORER_COST)
+            if negative.low is not None and negative.low > 0:  # no cost is below 0: the noise is larger than the cost
+                verdict = Verdict.INCONCLUSIVE
             yield Finding(verdict, measured, conditions.describe_without_pruning(), (record,), _tokens(conditions))
 
 

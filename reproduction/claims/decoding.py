@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reproduction.claims.claim import Claim, Finding, Verdict
+from reproduction.claims.claim import BY_CONSTRUCTION, Claim, Finding, Verdict
 from reproduction.sources import RecordSet
 from retention.report.grouping import Record
 
-_TOPIC = "Decoding (the paper's sketch)"
 _SOURCE = "section Limitations"
 HEAP_CLAIM = "streaming_top_m"  # claim in the record of ``reproduction.claims.streaming_heap``
 
@@ -16,8 +15,18 @@ HEAP_CLAIM = "streaming_top_m"  # claim in the record of ``reproduction.claims.s
 def decoding_claims() -> list[Claim]:
     """Return the claims on the bounded cache: it equals a min-heap of the top M, and its memory is bounded."""
     return [
-        Claim(_TOPIC, "A streaming cache of the top M scores equals a min-heap, token by token", _SOURCE, _check_heap),
-        Claim(_TOPIC, "The cache of kept states holds M tokens per layer, whatever the length", _SOURCE, _check_memory),
+        Claim(
+            BY_CONSTRUCTION,
+            "A streaming cache of the top M scores equals a min-heap, token by token",
+            _SOURCE,
+            _check_heap,
+        ),
+        Claim(
+            BY_CONSTRUCTION,
+            "The cache of kept states holds M tokens per layer, whatever the length",
+            _SOURCE,
+            _check_memory,
+        ),
     ]
 
 

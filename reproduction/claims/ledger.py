@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from reproduction.claims.checked import Checked, check_claims, folded_list, is_evidence, unpadded_table
+from reproduction.claims.checked import Checked, check_claims, counts_table, folded_list, is_evidence, unpadded_table
 from reproduction.claims.claim import Claim, Finding, Verdict
 from reproduction.paper import SEEDS, SOURCE
 from reproduction.sources import RecordSet, cite
-from retention.report.tables import markdown_table, text_frame
 
 _HEADER = ("claim", "paper", "verdict", "measured", "setup", "records")
 _VERDICTS = tuple(verdict for verdict in Verdict if verdict is not Verdict.MIXED)  # of one setup
@@ -25,8 +24,9 @@ from the committed records; do not edit it by hand.
   to another policy that was trained in the same way.
 - **reproduced**: the whole 95 % interval over seeds (for speed: the 10-90 % range over rounds) is on the claim's
   side. **not reproduced**: the whole interval is on the other side. **inconclusive**: the interval contains the bound,
-  there are fewer than {SEEDS} seeds, or no dense model was trained alike. **not run**: there is no record, or only one
-  on data that stands in for the benchmark. **not testable**: with the reason.
+  there are fewer than {SEEDS} seeds, no dense model was trained alike, or more tokens were kept than the claim says.
+  **not run**: there is no record, or only one on data that stands in for the benchmark. **not testable**: with the
+  reason.
 - Intervals in square brackets are of differences or ratios taken seed by seed.
 """
 
@@ -40,14 +40,11 @@ def claims_ledger(records: RecordSet) -> str:
 
 
 def _counts(topics: Mapping[str, Sequence[Checked]]) -> str:
-    rows = []
-    totals: Counter[Verdict] = Counter()
-    for topic, entries in topics.items():
-        counts = Counter(finding.verdict for _, findings in entries for finding in findings)
-        totals += counts
-        rows.append([topic, *(str(counts[verdict]) for verdict in _VERDICTS)])
-    rows.append(["all", *(str(totals[verdict]) for verdict in _VERDICTS)])
-    return markdown_table(text_frame(["claims and setups", *(verdict.value for verdict in _VERDICTS)], rows)) + "\n"
+    counts = {
+        topic: Counter(finding.verdict for _, findings in entries for finding in findings)
+        for topic, entries in topics.items()
+    }
+    return counts_table("claims and setups", counts, _VERDICTS)
 
 
 def _section(entries: Sequence[Checked]) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from reproduction.claims import LEDGER, claims_ledger
 from reproduction.claims.checked import all_claims
-from reproduction.claims.claim import Claim, Finding, Verdict, overall_verdict, strongest
+from reproduction.claims.claim import BY_CONSTRUCTION, Claim, Finding, Verdict, overall_verdict, strongest
 from reproduction.claims.page import claims_page
 from reproduction.sources import RecordSet, cite, committed_files, read_record_set
+from reproduction.speeds import group_speeds
 
 from retention.records import append_record
 
@@ -90,6 +91,37 @@ def test_random_pruning_counts_only_if_it_was_trained_alike(quality: Make) -> No
     assert list(checked.check(RecordSet(tuple(records[:3] + records[6:])))) == []
 
 
+def test_models_above_the_budget_decide_nothing_and_are_compared_with_their_like(quality: Make) -> None:
+    """A floor of tokens can double the keep ratio of short rows; the target in the record stays the same."""
+    kept = {"keep_ratio": {"mean": 0.63, "by_layer": {}}}
+    ours, random = (0.90, 0.91, 0.92), (0.45, 0.455, 0.46)
+    ahead, share = (claim(f"SST-2 accuracy at 30 %: {text}") for text in ("ahead of random", "at least 95 %"))
+    dense = series(quality, "dense", 1.0, DENSE)
+    above = series(quality, "adaptive", 0.3, ours, **kept)
+    assert finding(share, [*dense, *above]).verdict is Verdict.INCONCLUSIVE
+    assert finding(ahead, [*above, *series(quality, "random", 0.3, random, **kept)]).verdict is Verdict.INCONCLUSIVE
+    within = series(quality, "adaptive", 0.3, ours)
+    assert finding(share, [*dense, *within]).verdict is Verdict.REPRODUCED
+    assert list(ahead.check(RecordSet((*within, *series(quality, "random", 0.3, random, **kept))))) == []
+
+
+def test_the_paper_s_own_training_has_claims_of_its_own(quality: Make) -> None:
+    records = [
+        *series(quality, "dense", 1.0, DENSE),
+        *series(quality, "paper", 0.3, (0.80, 0.81, 0.82)),
+        *series(quality, "random", 0.3, (0.85, 0.86, 0.87)),
+    ]
+    for text in ("at least 95 %", "ahead of random"):
+        assert finding(claim("trained as the paper describes", text), records).verdict is Verdict.NOT_REPRODUCED
+        assert list(claim(f"SST-2 accuracy at 30 %: {text}").check(RecordSet(tuple(records)))) == []
+
+
+def test_what_holds_by_construction_is_not_counted(quality: Make) -> None:
+    page = claims_page(RecordSet((quality("adaptive", 0.3, 0.9),)))
+    lines = [[cell.strip() for cell in line.split("|")[1:3]] for line in page.splitlines() if line.startswith("| ")]
+    assert [line[1] for line in lines if line[0] in ("all", BY_CONSTRUCTION)] == ["0", "1"]
+
+
 def test_seeds_that_draw_contracts_are_one_setup(quality: Make) -> None:
     """The contracts of each seed have another number of clauses."""
     rows = [{"data": {"source": "CUAD", "train": 5000 + n, "contracts": {"train": 200, "test": 100}}} for n in range(3)]
@@ -135,7 +167,7 @@ def test_links_into_the_ledger_lead_to_headings() -> None:
 )
 def test_ratio_to_dense(quality: Make, values: tuple[float, ...], verdict: Verdict) -> None:
     records = [*series(quality, "dense", 1.0, DENSE), *series(quality, "adaptive", 0.3, values)]
-    result = finding(claim("SST-2 accuracy at 30 %", "of the dense model"), records)
+    result = finding(claim("SST-2 accuracy at 30 %:", "of the dense model"), records)
     assert result.verdict is verdict
     assert f"{len(values)}" in result.measured and "distilbert; SST-2 (GLUE)" in result.setup
     assert len(result.records) == len(values) + len(DENSE)
@@ -144,14 +176,14 @@ def test_ratio_to_dense(quality: Make, values: tuple[float, ...], verdict: Verdi
 def test_without_a_dense_model_trained_alike_the_claim_is_inconclusive(quality: Make) -> None:
     config = {"distill": {"token_states": 1}, "retention": {}}
     records = [*series(quality, "dense", 1.0, DENSE), *series(quality, "adaptive", 0.3, DENSE, config=config)]
-    result = finding(claim("SST-2 accuracy at 30 %", "of the dense model"), records)
+    result = finding(claim("SST-2 accuracy at 30 %:", "of the dense model"), records)
     assert result.verdict is Verdict.INCONCLUSIVE and "trained alike" in result.measured
 
 
 def test_stand_in_data_decides_nothing(quality: Make) -> None:
     other = {"data": {"source": "stand-in sentences", "train": 9, "test": 5}}
     records = [*series(quality, "dense", 1.0, DENSE, **other), *series(quality, "adaptive", 0.3, DENSE, **other)]
-    result = finding(claim("SST-2 accuracy at 30 %", "of the dense model"), records)
+    result = finding(claim("SST-2 accuracy at 30 %:", "of the dense model"), records)
     assert result.verdict is Verdict.NOT_RUN and "100.0 % of dense" in result.measured and "STAND-IN" in result.setup
 
 
@@ -185,6 +217,23 @@ def test_ablation_that_the_paper_has_ahead(quality: Make) -> None:
     other = [quality("adaptive_no_relaxation", 0.3, None, seed, **qasper, **metrics[1]) for seed in range(3)]
     checked = claim("QASPER EM at 30 %", "behind no variational relaxation")  # 39.8 against 40.0
     assert finding(checked, [*ours, *other]).verdict is Verdict.REPRODUCED
+
+
+def test_gradient_checkpointing_is_a_condition_of_a_measurement(speed: Make) -> None:
+    recomputed = {"config": {"bench": {}, "backbone": {"gradient_checkpointing": True}}, "date": "2026-01-02"}
+    groups = group_speeds([speed("adaptive", 0.3, 2.3), speed("adaptive", 0.3, 2.2, **recomputed)])
+    assert [conditions.recomputed for conditions in groups] == [False, True]
+    assert ["gradient checkpointing" in conditions.describe() for conditions in groups] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(-0.04, -0.01, Verdict.INCONCLUSIVE), (-0.01, 0.01, Verdict.REPRODUCED), (0.03, 0.05, Verdict.NOT_REPRODUCED)],
+)
+def test_scorer_cost_below_zero_is_noise(speed: Make, low: float, high: float, verdict: Verdict) -> None:
+    share = {"median": (low + high) / 2, "low": low, "high": high}
+    record = speed("adaptive", 0.3, 1.9, timing={"threads": 2, "scoring_share": share})
+    assert finding(claim("less than 2 % of latency"), [record]).verdict is verdict
 
 
 def test_speed_memory_and_scorer_cost(speed: Make) -> None:
