@@ -130,13 +130,14 @@ class Budget(nn.Module):
             anneal: 0 = keep all, 1 = the full budget; linear in between.
         """
         ratios = self._annealed(anneal).float().to(lengths.device)
-        return torch.maximum(ratios.unsqueeze(1) * lengths.unsqueeze(0), self._floor(lengths).float())
+        return torch.maximum(ratios.unsqueeze(1) * lengths.unsqueeze(0), self.floor(lengths).float())
 
     def counts(self, lengths: Tensor, anneal: float = 1.0) -> Tensor:
         """Compute the budget in whole tokens, [G, B] long: floor(ratio T), at least ``min_tokens``."""
-        return torch.maximum(self._counts(lengths, anneal), self._floor(lengths))
+        return torch.maximum(self._counts(lengths, anneal), self.floor(lengths))
 
-    def _floor(self, lengths: Tensor) -> Tensor:
+    def floor(self, lengths: Tensor) -> Tensor:
+        """Return the tokens that every gate lets through at least, long, same shape as ``lengths``."""
         return lengths.clamp(1, self.min_tokens)
 
     def _counts(self, lengths: Tensor, anneal: float) -> Tensor:

@@ -221,7 +221,8 @@ class ExactDual(Dual):
     respect to scores, survival and budget (implicit function theorem). It has no hyper-parameter except ``count``.
 
     Differs from the paper: eqs. 4-5 ascend on one multiplier for all samples. Stationarity in s of the
-    entropy-regularized problem gives the same shift by tau.
+    entropy-regularized problem gives the same shift by tau; with temperature 1 the probabilities are the relaxed top-k
+    of Xie et al. (2020, arXiv 2002.06504), who solve it as optimal transport.
 
     Args:
         count: see ``Dual``.

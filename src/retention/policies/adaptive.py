@@ -179,7 +179,8 @@ class Adaptive(SaliencyScorers):
         # The forward value is log 1 = 0, or a factor of 1; the gradient is that of the keep probability.
         zero = keep_probs - keep_probs.detach()
         if self.gate_config.gate_target == "states":
-            return Decision(keep_mask=keep_mask, hidden_states=scale_states(view.hidden_states, 1.0 + zero))
+            factors = torch.where(keep_mask, 1.0 + zero, 1.0)  # dropped tokens return as they are
+            return Decision(keep_mask=keep_mask, hidden_states=scale_states(view.hidden_states, factors))
         return Decision(keep_mask=keep_mask, log_gates=zero)
 
     @property

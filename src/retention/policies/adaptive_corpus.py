@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from retention.core.flops import EncoderShape
-from retention.core.topk import threshold_mask
 from retention.engine.gate import LayerView
 from retention.engine.pass_values import PassValue
 from retention.errors import require
@@ -17,7 +16,6 @@ from retention.policies.adaptive import Adaptive
 
 _GAIN = 4.0  # step of a threshold, in standard deviations of the importance, per excess share of kept tokens
 _SLOWEST = 0.02  # smallest rate of these steps, which start at 1 / batches
-_TOLERANCE = 1e-6
 
 
 class AdaptiveCorpus(Adaptive):
@@ -69,12 +67,12 @@ class AdaptiveCorpus(Adaptive):
         free = view.valid & ~view.protected
         importance = relative_importance(scores.detach(), free)
         threshold = self._batch_threshold(gate, importance, view) if self.training else self._threshold(gate)
-        return threshold_mask(importance.masked_fill(~free, -torch.inf), threshold, view.valid, view.protected)
+        return self.select_above(importance.masked_fill(~free, -torch.inf), threshold, view)
 
     def _threshold(self, gate: int) -> Tensor:
         before = float(self.calibrated_rho)
         message = f"adaptive_corpus has thresholds for {before:g}, got {self.rho:g}; train it for each budget"
-        require(abs(before - self.rho) < _TOLERANCE, "rho", message)
+        require(abs(before - self.rho) <= torch.finfo(self.calibrated_rho.dtype).eps, "rho", message)
         return self.thresholds[gate]
 
     @torch.no_grad()

@@ -13,8 +13,6 @@ from retention.engine.gate import LayerView
 from retention.errors import require
 from retention.policies.bases.retention_policy import RetentionPolicy
 
-_TOLERANCE = 1e-6
-
 
 class EarlyExit(RetentionPolicy):
     """Answer from a head after a lower layer as soon as its largest class probability reaches a threshold.
@@ -98,4 +96,5 @@ class EarlyExit(RetentionPolicy):
             if before < 0
             else f"its threshold was set for {before:g}, got {self.rho:g}; train it for each budget"
         )
-        require(abs(before - self.rho) < _TOLERANCE, "rho", f"early_exit cannot run: {message}")
+        rounding = torch.finfo(self.calibrated_rho.dtype).eps  # of a model in half precision
+        require(abs(before - self.rho) <= rounding, "rho", f"early_exit cannot run: {message}")

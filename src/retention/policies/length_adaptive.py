@@ -57,7 +57,13 @@ class LengthAdaptive(RetentionPolicy):
         """Start a forward pass; in training the counts are sampled."""
         super().begin(report)
         if self.training:
-            self._counts = token_counts(self.sample_keep_ratios(len(report.lengths)), report.lengths)
+            counts = token_counts(self.sample_keep_ratios(len(report.lengths)), report.lengths)
+            self._counts = torch.maximum(counts, self.budget.floor(report.lengths))
+
+    @property
+    def follows_budget(self) -> bool:
+        """Return True: it is trained at random lengths."""
+        return True
 
     def sample_keep_ratios(self, samples: int) -> Tensor:
         """Sample the keep ratios of one training pass, [G, B] on the CPU: full, smallest, random, random, repeated."""

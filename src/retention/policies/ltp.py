@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retention.core.flops import EncoderShape
-from retention.core.topk import threshold_mask
 from retention.engine.gate import Decision, LayerView
 from retention.errors import require_number
 from retention.policies.bases.retention_policy import observed
@@ -80,4 +79,4 @@ class LTP(SoftBudgetPolicy):
         """Select by threshold, or by exact top-k if enabled."""
         if self.exact_topk:
             return super().select(gate, scores, view)
-        return threshold_mask(scores, self.thresholds[gate].detach(), view.valid, view.protected)
+        return self.select_above(scores, self.thresholds[gate].detach(), view)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from retention.core.flops import EncoderShape
 from retention.core.scorer import Scorer
-from retention.core.topk import threshold_mask
 from retention.engine.gate import Decision, LayerView
 from retention.errors import require_number
 from retention.policies.bases.saliency_scorers import SaliencyScorers
@@ -95,7 +94,7 @@ class MrT5(SaliencyScorers, SoftBudgetPolicy):
         """Select the tokens with positive scores, or by exact top-k if enabled."""
         if self.exact_topk:
             return super().select(gate, scores, view)
-        return threshold_mask(scores, 0.0, view.valid, view.protected)
+        return self.select_above(scores, 0.0, view)
 
     def scorer_macs(self) -> dict[int, int]:
         """Return the multiply-accumulates per token of the delete gate."""

@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import Tensor
 
-from retention.core.topk import threshold_mask
 from retention.engine.gate import LayerView
 from retention.errors import require_number
 from retention.policies.adaptive import Adaptive
@@ -41,4 +40,4 @@ class Threshold(Adaptive):
     def select(self, gate: int, scores: Tensor, view: LayerView) -> Tensor:
         """Select the tokens whose keep probability reaches the threshold."""
         _, keep_probs = self._keep_probs(gate, scores, view.valid.float(), view)
-        return threshold_mask(keep_probs, self.threshold, view.valid, view.protected)
+        return self.select_above(keep_probs, self.threshold, view)

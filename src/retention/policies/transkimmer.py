@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from retention.core.flops import EncoderShape
 from retention.core.scorer import MLPScorer, Scorer
-from retention.core.topk import threshold_mask
 from retention.engine.gate import Decision, LayerView
 from retention.errors import require, require_number
 from retention.policies.bases.saliency_scorers import SaliencyScorers
@@ -98,7 +97,7 @@ class Transkimmer(SaliencyScorers, SoftBudgetPolicy):
         """Gate every token by a relaxed sample of its decision."""
         noisy = scores + torch.logit(torch.rand_like(scores), eps=1e-6)  # the difference of two Gumbel variables
         if not self.soft_gates:
-            return self._remove(noisy, self._positive(noisy, view), view)
+            return self._remove(noisy, self.select_above(noisy, 0.0, view), view)
         free = view.valid & ~view.protected
         log_gates = torch.where(free, F.logsigmoid(noisy / self.temperature), 0.0)
         survival = view.survival.float() * torch.where(view.protected, 1.0, torch.sigmoid(scores))
@@ -125,7 +124,7 @@ class Transkimmer(SaliencyScorers, SoftBudgetPolicy):
 
     def select(self, gate: int, scores: Tensor, view: LayerView) -> Tensor:
         """Select the tokens with positive logits, or by exact top-k if enabled."""
-        return super().select(gate, scores, view) if self.exact_topk else self._positive(scores, view)
+        return super().select(gate, scores, view) if self.exact_topk else self.select_above(scores, 0.0, view)
 
     def scorer_macs(self) -> dict[int, int]:
         """Return the multiply-accumulates per token of the predictors."""
@@ -139,10 +138,6 @@ class Transkimmer(SaliencyScorers, SoftBudgetPolicy):
         self.record_losses(view, scores, kept)
         # The forward value is log 1 = 0; the gradient is that of the keep probability.
         return Decision(keep_mask=keep_mask, log_gates=torch.where(keep_mask, kept - kept.detach(), 0.0))
-
-    @staticmethod
-    def _positive(scores: Tensor, view: LayerView) -> Tensor:
-        return threshold_mask(scores, 0.0, view.valid, view.protected)
 
 
 class SkimPredictor(Scorer):

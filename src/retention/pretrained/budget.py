@@ -7,7 +7,6 @@ from numbers import Real
 
 from retention.errors import require, require_number
 from retention.policies.bases.retention_policy import RetentionPolicy
-from retention.policies.length_adaptive import LengthAdaptive
 
 
 def budget_of_call(policy: RetentionPolicy, rho: float | None) -> AbstractContextManager[None]:
@@ -34,23 +33,5 @@ def check_rho(policy: RetentionPolicy, rho: float | None) -> float | None:
     if not policy.layers:
         require(rho == 1, "rho", f"{policy.name} removes no tokens, got {rho}; leave it None, or load a retained model")
         return None
-    if not policy.any_budget and not isinstance(policy, LengthAdaptive):
-        require(
-            rho == policy.rho, "rho", f"{policy.name} keeps what it learned at {policy.rho}, got {rho}; leave it None"
-        )
-        return None
-    if not isinstance(policy.schedule, str):
-        message = f"the schedule is a list of keep ratios, which {rho} cannot change; leave it None"
-        require(rho == policy.rho, "rho", message)
-        return None
-    with policy.budget.at(rho):
-        active = policy.budget.active()
-    gates = zip(policy.layers, active, strict=True)
-    missing = [layer for layer, removes in gates if removes and policy.scored and layer not in policy.scored]
-    low, high = policy.budget_range
-    message = (
-        f"no scorer after layer {', '.join(map(str, missing))}, where nothing was removed at the keep ratios of the "
-        f"training, {low} to {high}; got {rho}, use one like those"
-    )
-    require(not missing, "rho", message)
-    return rho
+    policy.check_followed(rho)
+    return None if rho == policy.rho else rho

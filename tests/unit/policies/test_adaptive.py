@@ -209,3 +209,16 @@ def test_gates_on_states_multiply_them_and_do_not_change_attention(
     assert torch.equal(removed.hidden_states, view.hidden_states) and removed.log_gates is None
     removed.hidden_states.sum().backward()
     assert policy.scorers["0"].out.weight.grad.abs().sum() > 0
+
+
+def test_dropped_tokens_return_without_the_gradient_of_their_gate(
+    build_policy: Any, make_view: Any, decide: Any
+) -> None:
+    policy = adaptive(build_policy, "hard", gate=GateConfig(gate_target="states"))
+    removed = decide(policy, make_view((20, 13)))
+    weight = policy.scorers["0"].out.weight
+    kept, dropped = (
+        torch.autograd.grad(removed.hidden_states[mask].square().sum(), weight, retain_graph=True)[0].abs().sum()
+        for mask in (removed.keep_mask, ~removed.keep_mask)
+    )
+    assert kept > 0 and dropped == 0

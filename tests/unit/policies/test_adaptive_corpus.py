@@ -96,3 +96,13 @@ def test_counts_vary_with_real_removal(make_model: Callable[..., Any], make_batc
         model(batch)
     shares = model.last_report.kept[0] / lengths
     assert shares.std() > 0.02 and (policy.batches == 15).all()
+
+
+@pytest.mark.parametrize("rho", [0.1, 0.3, 0.7])
+def test_thresholds_stay_valid_in_half_precision(build_policy: Any, rho: float) -> None:
+    policy = build_policy(ReadsFirstFeature(rho=rho, schedule="flat"))
+    policy.calibrated_rho.fill_(rho)
+    assert policy.to(torch.bfloat16)._threshold(0).dtype == torch.bfloat16
+    policy.rho = rho + 0.05
+    with pytest.raises(ConfigError, match="train it for each budget"):
+        policy._threshold(0)

@@ -125,6 +125,20 @@ def test_kept_tokens_are_nested_ordered_real_and_within_budget(
 
 
 @each_policy
+@pytest.mark.parametrize("training", [False, True])
+@torch.no_grad()
+def test_every_gate_lets_min_tokens_through(
+    name: str, training: bool, policy: Any, encoder: Any, batch: dict[str, Tensor]
+) -> None:
+    made = policy(name, 0.1)
+    made.min_tokens = made.budget.min_tokens = 12
+    made.train(training).phase = "hard"
+    _, retainer = forward(encoder, made, batch, torch.zeros_like(batch["attention_mask"]).bool())
+    for kept in retainer.report.kept.values():
+        assert (kept >= torch.tensor(LENGTHS).clamp_max(12)).all()
+
+
+@each_policy
 @torch.no_grad()
 def test_counts_meet_the_keep_ratio_or_its_flops(name: str, policy: Any) -> None:
     """On long samples, where rounding has little effect; policies may distribute the budget over depth differently."""

@@ -22,3 +22,10 @@ def test_truncate_ranks_by_original_position(build_policy: Any, make_view: Any, 
     view = make_view((4,), lengths=torch.tensor([8]), positions=torch.tensor([[0, 7, 3, 5]]))
     keep = decide(build_policy(Truncate(rho=0.375, schedule="flat")).eval(), view).keep_mask
     assert keep.tolist() == [[True, False, True, True]]
+
+
+def test_a_replaced_keep_ratio_is_stored_with_the_policy() -> None:
+    policy = Truncate(rho=0.3, slope=0.5)
+    policy.set_rho(0.7)
+    assert policy.constructor_settings == {"rho": 0.7, "slope": 0.5}
+    assert Truncate(**policy.constructor_settings).rho == 0.7

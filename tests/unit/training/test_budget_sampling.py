@@ -14,7 +14,7 @@ from retention.core.duals import AscentDual, ExactDual
 from retention.engine.adapters import adapter_for
 from retention.errors import ConfigError
 from retention.models.soft_targets import soft_target_loss
-from retention.policies import Adaptive, Truncate
+from retention.policies import Adaptive, PowerBert, Truncate
 from retention.policies.length_adaptive import LengthAdaptive
 from retention.training.budget_sampling import BudgetSampling
 from retention.training.module import RetentionModule
@@ -135,6 +135,20 @@ def test_budget_is_restored_after_block() -> None:
         assert not any(policy.active)
         raise RuntimeError
     assert all(policy.active) and torch.equal(policy.budget.keep_ratios(), before)
+
+
+def test_budgets_that_a_policy_cannot_follow_are_refused() -> None:
+    listed, learned, scored = Truncate(rho=0.5, schedule=[0.7, 0.3]), PowerBert(rho=0.3), Adaptive(rho=0.7)
+    for policy, rho, message in (
+        (listed, 1.0, "schedule is a list of keep ratios, which 1.0 cannot change"),
+        (learned, 0.9, "keeps what it learned at 0.3, got 0.9"),
+        (scored, 0.3, "no scorer after layer 0"),
+    ):
+        policy.build(bert_shape())
+        with pytest.raises(ConfigError, match=message), policy.at_budget(rho):
+            pass
+        with policy.at_budget(policy.rho):
+            assert policy.active == policy._active
 
 
 def test_micro_batches_of_a_step_share_budgets(

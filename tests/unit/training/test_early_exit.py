@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from retention.engine import encoder_of
+from retention.errors import ConfigError
 from retention.models.early_exit import EarlyExitModel
 from retention.models.head import encoder_shape
 from retention.policies import EarlyExit
@@ -64,3 +65,13 @@ def test_loss_is_the_mean_over_heads_weighted_by_depth(module: RetentionModule, 
     expected = sum((depth + 1) * one for depth, one in enumerate(each)) / 6
     torch.testing.assert_close(loss, expected)
     assert abs(float(loss - each[-1])) > 1e-4
+
+
+def test_the_threshold_stays_valid_in_half_precision(tiny_bert: Callable[..., Any]) -> None:
+    policy = EarlyExit(rho=0.3)
+    policy.build(encoder_shape(tiny_bert()))
+    policy.set_threshold(0.9)
+    policy.to(torch.bfloat16).check_calibrated()
+    policy.rho = 0.4
+    with pytest.raises(ConfigError, match="train it for each budget"):
+        policy.check_calibrated()

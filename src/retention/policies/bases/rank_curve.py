@@ -72,7 +72,8 @@ class RankCurvePolicy(LagrangianPolicy):
         if self.layers:
             with torch.no_grad():
                 ratios = self.scaled_keep_ratios(report).double()
-            self._counts = token_counts(1.0 - self.current_anneal * (1.0 - ratios), report.lengths)
+            counts = token_counts(1.0 - self.current_anneal * (1.0 - ratios), report.lengths)
+            self._counts = torch.maximum(counts, self.budget.floor(report.lengths))
 
     def score(self, view: LayerView) -> Tensor:
         """Return the received attention."""

@@ -17,7 +17,7 @@ from retention.core.budget import Budget, check_budget, check_min_tokens
 from retention.core.flops import BEFORE_FIRST_LAYER, EncoderShape
 from retention.core.settings import RecordsSettings
 from retention.core.thread_override import ThreadOverride
-from retention.core.topk import topk_mask
+from retention.core.topk import threshold_mask, topk_mask
 from retention.engine.gate import Decision, LayerView
 from retention.engine.observer import check_observed_layers
 from retention.engine.pass_values import PassValue, PassValues
@@ -136,6 +136,8 @@ class RetentionPolicy(RecordsSettings, nn.Module):
         check_policy(rho, self.schedule, self.slope, None)
         self.rho = float(rho)
         self._supported_budgets = (self.rho,)
+        if self.constructor_settings is not None:
+            self.constructor_settings = {**self.constructor_settings, "rho": self.rho}
 
     def support_budgets(self, low: float, high: float) -> None:
         """Prepare the weights for every target keep ratio in [low, high] and ``rho``; call before ``build``.
@@ -181,11 +183,44 @@ class RetentionPolicy(RecordsSettings, nn.Module):
         """Use the target keep ratio ``rho`` in (0, 1] inside the block, in passes of this thread; 1 keeps everything.
 
         Raises:
-            ConfigError: ``rho`` is out of range.
+            ConfigError: ``rho`` is out of range, or the policy cannot follow it, see ``check_followed``.
         """
         check_policy(rho, "flat", 0.0, None)
+        self.check_followed(rho)
+        if not self.follows_budget:  # rho is that of the policy
+            yield
+            return
         with self.budget.at(float(rho)), self._active_override.using(self.budget.active()):
             yield
+
+    def check_followed(self, rho: float) -> None:
+        """Check that the number of kept tokens of a built policy can follow another target keep ratio than ``rho``.
+
+        Raises:
+            ConfigError: the numbers are learned or listed, or a gate that removes tokens at this keep ratio has no
+                scorer.
+        """
+        if rho == self.rho or not self.layers:
+            return
+        message = f"{self.name} keeps what it learned at {self.rho}, got {rho}; leave it at that"
+        require(self.follows_budget, "rho", message)
+        message = f"the schedule is a list of keep ratios, which {rho} cannot change; leave it at {self.rho}"
+        require(isinstance(self.schedule, str), "rho", message)
+        with self.budget.at(float(rho)):
+            active = self.budget.active()
+        gates = zip(self.layers, active, strict=True)
+        missing = [layer for layer, removes in gates if removes and self.scored and layer not in self.scored]
+        low, high = self.budget_range
+        message = (
+            f"no scorer after layer {', '.join(map(str, missing))}, where nothing was removed at the keep ratios of "
+            f"the training, {low} to {high}; got {rho}, use one like those"
+        )
+        require(not missing, "rho", message)
+
+    @property
+    def follows_budget(self) -> bool:
+        """Return True if a trained policy keeps another number of tokens at another target keep ratio."""
+        return self.any_budget
 
     @property
     def active(self) -> tuple[bool, ...]:
@@ -232,6 +267,13 @@ class RetentionPolicy(RecordsSettings, nn.Module):
     def select(self, gate: int, scores: Tensor, view: LayerView) -> Tensor:
         """Select the tokens to keep, [B, N] bool; by default the exact top-k of eq. 7."""
         return topk_mask(scores, self.counts[gate], view.valid, view.protected)
+
+    def select_above(self, scores: Tensor, threshold: float | Tensor, view: LayerView) -> Tensor:
+        """Select the tokens whose score reaches a threshold and the best ``min_tokens`` of each sample, [B, N] bool."""
+        keep_mask = threshold_mask(scores, threshold, view.valid, view.protected)
+        if self.min_tokens == 1:
+            return keep_mask
+        return keep_mask | topk_mask(scores, view.lengths.clamp_max(self.min_tokens), view.valid, view.protected)
 
     def soft_decision(self, gate: int, scores: Tensor, view: LayerView) -> Decision:
         """Compute soft gates for training; called only for policies with ``soft = True``."""
