@@ -73,6 +73,12 @@ def test_precision_is_not_named() -> None:
     assert variants(records) == ["", ""]
 
 
+def test_runs_with_and_without_a_start_are_told_apart_whatever_its_path() -> None:
+    starts = ["runs/0/last.ckpt", "other/1/last.ckpt", None]
+    labels = variants(configs(*({"init": start, "ckpt": start} for start in starts)))
+    assert labels[0] == labels[1] != labels[2] and "ckpt" not in "".join(labels)
+
+
 def test_defaults_come_from_constructors_and_the_main_configuration_file() -> None:
     policy = {"_target_": "retention.policies.Adaptive", "beta": 0.66}
     old, new = {"retention": policy}, {"retention": {**policy, "decay": 0.9, "ranking_noise": 0.0}, "freeze": None}

@@ -12,10 +12,23 @@ _OUTSIDE = frozenset(
     {"paths", "output", "record", "logger", "callbacks", "hydra", "mode", "evaluate", "trained_backbone"}
 )
 _INCIDENTAL = frozenset(
-    {"seed", "dir", "dirpath", "save_dir", "accelerator", "devices", "precision", "num_workers", "compare", "_target_"}
+    {
+        "seed",
+        "ckpt",
+        "dir",
+        "dirpath",
+        "save_dir",
+        "accelerator",
+        "devices",
+        "precision",
+        "num_workers",
+        "compare",
+        "_target_",
+    }
 )
 _ROWS = frozenset({"texts", "source", "source_note", "local_note", "provenance", "local_provenance"})
 _TABLE_COLUMNS = frozenset({"retention.rho"})  # shown in a column of its own
+GIVEN = "given"  # stands for every path
 PRUNE_AT = "after_layer"  # of records that do not say where tokens leave
 # Settings whose default differs from what runs did before the setting was added.
 _BEFORE_ADDED: Mapping[str, Any] = {
@@ -137,6 +150,6 @@ def _flat(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
             continue
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{key}.")
-        elif not (isinstance(value, str) and "/" in value):  # a path, for example of the teacher of the same seed
-            flat[key] = value
+        else:  # of a path, for example of the dense model of the same seed, only that there is one
+            flat[key] = GIVEN if isinstance(value, str) and "/" in value else value
     return flat

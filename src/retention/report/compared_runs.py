@@ -70,6 +70,7 @@ def read_compared(kinds: Sequence[Sequence[Path]], read: Callable[[Path], Mappin
     records = [[_read_record(folder) for folder in folders] for folders in by_seed]
     rows = [[read(folder / _PREDICTIONS) for folder in folders] for folders in by_seed]
     _require_same_rows(_flat(by_seed), _flat(records), _flat(rows))
+    _require_same_labels(_flat(by_seed))
     if len(by_seed) > 1:
         _require_same_seeds(by_seed, records)
     return ComparedRuns(records, rows, _documents(by_seed[0][0] / _PREDICTIONS))
@@ -91,9 +92,10 @@ def read_rows(
     """
     rows: dict[str, Mapping[str, Any]] = {}
     for line, row in read_objects(path):
-        name = next((str(row[candidate]) for candidate in _ROW_NAMES if candidate in row), None)
-        if name is None or name in rows:
-            wrong = f"has none of {', '.join(_ROW_NAMES)}" if name is None else f"names row {name} a second time"
+        value = _row_name(row)
+        name = str(value)
+        if value is None or name in rows:
+            wrong = f"has none of {', '.join(_ROW_NAMES)}" if value is None else f"names row {name} a second time"
             raise DataError(f"{path}:{line}: {wrong}; test the model again")
         if missing := [key for key in keys if not isinstance(row.get(key), kind)]:
             raise DataError(f"{path}:{line}: has no {missing[0]}, {otherwise}")
@@ -101,6 +103,26 @@ def read_rows(
     if not rows:
         raise DataError(f"{path}: is empty; test the model again")
     return rows
+
+
+def _require_same_labels(folders: Sequence[Path]) -> None:
+    """Check that rows of the same name have the same label, where predictions hold labels."""
+    labels = [_labels(folder / _PREDICTIONS) for folder in folders]
+    for folder, each in zip(folders, labels, strict=True):
+        if different := [name for name, label in each.items() if labels[0].get(name, label) != label]:
+            raise DataError(
+                f"{folders[0]} and {folder} were tested on different rows: {len(different)} of {len(each)} have another "
+                f"label, for example {different[0]}; test both on the same files"
+            )
+
+
+def _labels(path: Path) -> dict[str, Any]:
+    rows = [row for _, row in read_objects(path)]
+    return {str(_row_name(row)): row["label"] for row in rows if "label" in row}
+
+
+def _row_name(row: Mapping[str, Any]) -> Any:
+    return next((row[candidate] for candidate in _ROW_NAMES if candidate in row), None)
 
 
 def _documents(path: Path) -> list[str] | None:

@@ -79,6 +79,15 @@ def test_rows_of_documents_are_resampled_by_document(tmp_path: Path, capsys: pyt
     assert "on 40 rows of 4 documents" in capsys.readouterr().out
 
 
+def test_rows_with_other_labels_are_other_rows(tmp_path: Path) -> None:
+    folders = [run(tmp_path / name, {"0": 1.0, "1": 0.0, "2": 1.0}) for name in KINDS]
+    for folder, labels in zip(folders, ([0, 1, 1], [0, 1, 0]), strict=True):
+        rows = [{"index": row, "score": 1.0, "label": label} for row, label in enumerate(labels)]
+        (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=r"different rows: 1 of 3 have another label, for example 2; test both"):
+        compare_runs(folders[:1], folders[1:])
+
+
 def test_divergences_from_a_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     probabilities = {
         "dense": {"a": [0.9, 0.1], "b": [0.2, 0.8], "c": [1.0, 0.0]},
