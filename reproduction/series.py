@@ -2,8 +2,8 @@ r"""Train a series of policies from one dense model per seed, and append their r
 
 For every seed, stage 1 trains the dense model; stage 2 gives each policy the same further training from its
 checkpoint, distilled from it. An interrupted series continues where it stopped: run.py skips runs that are finished in
-outputs/quality/, and runs with a record are skipped even if those folders are gone. For a whole grid of policies and
-keep ratios see conf/sweep/dense.yaml.
+outputs/quality/, and runs with a record of the same settings are skipped even if those folders are gone. For a whole
+grid of policies and keep ratios see conf/sweep/dense.yaml.
 
     python -m reproduction.series sst2_small backbone.path=<folder> data.dir=<folder>
     python -m reproduction.series pubmed_small backbone.path=<folder> data.dir=<folder> --stage1 task.epochs=2
@@ -35,6 +35,7 @@ import yaml
 
 from retention.errors import DataError, first_line
 from retention.records import read_records
+from retention.records.identity import GIVEN, settings, word
 from retention.records.provenance import usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,6 +71,32 @@ class Job:
         folder = re.search(rf"hydra\.run\.dir=\S*?([^/\s]+-seed{self.seed}\S*)", record["command"])
         same = (record["policy"], record["rho"], record["seed"]) == (self.policy, self.rho, self.seed)
         return same and (folder.group(1) == self.name if folder else not self.overrides)
+
+
+def trained_with(record: Mapping[str, Any], overrides: Sequence[str]) -> bool:
+    """Return True if a record has the settings that the overrides of a command set.
+
+    Paths, rows, hardware and the choice of configuration groups are left out, since records do not hold them or hold
+    what follows from them.
+
+    Args:
+        record: of a run.
+        overrides: ``key=value`` each.
+    """
+    used = settings(record.get("config") or {})
+    for override in overrides:
+        key, _, text = override.lstrip("+~").partition("=")
+        if key in used and "$" not in text and word(_number(used[key])) != word(_number(yaml.safe_load(text))):
+            return False
+    return True
+
+
+def _number(value: Any) -> Any:
+    """Return numbers as floats, also those that YAML reads as text (1e-4)."""
+    try:
+        return value if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return GIVEN if isinstance(value, str) and "/" in value else value
 
 
 def _folder_part(override: str) -> str:
@@ -231,7 +258,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     shared = tuple(arguments.stage2)
     entries = [replace(entry, overrides=(*shared, *entry.overrides)) for entry in entries]
     requested = list(jobs(entries, arguments.seeds))
-    missing = [job for job in requested if not any(job.matches(record) for record in records)]
+    alike = [record for record in records if trained_with(record, arguments.overrides)]
+    missing = [job for job in requested if not any(job.matches(record) for record in alike)]
+    if skipped := sum(job.rho is not None and job not in missing for job in requested):
+        print(f"{skipped} runs have a record in {record_file} and are not repeated", file=sys.stderr)
     unfinished_seeds = {job.seed for job in missing if job.rho is not None}
 
     def command_of(job: Job) -> list[str]:

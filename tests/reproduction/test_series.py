@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from reproduction import series
+from reproduction.ladder import INGREDIENTS, LADDER
 
 from retention.records import append_record
 
@@ -122,6 +123,19 @@ def test_overrides_of_stage_2_reach_the_policies_only(command: SeriesCommand) ->
     assert (command.root / f"{second}.words").read_text().endswith(" distillation=saliency task.lr=1e-4")
 
 
+def test_a_record_with_other_settings_does_not_count(command: SeriesCommand) -> None:
+    record = command.root / "results" / "quality" / "sst2_small.jsonl"
+    line = "run.py retention=random seed=0 hydra.run.dir=outputs/quality/sst2_small/random-0.3-seed0"
+    config = {"task": {"lr": 2e-4, "epochs": 1}, "data": {"train_size": 5000, "dir": "data/sst2"}}
+    fields = {"kind": "quality", "policy": "random", "rho": 0.3, "seed": 0, "command": line, "config": config}
+    append_record(record, fields)
+    same = ("task.lr=2e-4", "data.train_size=5000", "data.dir=/elsewhere", "retention.rho=${task.rho}")
+    assert command(*same, "--seeds", "0", "--series", "random:0.3") == 0
+    assert not (command.root / "events").exists()
+    assert command("task.lr=1e-4", "--seeds", "0", "--series", "random:0.3") == 0
+    assert ("end", "random-0.3-seed0") in command.events()
+
+
 def test_runs_with_a_matching_record_are_skipped(command: SeriesCommand) -> None:
     record = command.root / "results" / "quality" / "sst2_small.jsonl"
     runs = {"dense": "outputs/trials/any-name", "adaptive": "outputs/quality/sst2_small/adaptive-0.3-seed0"}
@@ -160,10 +174,22 @@ def test_a_wrong_list_is_named(
     assert f"{file}: {message}" in capsys.readouterr().err
 
 
-def test_the_ladder_adds_one_ingredient_at_a_time() -> None:
-    entries = series.read_list(Path(series.__file__).with_name("ladder.yaml"))
-    dense, random, *steps = list(series.jobs(entries, [0]))[1:]
-    assert [(job.policy, job.overrides) for job in (dense, random)] == [("dense", ()), ("random", ())]
-    assert [step.policy for step in steps] == ["paper"] + ["adaptive"] * 8
+def test_the_ladder_starts_with_references_that_are_trained_as_the_paper_s_method() -> None:
+    dense, random, paper, attention, exact, ours, distilled = _ladder(LADDER)
+    assert [job.policy for job in (dense, random, paper, attention)] == ["dense", "random", "paper", "adaptive"]
+    assert dense.overrides == random.overrides == exact.overrides
+    assert set(paper.overrides) - set(random.overrides) == {"retention.keep_bias=0.4"}
+    assert set(attention.overrides) - set(paper.overrides) == {"dual=ascent", "dual.augmented=0.0"}
+    assert (ours.overrides, distilled.overrides) == ((), ("distillation=saliency_and_states",))
+
+
+def test_ingredients_are_added_one_at_a_time() -> None:
+    steps = _ladder(INGREDIENTS)
+    assert {step.policy for step in steps} == {"adaptive"}
     changes = [set(first.overrides) ^ set(second.overrides) for first, second in pairwise(steps)]
-    assert [len(change) for change in changes] == [2, 2, 1, 3, 1, 1, 1, 2]
+    assert [len(change) for change in changes] == [1, 3, 1, 1, 1, 2]
+    assert steps[0] == _ladder(LADDER)[4], "the short list starts at the exact multiplier"
+
+
+def _ladder(path: Path) -> list[series.Job]:
+    return list(series.jobs(series.read_list(path), [0]))[1:]

@@ -61,7 +61,7 @@ def make_inputs(plan: BenchPlan, length: int, batch_size: int) -> Inputs:
     data.setup("test")
     batches = select_test_batches(data, count)
     padded = [pad_batch(batch, length, int(tokenizer.pad_token_id)) for batch in batches]
-    description = _describe_batches(data.settings.source_note, batches)
+    description = _describe_batches(data.source_name(), batches)
     return Inputs(batches, padded, len(tokenizer), description)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from retention.bench.timing import Quantiles, speedup_quantiles, synchronizer, time_interleaved
 from retention.data.batching import Batch
 from retention.errors import DataError, RetentionError, require
-from retention.experiment.assembly import resolve_tokenizer
+from retention.experiment.assembly import resolve_tokenizer, use_trained_label_order
 from retention.experiment.checkpoints import read_checkpoint
 from retention.experiment.config import loaded_config
 from retention.experiment.parts import build_parts
@@ -31,7 +31,7 @@ from retention.models.head import Columns
 from retention.models.precision import in_precision
 from retention.models.quantization import quantize_int8
 from retention.models.retention_model import RetentionModel
-from retention.records import Latency, Quality, append_record, build_record, read_records
+from retention.records import Latency, Quality, Record, append_record, build_record, read_records
 from retention.records.identity import PRUNE_AT, model_settings
 from retention.trained.loading import load
 
@@ -114,6 +114,7 @@ def measure_latency(
     require(device == "cpu" or not int8, "--int8", f"needs --device cpu, got {device}")
     require(dtype in DTYPES, "--dtype", f"must be one of {', '.join(DTYPES)}, got {dtype}")
     require(dtype == "float32" or not int8, "--int8", f"needs --dtype float32, got {dtype}")
+    _require_same_task(runs)
     batches, description = test_batches(runs[0], data_dir, rows, batch_size)
     models = {(run, False): _load(run, device, dtype) for run in runs}
     if int8:
@@ -173,6 +174,13 @@ def format_latency(result: Latency) -> str:
     return "\n".join(lines)
 
 
+def _require_same_task(runs: Sequence[Path]) -> None:
+    """Check that all models are of one task: its rows, encoded for the first of them, are what all of them get."""
+    tasks = [str(_record(run)["task"]) for run in runs]
+    for run, task in zip(runs, tasks, strict=True):
+        require(task == tasks[0], str(run), f"has the task {task}, {runs[0]} has {tasks[0]}; time models of one task")
+
+
 def _load(run: Path, device: str, dtype: str) -> RetentionModel:
     """Load a model whose encoder and head compute in a number format."""
     model = in_precision(load(run, device=device).model, dtype)
@@ -221,6 +229,7 @@ def test_batches(run: Path, data_dir: Path | None, rows: int, batch_size: int) -
     config.task.data.eval_batch_size = batch_size
     parts = build_parts(config, StoredTargets())
     parts.data.attach(resolve_tokenizer(parts))
+    use_trained_label_order(config, parts)
     parts.data.setup("test")
     return list(parts.data.test_dataloader()), parts.data.describe()
 
@@ -231,16 +240,21 @@ def _to(batch: Batch, device: str) -> Batch:
 
 def _identity(run: Path) -> dict[str, Any]:
     """Return method, keep ratio, settings, seed and quality of a run, from its record; None if it was not tested."""
-    file = next((file for name in (RECORD, VALIDATION_RECORD) if (file := run / name).is_file()), None)
-    if file is None:
-        raise DataError(f"{run / RECORD}: missing; time finished runs only")
-    [record] = read_records([file])
+    record = _record(run)
     return {
         "run": run.name,
         **{key: record[key] for key in ("policy", "rho", "seed", "flops_ratio", "monitor")},
         **model_settings(record["config"]),
         "metric": record["metrics"][record["monitor"]] if record["kind"] == Quality.kind else None,
     }
+
+
+def _record(run: Path) -> Record:
+    file = next((file for name in (RECORD, VALIDATION_RECORD) if (file := run / name).is_file()), None)
+    if file is None:
+        raise DataError(f"{run / RECORD}: missing; time finished runs only")
+    [record] = read_records([file])
+    return record
 
 
 def _plain(value: Any) -> Any:

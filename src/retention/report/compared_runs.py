@@ -110,10 +110,9 @@ def _require_same_labels(folders: Sequence[Path]) -> None:
     labels = [_labels(folder / _PREDICTIONS) for folder in folders]
     for folder, each in zip(folders, labels, strict=True):
         if different := [name for name, label in each.items() if labels[0].get(name, label) != label]:
-            raise DataError(
-                f"{folders[0]} and {folder} were tested on different rows: {len(different)} of {len(each)} have another "
-                f"label, for example {different[0]}; test both on the same files"
-            )
+            changed = f"{len(different)} of {len(each)} have another label, for example {different[0]}"
+            message = f"{folders[0]} and {folder} were tested on different rows: {changed}; test both on the same files"
+            raise DataError(message)
 
 
 def _labels(path: Path) -> dict[str, Any]:

@@ -54,6 +54,15 @@ def test_a_run_that_was_only_validated_has_no_metric(trained_run: Path, tmp_path
     assert " - " in format_latency(result).splitlines()[-1]
 
 
+def test_models_of_other_tasks_are_refused(trained_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    record = json.loads((run / "record.json").read_text())
+    (run / "record.json").write_text(json.dumps({**record, "task": "imdb"}))
+    with pytest.raises(ConfigError, match=rf"run: has the task imdb, .* has {record['task']}; time models of one task"):
+        measure_latency([trained_run, run], rows=4, batch_size=4, rounds=1)
+
+
 def test_numbers_out_of_range_are_refused(trained_run: Path) -> None:
     with pytest.raises(ConfigError, match="--rounds"):
         measure_latency([trained_run], rounds=0)
