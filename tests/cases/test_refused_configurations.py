@@ -59,6 +59,26 @@ def test_subclass_of_such_a_head_is_refused_too(tiny: Callable[..., Any]) -> Non
         retain(model, Truncate(rho=0.3), dropped="cut")
 
 
+@pytest.mark.parametrize(
+    ("family", "class_name", "fields"),
+    [
+        ("t5", "T5ForConditionalGeneration", {}),
+        ("led", "LEDForConditionalGeneration", {}),
+        ("modernbert", "ModernBertForSequenceClassification", {"classifier_pooling": "mean"}),
+    ],
+)
+def test_cut_is_refused_with_heads_that_read_the_whole_mask(
+    family: str, class_name: str, fields: dict[str, Any]
+) -> None:
+    import transformers
+
+    config = transformers.AutoConfig.for_model(family, **TINY[family], **fields)
+    model = getattr(transformers, class_name)._from_config(config, attn_implementation="eager").eval()
+    with pytest.raises(ConfigError, match="reads the attention mask of the whole input; use dropped='forward'"):
+        retain(model, Truncate(rho=0.3), dropped="cut")
+    retain(model, Truncate(rho=0.3), dropped="forward")
+
+
 def test_cut_serves_heads_that_read_the_first_token(tiny: Callable[..., Any], ids: Tensor) -> None:
     model = tiny("BertForSequenceClassification")
     logits = []

@@ -81,7 +81,8 @@ def check_head(model: nn.Module, dropped: str) -> None:
     """Check that the head of a model can read a shortened output.
 
     Raises:
-        ConfigError: dropped tokens are cut off, and the head answers with one value per position.
+        ConfigError: dropped tokens are cut off, and the head answers with one value per position, or reads the
+            attention mask of the whole input beside the output.
     """
     names = [cls.__name__ for cls in type(model).__mro__]
     by_position = any(name.endswith(_HEADS_BY_POSITION) for name in names)
@@ -90,6 +91,15 @@ def check_head(model: nn.Module, dropped: str) -> None:
         "use dropped='forward'"
     )
     require(dropped != "cut" or not by_position, "dropped", message)
+    has_decoder = any(hasattr(part, "decoder") for part in (model, *model.children()))
+    mean_pooling = names[0].endswith("ForSequenceClassification") and (
+        getattr(getattr(model, "config", None), "classifier_pooling", None) == "mean"
+    )
+    message = (
+        f"cut would shorten the output of the encoder, beside which {names[0]} reads the attention mask of the whole "
+        "input; use dropped='forward'"
+    )
+    require(dropped != "cut" or not (has_decoder or mean_pooling), "dropped", message)
 
 
 def check_built_for(gate: Any, shape: EncoderShape) -> None:
