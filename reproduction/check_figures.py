@@ -21,7 +21,7 @@ from pathlib import Path
 from reproduction.decoder_results import cost_table, loss_table, quarter_table, recall_table
 from reproduction.embedding_results import embedding_results_table
 from reproduction.equal_time import equal_time_table
-from reproduction.ladder import ladder_table
+from reproduction.ladder import INGREDIENTS, ladder_table
 from reproduction.prose_figures import FIGURE
 from reproduction.reliability.page import reliability_table
 from reproduction.result_tables import read_tables, result_table
@@ -54,7 +54,10 @@ GENERATED: Mapping[str, Callable[[RecordSet], str]] = {
     **{f"{name}_{task}": partial(make, task=task) for name, make in _TIMED_TABLES.items() for task in TIMED_TASKS},
 }
 
-OF_FILES: Mapping[str, Callable[[Path], str]] = {"ladder_sst2": partial(ladder_table, task="sst2")}  # of root
+OF_FILES: Mapping[str, Callable[[Path], str]] = {  # of root
+    "ladder_sst2": partial(ladder_table, task="sst2"),
+    "ladder_sst2_short": partial(ladder_table, task="sst2_short", path=INGREDIENTS),
+}
 
 
 def pages(root: Path) -> list[Path]:

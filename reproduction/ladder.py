@@ -4,7 +4,8 @@ r"""Compare the steps of the ladder, from the paper's method to our recipe, and 
     python -m reproduction.ladder outputs/quality/sst2_small --record results/ladder/sst2.jsonl
     python -m reproduction readme
 
-The second command compares the runs of each two steps that follow each other, row by row over all seeds.
+The second command compares the runs of each two steps that follow each other, row by row over all seeds; --list names
+another list of steps, such as reproduction/ladder_ingredients.yaml.
 """
 
 from __future__ import annotations
@@ -26,14 +27,20 @@ from retention.report.intervals import Estimate
 from retention.report.tables import markdown_table, text_frame
 
 LADDER = Path(__file__).with_name("ladder.yaml")
-_COLUMNS = ("step", "score", "change from the row above", "FLOPs ratio")
+INGREDIENTS = LADDER.with_name("ladder_ingredients.yaml")
+_COLUMNS = ("step", "score", "change from the row above", "slack in training", "FLOPs ratio")
 
 
 def ladder_table(root: Path, task: str, path: Path = LADDER) -> str:
     """Return the table of a task as Markdown: score of each step and its difference from the step before, in points.
 
+    The slack is the share of the tokens that the gates were expected to keep beyond the budget, mean over the steps of
+    the training and its gates: where it is large, the model was hardly trained with removal.
+
     Args:
-        root: folder with ``results/ladder/<task>.jsonl``: the runs of all steps and their comparisons.
+        root: folder with ``results/ladder/<task>.jsonl``: the runs of the steps and their comparisons. Runs with the
+            paper's method and its references may stand in ``results/quality/<task>_paper.jsonl``, where claims find
+            them.
         task: name of the file.
         path: list of the steps.
 
@@ -41,7 +48,8 @@ def ladder_table(root: Path, task: str, path: Path = LADDER) -> str:
         DataError: a step was not run, or not compared with the one before.
     """
     file = root / "results" / "ladder" / f"{task}.jsonl"
-    records = read_records([file])
+    as_in_paper = root / "results" / "quality" / f"{task}_paper.jsonl"
+    records = read_records([file, *([as_in_paper] if as_in_paper.exists() else [])])
     rows: list[list[str]] = []
     before: Entry | None = None
     for entry in read_list(path):
@@ -50,9 +58,8 @@ def ladder_table(root: Path, task: str, path: Path = LADDER) -> str:
             raise DataError(f"{file}: has no run of step {entry.name!r}")
         scores = [100.0 * run["metrics"][run["monitor"]] for run in runs]
         change = "-" if before is None else _change(records, entry, before)
-        rows.append(
-            [entry.name, mean_and_deviation(scores), change, percent(fmean(run["flops_ratio"] for run in runs))]
-        )
+        flops = percent(fmean(run["flops_ratio"] for run in runs))
+        rows.append([entry.name, mean_and_deviation(scores), change, _slack(runs), flops])
         before = entry
     return markdown_table(text_frame(_COLUMNS, rows), labels=1)
 
@@ -67,6 +74,11 @@ def _change(records: Sequence[Record], entry: Entry, before: Entry) -> str:
     raise DataError(f"there is no comparison of {names['run']} with {names['other']}")
 
 
+def _slack(runs: Sequence[Record]) -> str:
+    slacks = [((run.get("training") or {}).get("slack") or {}).get("slack") for run in runs]
+    return "-" if None in slacks else percent(round(fmean(slacks), 4) + 0.0)  # without the sign of a rounded -0
+
+
 def _pattern(entry: Entry) -> str:
     """Return the names of a step's run folders, with ``{seed}`` for the seed, as given to ``retention compare``."""
     return entry.job(0).name.replace("-seed0", "-seed{seed}", 1)
@@ -78,11 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m reproduction.ladder", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="folder of the runs, outputs/quality/<experiment>")
+    parser.add_argument("--list", type=Path, default=LADDER, help="YAML file of the steps")
     parser.add_argument("--seeds", nargs="+", default=["0", "1", "2"])
     parser.add_argument("--record", type=Path, required=True, help="JSON Lines file that the results are appended to")
     arguments = parser.parse_args(argv)
     status = 0
-    for before, entry in pairwise(read_list(LADDER)):
+    for before, entry in pairwise(read_list(arguments.list)):
         print(entry.name)
         folders = [str(arguments.folder / _pattern(each)) for each in (entry, before)]
         words = [*folders, "--seeds", *arguments.seeds, "--record", str(arguments.record)]

@@ -4,7 +4,7 @@
 ``results/theory`` checks of the paper's propositions on small instances, ``results/reliability`` reliability checks,
 ``results/embedding`` evaluations of embedding models, ``results/paired`` differences of runs on the same test rows.
 ``results/decoders`` holds measurements of the bounded cache of decoders.
-``results/ladder`` holds the runs between the paper's method and our recipe (``reproduction.ladder`` reads it), and
+``results/ladder`` holds the runs between the paper's method and our recipe (``reproduction.ladder`` reads it) and
 ``results/trials`` those that chose the recipe; no claim and no other table reads them.
 """
 

@@ -45,6 +45,8 @@ def speed_summary_table(
 ) -> str:
     """Return the rows of ``target_speed_table`` of several tasks, one per task and speed, with the dense score.
 
+    Scores are means over the seeds, without their deviation.
+
     Args:
         records: committed records.
         tasks: name of each task -> what its rows are, and its metric.
@@ -58,12 +60,12 @@ def speed_summary_table(
         title = ", ".join(words)
         models = timed_models(records, task)
         [reference] = [model for model in models if model.family == "dense"]
-        dense = reference.short_score
+        dense = f"{reference.score:.1f}"
         for speed in speeds:
             ours, shallow = (_best(models, family, speed) for family in ("ours", "shallow"))
             if ours is not None or shallow is not None:
                 sides = [
-                    _NONE if side is None else f"{side.short_score} at {side.speedup:.2f}x" for side in (ours, shallow)
+                    _NONE if side is None else f"{side.score:.1f} at {side.speedup:.2f}x" for side in (ours, shallow)
                 ]
                 times = _TIMES.get(speed, f"{speed:g} times")
                 rows.append([title, dense, times, *sides, _difference(records, task, ours, shallow)])
@@ -94,7 +96,7 @@ def level_speed_table(records: RecordSet, task: str) -> str:
             ratio,
             _difference(records, task, fastest, reference),
         ]
-    header = ("reference", "score", "fastest of ours, level or ahead", "score", "faster by", "difference")
+    header = ("reference", "score", "fastest of ours whose interval reaches 0", "score", "faster by", "difference")
     return markdown_table(text_frame(header, rows))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reproduction.ladder import LADDER, ladder_table, main
+from reproduction.ladder import INGREDIENTS, ladder_table, main
 from reproduction.series import read_list
 
 from retention.errors import DataError
@@ -20,6 +20,8 @@ STEPS = """
 """
 SCORES = {("dense", 0): 0.90, ("dense", 1): 0.92, ("paper", 0): 0.80, ("paper", 1): 0.84}
 FOLDERS = {"dense": "dense-1.0-seed{seed}", "paper": "paper-0.3-seed{seed}-distill.weight_0.0"}
+
+DISTILLED = ("distillation_saliency_and_states", "distillation_saliency")
 
 
 def compared(run: str, other: str, mean: float) -> dict[str, Any]:
@@ -37,7 +39,9 @@ def ladder(tmp_path: Path, quality: Callable[..., dict[str, Any]]) -> Callable[.
             folder = FOLDERS[policy].format(seed=seed)
             command = f"python run.py retention={policy} hydra.run.dir=outputs/quality/sst2_small/{folder} seed={seed}"
             if policy != without:
-                records.append(quality(policy, 1.0 if policy == "dense" else 0.3, score, seed, command=command))
+                record = quality(policy, 1.0 if policy == "dense" else 0.3, score, seed, command=command)
+                slack = {} if policy == "dense" else {"slack": 0.02 + 0.02 * seed}
+                records.append({**record, "training": {"slack": slack}})
         file = tmp_path / "results" / "ladder" / "sst2.jsonl"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(f"{json.dumps(record)}\n" for record in (*records, *more)))
@@ -55,8 +59,8 @@ def test_each_step_has_its_score_and_its_difference_from_the_one_above(ladder: C
     lines = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in ladder(earlier, latest, other_way).split("\n")
     ]
-    assert lines[2] == ["dense", "91.0 ± 1.4", "-", "100.0 %"]
-    assert lines[3] == ["the paper's method", "82.0 ± 2.8", "-9.0 [-11.0, -6.0]", "37.0 %"]
+    assert lines[2] == ["dense", "91.0 ± 1.4", "-", "-", "100.0 %"]
+    assert lines[3] == ["the paper's method", "82.0 ± 2.8", "-9.0 [-11.0, -6.0]", "3.0 %", "37.0 %"]
 
 
 def test_a_step_that_was_not_run_is_named(ladder: Callable[..., str]) -> None:
@@ -79,11 +83,12 @@ def test_runs_of_neighboring_steps_are_compared(
         return 2 if len(calls) == 1 else 0
 
     monkeypatch.setattr(paired_comparison, "main", compare)
-    assert main([str(tmp_path), "--seeds", "4", "--record", "ladder.jsonl"]) == 2
-    entries = read_list(LADDER)
+    words = [str(tmp_path), "--list", str(INGREDIENTS), "--seeds", "4", "--record", "ladder.jsonl"]
+    assert main(words) == 2
+    entries = read_list(INGREDIENTS)
     assert len(calls) == len(entries) - 1
-    assert calls[0] == [
-        *(str(tmp_path / name) for name in ("random-0.3-seed{seed}", "dense-1.0-seed{seed}")),
+    assert calls[-1] == [
+        *(str(tmp_path / f"adaptive-0.3-seed{{seed}}-{name}") for name in DISTILLED),
         *("--seeds", "4", "--record", "ladder.jsonl"),
     ]
     assert capsys.readouterr().out.splitlines() == [entry.name for entry in entries[1:]]
