@@ -25,6 +25,7 @@ from retention.cache import (
     StreamingLLM,
     retain_cache,
 )
+from retention.cache.families import FAMILIES
 from retention.cache.fixed import FixedSlots
 from retention.cache.policies.base import TokenScorer
 from retention.errors import ConfigError
@@ -173,6 +174,34 @@ def test_generation_equals_that_of_the_dynamic_cache(
             results.append(first)
     half = len(results) // 2
     assert all(torch.equal(one, two) for one, two in zip(results[:half], results[half:], strict=True))
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("padding", ["none", "left"])
+@pytest.mark.parametrize("decoder", FAMILIES)
+def test_every_family_generates_the_tokens_of_the_dynamic_cache(
+    decoder: str, padding: str, implementation: str
+) -> None:
+    model, batch = tiny_decoder(decoder, implementation), texts(padding)
+    policy = random_scorers(model)
+    settings = {"do_sample": False, "min_new_tokens": 12, "max_new_tokens": 12}
+    results = []
+    for fixed in (False, True):
+        with retain_cache(model, policy, BUDGET, fixed=fixed) as cache:
+            inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+            results.append(model.generate(**inputs, past_key_values=cache, **settings))
+    assert torch.equal(*results)
+
+
+@torch.no_grad()
+def test_masks_for_layers_of_other_types_are_refused() -> None:
+    model, batch = tiny_decoder("qwen2"), texts("none")
+    masks = {"full_attention": None, "sliding_attention": None}
+    with (
+        retain_cache(model, KeyNorm(), BUDGET, fixed=True) as cache,
+        pytest.raises(ConfigError, match="attention_mask: layers of other types than full_attention are not supported"),
+    ):
+        model(batch.input_ids, attention_mask=masks, past_key_values=cache)
 
 
 @torch.no_grad()

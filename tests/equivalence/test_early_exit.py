@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import pytest
@@ -173,3 +175,52 @@ def test_exits_must_be_inner_layers(build: Callable[..., nn.Module], make_model:
 def test_encoder_alone_is_refused(build: Callable[..., nn.Module]) -> None:
     with pytest.raises(ConfigError, match=r"policy: early_exit needs a trained model with its heads"):
         retain(build("bert"), EarlyExit(rho=0.5))
+
+
+def test_pass_of_another_thread_leaves_a_running_pass_alone(
+    build: Callable[..., nn.Module], rows: Callable[..., Any], make_model: Callable[..., EarlyExitModel], layers_of: Any
+) -> None:
+    """A whole pass over other rows runs in a second thread while the first is in the middle of the encoder."""
+    encoder: Any = build("bert")
+    model, batch, other = make_model(encoder), rows(encoder), rows(encoder, (17, 8, 6))
+    model.policy.set_threshold(threshold_that_divides(logits_by_exit(model, batch)))
+    with torch.no_grad():
+        expected, expected_other = model(batch), model(other)
+    from_other: list[Tensor] = []
+    interrupted = Event()
+
+    @torch.no_grad()
+    def call_other() -> Tensor:
+        logits: Tensor = model(other)
+        return logits
+
+    def interrupt(*_: Any) -> None:
+        if not interrupted.is_set():
+            interrupted.set()
+            with ThreadPoolExecutor(1) as pool:
+                from_other.append(pool.submit(call_other).result())
+
+    layers_of(encoder)[1].register_forward_hook(interrupt)
+    with torch.no_grad():
+        logits = model(batch)
+    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(from_other[0], expected_other)
+    assert not any(layer._forward_pre_hooks for layer in layers_of(encoder))
+
+
+def test_copy_that_is_made_during_a_pass_has_no_part_in_it(
+    build: Callable[..., nn.Module], rows: Callable[..., Any], make_model: Callable[..., EarlyExitModel], layers_of: Any
+) -> None:
+    encoder: Any = build("bert")
+    model, batch = make_model(encoder), rows(encoder)
+    model.policy.set_threshold(threshold_that_divides(logits_by_exit(model, batch)))
+    copies: list[EarlyExitModel] = []
+    handle = layers_of(encoder)[1].register_forward_hook(lambda *_: copies.append(copy.deepcopy(model)))
+    with torch.no_grad():
+        expected = model(batch)
+        handle.remove()
+        torch.testing.assert_close(copies[0](batch), expected)
+        plain = encoder(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+        copied: Any = copies[0].encoder
+        states = copied(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+        assert torch.equal(states, plain)

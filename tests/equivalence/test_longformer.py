@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from retention.engine import Retainer, adapter_for, engine_attention, token_band
 from retention.engine.token_band import TokenBand
+from retention.models.quantization import quantize_int8
 
 TOLERANCE = 5e-6
 each_family = pytest.mark.parametrize("banded", ["longformer", "led"])
@@ -178,3 +179,52 @@ def test_output_attentions_is_refused(build: Callable[..., nn.Module], make_batc
     encoder = build("longformer")
     with engine_attention(encoder), pytest.raises(ValueError, match="attention weights cannot be returned"):
         encoder(**make_batch(encoder), output_attentions=True)
+
+
+@each_family
+@pytest.mark.usefixtures("small_blocks")
+def test_quantized_layers_equal_the_library(
+    banded: str, build: Callable[..., nn.Module], make_batch: Any, fixed_gate: Callable[..., Any]
+) -> None:
+    encoder = quantize_int8(build(banded))
+    batch = with_global(make_batch(encoder, (24, 24, 24)), (0, 7))
+    library = states(encoder, batch)
+    with engine_attention(encoder):
+        ours = states(encoder, batch)
+    # activations are rounded to 8 bits, so a difference of rounding can become one step
+    assert (ours - library).abs().max() < 0.05 * library.abs().max()
+    keep = torch.ones(3, 24, dtype=torch.bool)
+    keep[:, 12:] = False
+    with Retainer(encoder, fixed_gate({1: keep}), layers=[1]) as retainer:
+        states(encoder, batch)
+        assert retainer.report.kept[1].tolist() == [12, 12, 12]
+
+
+@pytest.mark.parametrize("part", ["key_global", "value_global"])
+def test_global_projections_with_an_adapter_run_as_modules(
+    part: str, build: Callable[..., nn.Module], make_batch: Any
+) -> None:
+    class LowRank(nn.Module):
+        def __init__(self, base: nn.Module) -> None:
+            super().__init__()
+            self.base = base
+            self.update = nn.Linear(32, 32, bias=False)
+
+        @property
+        def weight(self) -> Any:
+            return self.base.weight
+
+        @property
+        def bias(self) -> Any:
+            return self.base.bias
+
+        def forward(self, hidden_states: Tensor) -> Any:
+            return self.base(hidden_states) + self.update(hidden_states)
+
+    encoder: Any = build("longformer")
+    for layer in encoder.encoder.layer:
+        setattr(layer.attention.self, part, LowRank(getattr(layer.attention.self, part)))
+    batch = with_global(make_batch(encoder, (23, 15, 9)), (0,))
+    library = states(encoder, batch)
+    with engine_attention(encoder):
+        assert (states(encoder, batch) - library).abs().max() < TOLERANCE

@@ -43,11 +43,17 @@ def _no_file(path: Path) -> None:
     del path
 
 
+def _run_folder(path: Path) -> None:
+    (path / "checkpoints").mkdir(parents=True)
+    (path / "checkpoints" / "last.ckpt").touch()
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
         (_no_file, r"no such checkpoint; pass a file such as"),
         (Path.mkdir, r"no such checkpoint"),
+        (_run_folder, r"some\.ckpt: is a run folder; pass its checkpoint, .*some\.ckpt/checkpoints/last\.ckpt"),
         (Path.touch, r"cannot be read as a checkpoint"),
         (lambda path: path.write_text("this is text\n" * 20), r"cannot be read as a checkpoint"),
         (lambda path: path.write_bytes(b"PK\x03\x04 and then nothing"), r"cannot be read as a checkpoint"),

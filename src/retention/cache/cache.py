@@ -189,6 +189,10 @@ class RetentionCache(Cache):
         if tokens is None:
             return  # the model reports it
         mask = self._argument("attention_mask", args, kwargs)
+        if isinstance(mask, dict):  # made by ``generate``, by type of layer
+            message = f"layers of other types than full_attention are not supported, got masks for {', '.join(mask)}"
+            require(set(mask) == {"full_attention"}, "attention_mask", message)
+            mask = mask["full_attention"]
         if (fixed := self._buffers) is not None:
             if tokens.shape[1] == 1:
                 self._start_token(fixed, len(tokens), mask)

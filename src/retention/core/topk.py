@@ -10,7 +10,8 @@ def topk_mask(scores: Tensor, counts: Tensor, valid: Tensor, protected: Tensor) 
     """Keep the ``counts`` highest-scoring tokens of every sample (paper, eq. 7).
 
     Protected tokens come first and count towards the budget; a sample with more protected tokens than its count keeps
-    all of them. Padding is never kept. Ties go to the earlier token (stable sort), so the result is reproducible.
+    all of them. Padding is never kept, and NaN ranks below every number. Ties go to the earlier token (stable sort), so
+    the result is reproducible.
 
     Args:
         scores: [B, N]; higher is kept.
@@ -22,7 +23,8 @@ def topk_mask(scores: Tensor, counts: Tensor, valid: Tensor, protected: Tensor) 
         keep_mask [B, N] bool, True = kept; exactly max(min(counts, real), protected) tokens per sample.
     """
     protected = protected & valid
-    ranked = scores.detach().float().masked_fill(protected, torch.inf).masked_fill(~valid, -torch.inf)
+    ranked = scores.detach().float().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    ranked = ranked.masked_fill(protected, torch.inf).masked_fill(~valid, -torch.inf)
     order = torch.sort(ranked, dim=1, descending=True, stable=True).indices
     budget = torch.maximum(torch.minimum(counts, valid.sum(1)), protected.sum(1))
     selected = torch.arange(scores.shape[1], device=scores.device).unsqueeze(0) < budget.unsqueeze(1)

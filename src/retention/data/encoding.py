@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from datasets.fingerprint import Hasher
-from transformers import PreTrainedTokenizerFast
+from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 from retention.errors import DataError
 
 _CHARACTERS_PER_TOKEN = 16  # first guess; ordinary text has 3 to 6
 _MARGIN = 16  # tokens near a cut, which may differ from those of the whole text
 _SPACES = (" ", "\n", "\t")
+_locks: WeakKeyDictionary[PreTrainedTokenizerFast, threading.Lock] = WeakKeyDictionary()
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
@@ -56,7 +59,7 @@ def encode_texts(
     """
     pairs = None if text_pairs is None else list(text_pairs)
     singles = [leading_part(tokenizer, text, max_length) for text in texts] if pairs is None else list(texts)
-    encoded = tokenizer(singles, pairs, truncation=True, max_length=max_length, padding=False)
+    encoded = _tokenize(tokenizer, singles, pairs, truncation=True, max_length=max_length, padding=False)
     encodings = encoded.encodings or []
     return {
         "input_ids": [encoding.ids for encoding in encodings],
@@ -85,7 +88,7 @@ def leading_part(tokenizer: PreTrainedTokenizerFast, text: str, max_length: int)
     while size < len(text) and tokenizer.truncation_side == "right":
         end = max((text.rfind(space, 0, size) for space in _SPACES), default=-1)
         part = text[:end].rstrip() if end > 0 else ""
-        tokens = tokenizer(part, add_special_tokens=False, truncation=False, verbose=False).input_ids
+        tokens = _tokenize(tokenizer, part, add_special_tokens=False, truncation=False, verbose=False).input_ids
         if len(tokens) > max_length + _MARGIN:
             return part
         size *= 2
@@ -113,7 +116,7 @@ def _mark_sentences(tokenizer: PreTrainedTokenizerFast, sentences: Sequence[str]
     markers: list[int] = []
     room = max_length - 1
     truncated = False
-    for tokens in tokenizer(list(sentences), add_special_tokens=False, verbose=False).input_ids:
+    for tokens in _tokenize(tokenizer, list(sentences), add_special_tokens=False, verbose=False).input_ids:
         if len(input_ids) + 2 > room:
             truncated = True
             break
@@ -128,6 +131,13 @@ def _mark_sentences(tokenizer: PreTrainedTokenizerFast, sentences: Sequence[str]
         "truncated": truncated,
         "markers": markers,
     }
+
+
+def _tokenize(tokenizer: PreTrainedTokenizerFast, *texts: Any, **settings: Any) -> BatchEncoding:
+    """Call a tokenizer in one thread at a time: it stores truncation and padding of a call before it encodes."""
+    with _locks.setdefault(tokenizer, threading.Lock()):
+        encoded: BatchEncoding = tokenizer(*texts, **settings)
+    return encoded
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:

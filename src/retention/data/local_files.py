@@ -53,6 +53,8 @@ def find_file(directory: str | Path, names: Sequence[str], description: str) -> 
         DataError: the folder is missing, or it has no such file, or more than one.
     """
     folder = Path(directory).expanduser()
+    if folder.is_file():
+        raise DataError(f"{folder}: is a file; pass its folder, data.dir={folder.parent} with {description}")
     if not folder.is_dir():
         looked = "" if folder.is_absolute() else f" ({folder.absolute()})"
         raise DataError(f"{folder}{looked}: no such folder; pass data.dir=<folder with {description}>")
@@ -117,7 +119,7 @@ def _read_csv(path: Path, columns: dict[str, str], delimiter: str = ",") -> RawT
     values: dict[str, list[object]] = {name: [] for name in columns.values()}
     numbers: list[int] = []
     with _long_csv_fields():
-        reader = csv.reader(_utf8_lines(path), strict=True, delimiter=delimiter)
+        reader = csv.reader(utf8_lines(path), strict=True, delimiter=delimiter)
         start = 1
         try:
             header = next(reader, [])
@@ -143,7 +145,7 @@ def _read_csv(path: Path, columns: dict[str, str], delimiter: str = ",") -> RawT
 def _read_jsonl(path: Path, columns: dict[str, str]) -> RawTable:
     values: dict[str, list[object]] = {name: [] for name in columns.values()}
     numbers: list[int] = []
-    for number, line in enumerate(_utf8_lines(path), start=1):
+    for number, line in enumerate(utf8_lines(path), start=1):
         if not line.strip():
             continue
         record = _parse_json_object(line, f"{path}, line {number}")
@@ -159,7 +161,7 @@ def _read_lines(path: Path, columns: dict[str, str]) -> RawTable:
     """Read the non-blank lines of a text file, which are the values of the one column that is requested."""
     if len(set(columns.values())) != 1:
         raise DataError(f"{path}: a .txt file has one text per line and no columns; use .jsonl, .parquet or .csv")
-    lines = [(number, line.strip()) for number, line in enumerate(_utf8_lines(path), start=1) if line.strip()]
+    lines = [(number, line.strip()) for number, line in enumerate(utf8_lines(path), start=1) if line.strip()]
     [name] = set(columns.values())
     return RawTable(str(path), "line", [number for number, _ in lines], {name: [line for _, line in lines]})
 
@@ -188,7 +190,7 @@ def _parse_json_object(line: str, location: str) -> dict[str, object]:
     return record
 
 
-def _utf8_lines(path: Path) -> Iterator[str]:
+def utf8_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a UTF-8 file, with their line ends, without a byte order mark."""
     offset = 0
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:

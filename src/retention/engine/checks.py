@@ -91,7 +91,6 @@ def check_head(model: nn.Module, dropped: str) -> None:
         "use dropped='forward'"
     )
     require(dropped != "cut" or not by_position, "dropped", message)
-    has_decoder = any(hasattr(part, "decoder") for part in (model, *model.children()))
     mean_pooling = names[0].endswith("ForSequenceClassification") and (
         getattr(getattr(model, "config", None), "classifier_pooling", None) == "mean"
     )
@@ -99,7 +98,7 @@ def check_head(model: nn.Module, dropped: str) -> None:
         f"cut would shorten the output of the encoder, beside which {names[0]} reads the attention mask of the whole "
         "input; use dropped='forward'"
     )
-    require(dropped != "cut" or not (has_decoder or mean_pooling), "dropped", message)
+    require(dropped != "cut" or not mean_pooling, "dropped", message)
 
 
 def check_built_for(gate: Any, shape: EncoderShape) -> None:

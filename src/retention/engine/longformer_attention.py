@@ -82,7 +82,9 @@ class BandAttention:
         """Compute the output of global queries, [B, H, G, d]."""
         module = self.module
         query = self._heads(module.query_global(compact(hidden_states, band.global_indices)))
-        if band.num_global * module.num_heads < hidden_states.shape[-1]:
+        # Layers of other types, such as quantized ones or those with an adapter, do more than apply ``weight``.
+        plain = type(module.key_global) is nn.Linear and type(module.value_global) is nn.Linear
+        if plain and band.num_global * module.num_heads < hidden_states.shape[-1]:
             return self._folded(query, hidden_states, band)
         key, value = (self._heads(part(hidden_states)) for part in (module.key_global, module.value_global))
         return self._attend(query, key, value, band.key_bias(query.dtype))

@@ -157,16 +157,16 @@ class Retainer:
 
     @contextmanager
     def protect(self, protected_mask: Tensor | None) -> Iterator[None]:
-        """Protect tokens in this thread's forward passes inside the block.
+        """Protect tokens in this thread's forward passes inside the block; an inner block replaces an outer one.
 
         Args:
             protected_mask: [B, T] bool, True = never removed; None = protect ``protected_ids``.
         """
-        self._thread.protected = protected_mask
+        before, self._thread.protected = self._thread.protected, protected_mask
         try:
             yield
         finally:
-            self._thread.protected = None
+            self._thread.protected = before
 
     @contextmanager
     def prune_together(self, spans: Tensor) -> Iterator[None]:
@@ -175,11 +175,11 @@ class Retainer:
         Args:
             spans: [B, T] long, see ``LayerView.spans``.
         """
-        self._thread.spans = spans
+        before, self._thread.spans = self._thread.spans, spans
         try:
             yield
         finally:
-            self._thread.spans = None
+            self._thread.spans = before
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open contexts and forward passes out of copies."""

@@ -25,6 +25,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         CheckpointError: there is no such file, or it is not a checkpoint of this project.
     """
     file = Path(path)
+    if file.is_dir() and (file / "checkpoints" / "last.ckpt").is_file():
+        message = f"{file}: is a run folder; pass its checkpoint, {file / 'checkpoints' / 'last.ckpt'}"
+        raise CheckpointError(message)
     if not file.is_file():
         raise CheckpointError(f"{file}: no such checkpoint; pass a file such as <run folder>/checkpoints/last.ckpt")
     try:

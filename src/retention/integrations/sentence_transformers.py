@@ -124,9 +124,10 @@ class RetentionTransformer(Transformer):
         if not self._settings.protect_query:
             return nullcontext()
         separator = torch.isin(input_ids, torch.tensor(self.retainer.protected_ids, device=input_ids.device))
-        separator[:, 0] = False
+        first = mask.argmax(1, keepdim=True)  # padding may be on the left
+        separator.scatter_(1, first, False)
         query = separator.cumsum(1) == 0
-        return self.retainer.protect((query | separator | (input_ids == input_ids[:, :1])) & mask.bool())
+        return self.retainer.protect((query | separator | (input_ids == input_ids.gather(1, first))) & mask.bool())
 
 
 def with_retention(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import AdamW
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -28,6 +29,9 @@ class RetentionCallback(TrainerCallback):
     model alone. Every checkpoint gets the policy in its subfolder ``retention``, which ``load_retained`` and, for
     models without a head, ``RetentionEncoder.from_pretrained`` read; a resumed training takes the policy from there,
     and so does ``load_best_model_at_end``.
+
+    With several processes, all of them start from the policy of rank 0 and average its gradients, as they do with those
+    of the model.
 
     Args:
         retainer: of ``retain(model, policy)``; training must run inside its context.
@@ -54,7 +58,6 @@ class RetentionCallback(TrainerCallback):
         self.phases = TrainingPhases() if phases is None else phases
         self._slacks: list[Tensor] = []
         self._handles: list[Any] = []
-        self._micro_batches = 1
 
     def optimizer(self, model: nn.Module, args: TrainingArguments, *, policy_lr: float = 1e-2) -> AdamW:
         """Build AdamW for the model and the policy, for ``Trainer(optimizers=(optimizer, None))``.
@@ -83,7 +86,7 @@ class RetentionCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Check the optimizer, restore the policy of a resumed training and attach the hooks."""
+        """Check the optimizer, restore the policy of a resumed training, share it and attach the hooks."""
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         optimized = {id(each) for group in optimizer.param_groups for each in group["params"]}
         missing = [each for each in self.policy.parameters() if each.requires_grad and id(each) not in optimized]
@@ -93,7 +96,9 @@ class RetentionCallback(TrainerCallback):
         require(args.label_smoothing_factor == 0, "label_smoothing_factor", message)
         if state.global_step > 0:
             self._restore(Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
-        self._micro_batches = args.gradient_accumulation_steps
+        if _num_processes() > 1:
+            for value in chain(self.policy.parameters(), self.policy.buffers()):
+                distributed.broadcast(value.detach(), src=0)
         self.policy.zero_grad()
         self._slacks.clear()
         self._detach()
@@ -110,6 +115,14 @@ class RetentionCallback(TrainerCallback):
         self.policy.phase, self.policy.anneal = self.phases.at(state.global_step / max(1, state.max_steps))
 
     @override
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Average the gradients of the policy, which is not part of the wrapped model, over the processes."""
+        if _num_processes() > 1:
+            _average_gradients([each for each in self.policy.parameters() if each.requires_grad])
+
+    @override
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -122,9 +135,9 @@ class RetentionCallback(TrainerCallback):
             return
         slack = torch.stack(self._slacks).mean(0)
         self._slacks.clear()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(slack)
-            slack = slack / torch.distributed.get_world_size()
+        if _num_processes() > 1:
+            distributed.all_reduce(slack)
+            slack = slack / _num_processes()
         self.policy.step_dual(slack)
 
     @override
@@ -154,11 +167,14 @@ class RetentionCallback(TrainerCallback):
             return None
         self._slacks.append(self.policy.budget_slack().detach())
         loss = self.policy.budget_loss()
-        # With the number of items of all micro-batches, the Trainer adds up their losses; otherwise it averages them.
-        share = self._micro_batches if kwargs.get("num_items_in_batch") is not None else 1
+        num_items = kwargs.get("num_items_in_batch")
+        if num_items is not None:
+            # The Trainer adds up the losses of the micro-batches of a step, on all processes if it counts their items,
+            # so each gets its share of the labelled items; without the number it averages the losses by itself.
+            loss = loss * (kwargs["labels"] != -100).sum() / num_items
         if isinstance(output, tuple):
-            return (output[0] + loss / share, *output[1:])
-        output["loss"] = output["loss"] + loss / share
+            return (output[0] + loss, *output[1:])
+        output["loss"] = output["loss"] + loss
         return output
 
     def _restore(self, folder: Path) -> None:
@@ -171,6 +187,26 @@ class RetentionCallback(TrainerCallback):
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+
+def _num_processes() -> int:
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def _average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Average gradients over all processes; one that is missing counts as 0, unless no process has it."""
+    if not parameters:
+        return
+    found = [float(each.grad is not None) for each in parameters]
+    owners = torch.tensor(found, device=parameters[0].device)
+    distributed.all_reduce(owners)
+    for parameter, count in zip(parameters, owners.tolist(), strict=True):
+        if count == 0:
+            continue
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        distributed.all_reduce(parameter.grad)
+        parameter.grad /= _num_processes()
 
 
 def _by_decay(parameters: Iterable[nn.Parameter], decay: float) -> list[tuple[list[nn.Parameter], float]]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from retention.core.flops import flops_by_layer
+from retention.core.thread_override import ThreadOverride
 from retention.engine import ForwardReport
 from retention.engine.adapters.base import Arguments, argument, parameter_names, replace
 from retention.engine.layer_output import states_of, with_states
@@ -77,6 +80,7 @@ class EarlyExitModel(RetentionModel):
         for layer in policy.exit_layers:
             policy.exit_heads[str(layer)] = copy.deepcopy(head)
         self._exit_logits: dict[int, Tensor] = {}
+        self._hooks = _ThreadHooks()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the logits of the last training pass out of copies."""
@@ -134,20 +138,14 @@ class EarlyExitModel(RetentionModel):
 
     def _complete(self, batch: Batch) -> tuple[Encoded, dict[int, Tensor]]:
         """Run all layers; return the output and the logits of the inner heads."""
-        states: dict[int, Tensor] = {}
-        layers = self.retainer.adapter.layers(self.encoder)
-
-        def store(layer: int, module: nn.Module, args: Any, output: Any) -> None:
-            states[layer] = states_of(output)
-
-        handles = [layers[layer].register_forward_hook(partial(store, layer)) for layer in self.policy.exit_layers]
-        try:
+        pass_, mask = _CompletePass(), batch["attention_mask"]
+        with self._hooked(pass_):
             encoded = super().encode(batch)
-        finally:
-            for handle in handles:
-                handle.remove()
-        logits = {layer: self._read(layer, each, batch["attention_mask"], batch) for layer, each in states.items()}
+        logits = {layer: self._read(layer, states, mask, batch) for layer, states in pass_.states.items()}
         return encoded, logits
+
+    def _hooked(self, pass_: _RowPass | _CompletePass) -> AbstractContextManager[None]:
+        return self._hooks.running(pass_, self.retainer.adapter.layers(self.encoder), self.policy.exit_layers)
 
     def _read(self, layer: int, hidden_states: Tensor, mask: Tensor, batch: Batch) -> Tensor:
         head = cast(Head, self.policy.exit_heads[str(layer)])
@@ -161,8 +159,7 @@ class EarlyExitModel(RetentionModel):
         mask: Tensor = batch["attention_mask"]
         pass_ = _RowPass(mask, float(self.policy.threshold), partial(self._read, batch=batch))
         last = None
-        hooked = pass_.hooked(self.retainer.adapter.layers(self.encoder), self.policy.exit_layers)
-        with suppress(_NoRowLeft), hooked:
+        with suppress(_NoRowLeft), self._hooked(pass_):
             last = self.encoder(**self.retainer.adapter.inputs(batch)).last_hidden_state
         self.last_report = pass_.report
         left = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
@@ -203,17 +200,6 @@ class _RowPass:
         self._left: list[tuple[Tensor, Tensor]] = []  # rows and their states
         self._selected: dict[str, tuple[Tensor, Tensor]] = {}  # argument -> as passed, and for the present rows
 
-    @contextmanager
-    def hooked(self, layers: Any, exits: tuple[int, ...]) -> Iterator[None]:
-        """Let rows leave the encoder inside the block."""
-        handles = [layers[layer].register_forward_hook(partial(self._exit, layer)) for layer in exits]
-        handles += [layer.register_forward_pre_hook(self._select, with_kwargs=True) for layer in layers]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
     def restored(self, last: Tensor | None) -> Tensor:
         """Return the states of all rows, [B, T, D], each from its exit.
 
@@ -226,7 +212,8 @@ class _RowPass:
             states[rows] = each.to(states.dtype)
         return states
 
-    def _exit(self, layer: int, module: nn.Module, args: Any, output: Any) -> Any:
+    def after_exit(self, layer: int, output: Any) -> Any:
+        """Let the rows leave whose head is confident; return the output of the layer for the others."""
         states = states_of(output)
         logits = self.read(layer, states, self.mask[self.rows])
         leaving = _confidence(logits) >= self.threshold
@@ -246,7 +233,7 @@ class _RowPass:
             raise _NoRowLeft
         return output
 
-    def _select(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+    def before_layer(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
         """Select the present rows of the arguments that have one entry per row."""
         if len(self.rows) == len(self.mask):
             return None
@@ -258,6 +245,82 @@ class _RowPass:
                     self._selected[name] = (value, value[self.rows])
                 selected[name] = self._selected[name][1]
         return replace(layer, (args, kwargs), **selected)
+
+
+class _CompletePass:
+    """Forward pass of all rows through all layers.
+
+    Attributes:
+        states: layer_idx -> states after the exit.
+    """
+
+    def __init__(self) -> None:
+        self.states: dict[int, Tensor] = {}
+
+    def after_exit(self, layer: int, output: Any) -> None:
+        """Store the states."""
+        self.states[layer] = states_of(output)
+
+    def before_layer(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Leave the arguments as they are."""
+
+
+class _ThreadHooks:
+    """Hooks on the layers of an encoder, which act on the pass of the calling thread; without one they do nothing.
+
+    They stay as long as any thread runs a pass: hooks cannot be changed while another thread calls the module. Copies
+    and pickles start without passes and hooks.
+    """
+
+    def __init__(self) -> None:
+        self._pass = ThreadOverride()
+        self._lock = threading.Lock()
+        self._running = 0  # passes of all threads
+        self._handles: list[RemovableHandle] = []
+
+    @contextmanager
+    def running(
+        self, pass_: _RowPass | _CompletePass, layers: Sequence[nn.Module], exits: Sequence[int]
+    ) -> Iterator[None]:
+        """Apply the hooks to a pass that this thread runs inside the block.
+
+        Args:
+            pass_: is called before each layer and after each exit.
+            layers: of the encoder.
+            exits: indices of the layers after which rows may leave.
+        """
+        with self._lock:
+            if self._running == 0:
+                self._register(layers, exits)
+            self._running += 1
+        try:
+            with self._pass.using(pass_):
+                yield
+        finally:
+            with self._lock:
+                self._running -= 1
+                if self._running == 0:
+                    self._remove()
+
+    def __reduce__(self) -> tuple[type[_ThreadHooks], tuple[()]]:
+        return type(self), ()
+
+    def _register(self, layers: Sequence[nn.Module], exits: Sequence[int]) -> None:
+        self._handles += [layers[layer].register_forward_hook(partial(self._after_exit, layer)) for layer in exits]
+        self._handles += [layer.register_forward_pre_hook(self._before_layer, with_kwargs=True) for layer in layers]
+
+    def _remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _before_layer(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+        pass_ = self._pass.value
+        return None if pass_ is None else pass_.before_layer(layer, args, kwargs)
+
+    def _after_exit(self, layer: int, module: nn.Module, args: Any, output: Any) -> Any:
+        pass_ = self._pass.value
+        return None if pass_ is None else pass_.after_exit(layer, output)
 
 
 def _encoded(hidden_states: Tensor, mask: Tensor) -> Encoded:

@@ -77,5 +77,7 @@ def weighted_mean(states: Tensor, weights: Tensor) -> Tensor:
         states: [B, M, D].
         weights: [B, M] float >= 0.
     """
-    column = weights.unsqueeze(-1)
-    return (column.to(states.dtype) * states).sum(1) / column.sum(1).clamp_min(1e-6)
+    wide = torch.promote_types(states.dtype, torch.float32)  # a sum over many tokens overflows in float16
+    column = weights.unsqueeze(-1).to(wide)
+    mean = (column * states).sum(1) / column.sum(1).clamp_min(1e-6)
+    return mean.to(torch.promote_types(states.dtype, weights.dtype))

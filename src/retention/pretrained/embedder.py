@@ -166,7 +166,7 @@ class Embedder(nn.Module):
         result = torch.empty(len(listed), self.dimension)
         if not listed:
             return result
-        encodings = self._tokenize([self._prompt(prompt, prompt_name) + text for text in listed])
+        encodings = self._tokenize(self._full_texts(listed, prompt, prompt_name))
         rows: list[list[int]] = encodings["input_ids"]
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]), reverse=True)
         with torch.inference_mode(), tqdm(total=len(rows), disable=not show_progress, unit="text") as progress:
@@ -184,6 +184,8 @@ class Embedder(nn.Module):
     ) -> KeptTokens:
         """Return the tokens of a text and through how many gates each of them went.
 
+        The offsets refer to ``text`` of the result, which is in lower case with ``settings.do_lower_case``.
+
         Args:
             text: any text.
             rho: see ``encode``.
@@ -193,8 +195,7 @@ class Embedder(nn.Module):
         Raises:
             ConfigError: as ``encode``.
         """
-        [checked] = checked_texts([text])
-        full = self._prompt(prompt, prompt_name) + checked
+        [full] = self._full_texts(checked_texts([text]), prompt, prompt_name)
         encodings = self._tokenize([full], offsets=True)
         input_ids, mask = self._batch(encodings["input_ids"])
         with torch.inference_mode():
@@ -291,6 +292,12 @@ class Embedder(nn.Module):
         )
         return cls(encoder, load_tokenizer(folder), settings).eval()
 
+    def _full_texts(self, texts: list[str], prompt: str | None, prompt_name: str | None) -> list[str]:
+        """Return the texts as they are tokenized: with the prompt, and in lower case if the settings say so."""
+        start = self._prompt(prompt, prompt_name)
+        full = [start + text for text in texts]
+        return [text.lower() for text in full] if self.settings.do_lower_case else full
+
     def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
         if prompt is not None:
             return prompt
@@ -304,7 +311,6 @@ class Embedder(nn.Module):
         return self.settings.prompts[name]
 
     def _tokenize(self, texts: list[str], *, offsets: bool = False) -> BatchEncoding[Any]:
-        texts = [text.lower() for text in texts] if self.settings.do_lower_case else texts
         encodings: BatchEncoding[Any] = self.tokenizer(
             texts,
             truncation=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -14,6 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from retention.core.flops import EncoderShape
 from retention.engine import ForwardReport, encoder_of
+from retention.engine.pass_values import PassValue, PassValues
 from retention.errors import require
 from retention.models.encoded import Encoded
 from retention.policies.bases.retention_policy import RetentionPolicy
@@ -66,6 +68,9 @@ class RetentionEncoder(nn.Module):
         ConfigError: the encoder has a head, or does not fit the policy or a setting, see ``retain``.
     """
 
+    # Report of the last call and the costs of its scorers, which depend on the budget of the call.
+    _scorer_macs: PassValue[tuple[ForwardReport, dict[int, int]] | None] = PassValue(lambda: None)
+
     def __init__(
         self,
         encoder: nn.Module,
@@ -84,6 +89,7 @@ class RetentionEncoder(nn.Module):
         self.policy = policy
         self.retainer = retain(encoder, policy, protected_ids=protected_ids, dropped=dropped, prune_at=prune_at)
         self.rho = check_rho(policy, rho)
+        self.pass_values = PassValues()
 
     @property
     def config(self) -> Any:
@@ -133,7 +139,8 @@ class RetentionEncoder(nn.Module):
             attention_mask: [B, T], 1 = real token; None = all are real.
             token_type_ids: [B, T] long, for encoders with segment embeddings.
             rho: target keep ratio in (0, 1]; None = the default of this module.
-            protected_mask: [B, T] bool, True = never removed; None = protect ``protected_ids``.
+            protected_mask: [B, T] bool, True = never removed; None = the mask of an enclosing ``retainer.protect``,
+                or ``protected_ids`` outside of one.
             **arguments: of the encoder, such as ``output_hidden_states``.
 
         Raises:
@@ -170,7 +177,10 @@ class RetentionEncoder(nn.Module):
     def flops(self) -> tuple[float, float]:
         """Return the FLOPs of this thread's last pass: without removal, and those that were spent."""
         before_feed_forward = self.retainer.prune_at == "after_attention"
-        return self.report.flops(self.shape, self.policy.scorer_macs(), before_feed_forward=before_feed_forward)
+        report, stored = self.report, self._scorer_macs
+        # The last pass may also be a call of ``encoder`` itself in the context of the retainer.
+        macs = stored[1] if stored is not None and stored[0] is report else self.policy.scorer_macs()
+        return report.flops(self.shape, macs, before_feed_forward=before_feed_forward)
 
     def save_pretrained(
         self, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None, *, details: str = ""
@@ -298,6 +308,8 @@ class RetentionEncoder(nn.Module):
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
         target = self.rho if rho is None else check_rho(self.policy, rho)
-        with budget_of_call(self.policy, target), self.retainer, self.retainer.protect(protected_mask):
+        protection = nullcontext() if protected_mask is None else self.retainer.protect(protected_mask)
+        with budget_of_call(self.policy, target), self.retainer, protection:
             output: Any = self.encoder(**{**inputs, **(arguments or {}), "return_dict": True})
+            self._scorer_macs = (self.report, self.policy.scorer_macs())
         return output, Encoded.from_pass(output.last_hidden_state, mask, self.retainer)

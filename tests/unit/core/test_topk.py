@@ -56,6 +56,15 @@ def test_ties_keep_the_earlier_tokens() -> None:
     assert keep.nonzero()[:, 1].tolist() == [0, 1, 2, 3]
 
 
+def test_nan_ranks_below_every_number_and_takes_no_place_of_a_protected_token() -> None:
+    scores = torch.tensor([[torch.nan, -1.0, torch.nan, 2.0, -torch.inf, torch.nan]])
+    everything, protected = torch.ones(1, 6, dtype=torch.bool), torch.tensor([[True, *[False] * 4, True]])
+    keep = topk_mask(scores, torch.tensor([3]), everything, protected)
+    assert keep[0].nonzero().flatten().tolist() == [0, 3, 5]
+    keep = topk_mask(torch.full((1, 6), torch.nan), torch.tensor([3]), everything, protected)
+    assert keep[0].nonzero().flatten().tolist() == [0, 1, 5]
+
+
 def test_topk_accepts_half_precision_scores_with_gradients() -> None:
     scores = torch.tensor([[0.1, 0.9, 0.5]], dtype=torch.bfloat16, requires_grad=True)
     keep = topk_mask(scores, torch.tensor([1]), torch.ones(1, 3).bool(), torch.zeros(1, 3).bool())

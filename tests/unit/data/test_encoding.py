@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
+
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -121,3 +124,23 @@ def test_only_long_texts_with_enough_tokens_are_shortened() -> None:
     assert leading_part(tokenizer, one_word, 32) == one_word
     tokenizer.truncation_side = "left"
     assert leading_part(tokenizer, long, 32) == long
+
+
+def test_another_thread_cannot_change_the_truncation_of_a_running_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second thread calls the tokenizer when the first has set the truncation and has not encoded yet."""
+    tokenizer, pool, others = subword_tokenizer("wordpiece"), ThreadPoolExecutor(1), []
+    text = "the harbor crew " * 10_000
+    expected = encode_texts(tokenizer, [text], 32)
+    expected_part = leading_part(tokenizer, text, 32)
+    set_truncation = tokenizer.set_truncation_and_padding
+
+    def interrupt(**settings: Any) -> None:
+        set_truncation(**settings)
+        if settings["max_length"] == 32 and not others:
+            others.append(pool.submit(leading_part, tokenizer, text, 24))
+            wait(others, timeout=0.5)  # long enough to change the truncation if nothing prevents it
+
+    monkeypatch.setattr(tokenizer, "set_truncation_and_padding", interrupt)
+    with pool:
+        assert encode_texts(tokenizer, [text], 32) == expected
+    assert expected_part.startswith(others[0].result())

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from datasets import Dataset
 
+from retention.data.local_files import find_file
 from retention.data.sources import Source
 from retention.errors import ConfigError, DataError
 
@@ -319,3 +320,9 @@ def test_invalid_source_raises_with_its_key(settings: tuple[Any, ...], key: str)
     with pytest.raises(ConfigError) as raised:
         Source(*settings)
     assert [problem.key for problem in raised.value.problems] == [key]
+
+
+def test_a_file_instead_of_its_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\na,0\n")
+    with pytest.raises(DataError, match=r"train\.csv: is a file; pass its folder, data\.dir="):
+        find_file(str(tmp_path / "train.csv"), ["train.csv"], "train.csv")

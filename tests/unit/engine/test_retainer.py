@@ -53,6 +53,21 @@ def test_gate_gets_states_positions_and_input_ids(tiny: Callable[..., Any]) -> N
     assert second.input_ids is IDS
 
 
+def test_nested_protection_and_spans_end_with_those_of_the_outer_block(tiny: Callable[..., Any]) -> None:
+    gate, encoder = RecordingGate(), tiny("bert")
+    masks, spans = [IDS == 3, IDS == 4], [torch.zeros_like(IDS), torch.ones_like(IDS)]
+    with torch.no_grad(), Retainer(encoder, gate, layers=[0]) as retainer:
+        with retainer.protect(masks[0]), retainer.prune_together(spans[0]):
+            with retainer.protect(masks[1]), retainer.prune_together(spans[1]):
+                encoder(input_ids=IDS)
+            encoder(input_ids=IDS)
+        encoder(input_ids=IDS)
+    inner, outer, outside = gate.views
+    assert torch.equal(inner.protected, masks[1]) and torch.equal(outer.protected, masks[0])
+    assert torch.equal(inner.spans, spans[1]) and torch.equal(outer.spans, spans[0])
+    assert not outside.protected.any() and outside.spans is None
+
+
 def test_gates_closed_in_every_layer_give_finite_states_and_gradients(tiny: Callable[..., Any]) -> None:
     def close(view: LayerView) -> Decision:
         return Decision(log_gates=torch.full(view.valid.shape, torch.finfo(torch.float32).min / 4))

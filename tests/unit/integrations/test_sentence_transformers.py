@@ -140,6 +140,15 @@ def test_query_of_a_reranker_can_be_protected(reranker: Any, tmp_path: Path, pro
     assert kept == ([0, 1, 2, 3, 4, 11] if protect else [0, 4, 11])
 
 
+def test_query_of_a_left_padded_pair_is_protected(reranker: Any) -> None:
+    model = with_retention(reranker, Truncate(rho=0.05, schedule="flat").eval(), protect_query=True)
+    model.tokenizer.padding_side = "left"
+    model.predict([("w1 w2 w3", "w20 w21"), ("w1 w2", " ".join(f"w{index}" for index in range(20, 30)))])
+    report = model[0].retainer.report
+    kept = {int(length): row.tolist() for length, row in zip(report.lengths, report.keep_indices[0], strict=True)}
+    assert kept[8] == [7, 8, 9, 10, 11, 14]  # after seven columns of padding: [CLS], three words and both [SEP]
+
+
 def test_folder_of_another_kind_is_refused(bert: BertModel, tmp_path: Path) -> None:
     bert.save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=r"modules\.json"):

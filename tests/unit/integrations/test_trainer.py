@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +26,14 @@ pytest.importorskip("accelerate")
 
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from retention.integrations.trainer import RetentionCallback
+from retention.integrations.trainer import RetentionCallback, _average_gradients
 
 LENGTH = 12
 
 
-@pytest.fixture
-def model() -> BertForSequenceClassification:
-    """A tiny classifier of three layers without dropout."""
-    torch.manual_seed(0)
-    config = BertConfig(
+def tiny_config() -> BertConfig:
+    """Return the configuration of a tiny encoder of three layers without dropout."""
+    return BertConfig(
         vocab_size=30,
         hidden_size=16,
         num_hidden_layers=3,
@@ -41,7 +43,13 @@ def model() -> BertForSequenceClassification:
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
-    return BertForSequenceClassification(config)
+
+
+@pytest.fixture
+def model() -> BertForSequenceClassification:
+    """A tiny classifier."""
+    torch.manual_seed(0)
+    return BertForSequenceClassification(tiny_config())
 
 
 def rows(count: int = 32) -> list[dict[str, Any]]:
@@ -146,9 +154,78 @@ def test_budget_loss_is_added_to_that_of_the_model(model: Any, tmp_path: Path) -
         assert penalty > 0
         changed = callback._after_forward(model, (), {}, output)
         assert torch.allclose(changed["loss"], plain + penalty)
-        callback._micro_batches = 2
-        shared = callback._after_forward(model, (), {"num_items_in_batch": 8}, model(**batch))
+        shared = callback._after_forward(model, (), {**batch, "num_items_in_batch": 8}, model(**batch))
         assert torch.allclose(shared["loss"], plain + penalty / 2)
+
+
+def record_weights(policy: Any) -> list[float]:
+    """Replace the loss of a policy by a constant; return the list that gets its weight in every backward pass."""
+    weights: list[float] = []
+
+    def constant() -> torch.Tensor:
+        loss = torch.ones((), requires_grad=True)
+        loss.register_hook(lambda gradient: weights.append(float(gradient)))
+        return loss
+
+    policy.budget_loss = constant
+    return weights
+
+
+def test_loss_of_the_policy_weighs_the_same_in_a_shorter_accumulation_window(model: Any, tmp_path: Path) -> None:
+    policy = Adaptive(rho=0.3, dual=AscentDual())
+    weights = record_weights(policy)
+    args = arguments(tmp_path, gradient_accumulation_steps=3, max_steps=4, save_strategy="no")
+    with retain(model, policy, protected_ids=[2, 3]) as retainer:
+        callback = RetentionCallback(retainer, TrainingPhases(anneal_start=0.0, anneal_end=0.5, pruning_start=1.0))
+        optimizers = (callback.optimizer(model, args), None)
+        Trainer(model, args, train_dataset=rows(20), callbacks=[callback], optimizers=optimizers).train()
+    assert weights == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1 / 2, 1 / 2] * 2)
+
+
+def train_on_one_of_two_processes(folder: Path) -> None:
+    """Train on the process of the environment variables and write what the test of two processes compares."""
+    rank = int(os.environ["RANK"])
+    torch.manual_seed(0)
+    classifier = BertForSequenceClassification(tiny_config())
+    torch.manual_seed(rank)  # initial scorers that differ
+    policy = Adaptive(rho=0.3, dual=AscentDual(eta=1.0))
+    train(classifier, policy, folder, max_steps=4, save_strategy="no")
+    trained = {name: value.clone() for name, value in policy.state_dict().items()}
+    on_one, on_none = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
+    on_one.grad = torch.ones(2) if rank == 0 else None
+    _average_gradients([on_one, on_none])
+    assert on_none.grad is None
+    weights = record_weights(policy)
+    train(classifier, policy, folder, max_steps=4, save_strategy="no")
+    torch.save({"trained": trained, "averaged": on_one.grad, "weights": weights}, folder / f"{rank}.pt")
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_policy(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    code = (
+        "import pathlib, sys; from tests.unit.integrations.test_trainer import train_on_one_of_two_processes as train"
+    )
+    command = [sys.executable, "-c", f"{code}; train(pathlib.Path(sys.argv[1]))", str(tmp_path)]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    processes = []
+    for rank in ("0", "1"):
+        environment = {**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank}
+        root = Path(__file__).resolve().parents[3]
+        processes.append(subprocess.Popen(command, env=environment, cwd=root, stderr=subprocess.PIPE, text=True))
+    try:
+        outputs = [process.communicate(timeout=300)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    for name, value in first["trained"].items():
+        assert torch.equal(second["trained"][name], value), name
+    assert first["averaged"].tolist() == second["averaged"].tolist() == [0.5, 0.5]
+    assert first["weights"] and set(first["weights"] + second["weights"]) == {1.0}
 
 
 def test_resumed_training_takes_the_policy_of_its_checkpoint(model: Any, tmp_path: Path) -> None:

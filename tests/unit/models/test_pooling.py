@@ -11,7 +11,7 @@ import torch
 from retention.core.duals import ExactDual
 from retention.errors import ConfigError
 from retention.models.encoded import Encoded
-from retention.models.pooling import POOLINGS, pool
+from retention.models.pooling import POOLINGS, pool, weighted_mean
 from retention.models.retention_model import RetentionModel
 from retention.policies import Adaptive, Dense, Truncate
 from retention.tasks.classification.head import ClassificationHead
@@ -94,3 +94,20 @@ def test_unknown_pooling_is_refused() -> None:
     encoded = Encoded(torch.zeros(1, 2, 4), torch.ones(1, 2), torch.arange(2).expand(1, 2))
     with pytest.raises(ConfigError, match="pooling"):
         pool(encoded, "max")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("weights_dtype", [torch.float32, None], ids=["float_weights", "same_weights"])
+def test_mean_of_many_half_precision_states_does_not_overflow(
+    dtype: torch.dtype, weights_dtype: torch.dtype | None
+) -> None:
+    states = torch.full((1, 4096, 3), 20.0, dtype=dtype)
+    mean = weighted_mean(states, torch.ones(1, 4096, dtype=weights_dtype or dtype))
+    assert mean.dtype == (weights_dtype or dtype) and mean.tolist() == [[20.0] * 3]
+
+
+def test_mean_of_float_states_is_computed_in_float() -> None:
+    generator = torch.Generator().manual_seed(0)
+    states, weights = torch.randn(3, 50, 7, generator=generator), torch.rand(3, 50, generator=generator)
+    column = weights.unsqueeze(-1)
+    assert torch.equal(weighted_mean(states, weights), (column * states).sum(1) / column.sum(1))

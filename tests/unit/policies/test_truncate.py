@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import pytest
 import torch
 
-from retention.policies import Truncate
+from retention.engine.gate import LayerView
+from retention.policies import RetentionPolicy, Truncate
 
 
 def test_truncate_keeps_the_first_tokens(build_policy: Any, make_view: Any, decide: Any) -> None:
@@ -29,3 +32,16 @@ def test_a_replaced_keep_ratio_is_stored_with_the_policy() -> None:
     policy.set_rho(0.7)
     assert policy.constructor_settings == {"rho": 0.7, "slope": 0.5}
     assert Truncate(**policy.constructor_settings).rho == 0.7
+
+
+@pytest.mark.parametrize("shape", [None, (1, 20, 4), (1,), (20,)])
+def test_a_score_of_another_shape_is_named(
+    shape: tuple[int, ...] | None, build_policy: Any, make_view: Any, decide: Any
+) -> None:
+    class Wrong(RetentionPolicy):
+        def score(self, view: LayerView) -> Any:
+            return None if shape is None else torch.zeros(shape)
+
+    got = "None" if shape is None else re.escape(str(list(shape)))
+    with pytest.raises(TypeError, match=rf"Wrong\.score must return \[batch, tokens\] = \[1, 20\], got {got}"):
+        decide(build_policy(Wrong(rho=0.3)).eval(), make_view((20,)))

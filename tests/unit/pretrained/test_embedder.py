@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import BertModel
 
-from retention import Dense, Embedder, Random, Truncate
+from retention import Adaptive, Dense, Embedder, Random, Truncate
 from retention.errors import ConfigError
 from retention.models.pooling import POOLINGS
 from retention.pretrained.sentence_files import EmbeddingSettings
@@ -74,6 +74,41 @@ def test_kept_tokens_name_what_every_gate_kept(make_embedder: Make) -> None:
     assert kept.keep_ratio == pytest.approx(2 / 5)
     assert [TEXTS[0][start:end] for start, end in kept.offsets[1:4]] == ["w1", "w2", "w3"]
     assert model.kept_tokens(TEXTS[0], rho=1.0).keep_ratio == 1.0
+
+
+def test_offsets_of_lower_cased_text_belong_to_the_text_of_the_result(make_embedder: Make) -> None:
+    model = make_embedder(settings=EmbeddingSettings(do_lower_case=True, prompts={"query": "W30 "}))
+    dotted = "\u0130"  # two characters in lower case
+    kept = model.kept_tokens(f"{3 * dotted} W1 W2", prompt_name="query")
+    assert kept.tokens[-3:] == ("w1", "w2", "[SEP]")
+    assert [kept.text[start:end] for start, end in kept.offsets[-3:-1]] == ["w1", "w2"]
+    assert kept.text.startswith("w30 ")
+
+
+def test_flops_count_the_scorers_at_the_budget_of_the_call(make_embedder: Make) -> None:
+    encoder = make_embedder(Adaptive(rho=0.4).eval()).encoder
+    ids = torch.tensor([[2, 5, 6, 7, 3]])
+    with torch.no_grad():
+        encoder.encode(ids, rho=1.0)
+        dense, spent = encoder.flops()
+        assert spent == dense, "scorers that did not run cost nothing"
+        with encoder.retainer:  # at the budget of the policy
+            encoder.encoder(ids)
+        direct = encoder.flops()
+        encoder.encode(ids)
+    assert encoder.flops() == direct and direct[1] != spent
+
+
+def test_enclosing_protection_holds_in_calls_without_a_mask(make_embedder: Make) -> None:
+    encoder = make_embedder(Truncate(rho=0.2, schedule="flat").eval()).encoder
+    ids = torch.tensor([[2, 5, 6, 7, 3]])
+    outer, inner = torch.arange(5).unsqueeze(0) == 2, torch.arange(5).unsqueeze(0) == 3
+    kept = []
+    with torch.no_grad(), encoder.retainer.protect(outer):
+        for mask in (None, inner, None):
+            encoder(ids, protected_mask=mask)
+            kept.append(encoder.report.keep_indices[0].tolist())
+    assert kept == [[[2]], [[3]], [[2]]]
 
 
 def test_unprotected_special_tokens_compete(make_embedder: Make) -> None:

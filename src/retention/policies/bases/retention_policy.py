@@ -367,7 +367,13 @@ class RetentionPolicy(RecordsSettings, nn.Module):
             if self.current_phase == "hard":
                 self.report.record_kept(view.layer_idx, view.valid, view.positions)
             return None
-        scores = view.by_span(self.score(self._in_weight_dtype(view)))
+        scores = self.score(self._in_weight_dtype(view))
+        shape = None if scores is None else tuple(scores.shape)  # None from a subclass without a method of its own
+        if shape != tuple(view.valid.shape):
+            expected = list(view.valid.shape)
+            got = "None" if shape is None else str(list(shape))
+            raise TypeError(f"{type(self).__name__}.score must return [batch, tokens] = {expected}, got {got}")
+        scores = view.by_span(scores)
         if self.current_phase == "soft":
             return self.soft_decision(gate, scores, view)
         return self.hard_decision(gate, scores, view)

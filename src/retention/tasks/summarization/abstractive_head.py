@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, cast
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from transformers import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
+from retention.core.thread_override import ThreadOverride
 from retention.engine import encoder_of
 from retention.errors import require
 from retention.models.encoded import Batch, Encoded
@@ -23,6 +25,8 @@ DecodeFn = Callable[[Sequence[Sequence[int]]], list[str]]
 
 _IGNORED = -100  # the label of padding
 _MIN_WEIGHT = 1e-30  # its logarithm leaves no attention, and is finite
+_registration = threading.Lock()
+_bias = ThreadOverride()  # [B, M], of the block of ``weighted_cross_attention`` in which the thread is
 
 
 class AbstractiveSummarizationHead(Head):
@@ -176,20 +180,26 @@ def take_encoder(model: nn.Module) -> nn.Module:
 def weighted_cross_attention(model: Any, weights: Tensor) -> Iterator[None]:
     """Weight the encoder's tokens [B, M] as keys of the decoder's cross-attention inside the block.
 
-    The library takes a mask of zeros and ones; here the decoder gets log weight, which is added to the logits.
+    The library takes a mask of zeros and ones; here the decoder gets log weight, which is added to the logits. The
+    block applies to the thread that enters it. The hook stays on the decoder, since hooks cannot be removed while
+    another thread calls the module; outside of a block it does nothing.
     """
-    bias = weights.clamp_min(_MIN_WEIGHT).log().masked_fill(weights == 0, torch.finfo(weights.dtype).min)
-
-    def rewrite(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        rows, steps = kwargs["input_ids"].shape
-        by_row = bias.repeat_interleave(rows // len(bias), 0)  # every article has as many rows as there are beams
-        return args, {**kwargs, "encoder_attention_mask": by_row[:, None, None, :].expand(-1, 1, steps, -1)}
-
-    handle = model.get_decoder().register_forward_pre_hook(rewrite, with_kwargs=True)
-    try:
+    bias = weights.float().clamp_min(_MIN_WEIGHT).log().masked_fill(weights == 0, torch.finfo(model.dtype).min)
+    decoder = model.get_decoder()
+    with _registration:
+        if _add_bias not in decoder._forward_pre_hooks.values():
+            decoder.register_forward_pre_hook(_add_bias, with_kwargs=True)
+    with _bias.using(bias.to(model.dtype)):
         yield
-    finally:
-        handle.remove()
+
+
+def _add_bias(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+    """Replace the mask of the cross-attention by the bias of this thread, if it has one."""
+    if (bias := _bias.value) is None:
+        return None
+    rows, steps = kwargs["input_ids"].shape
+    by_row = bias.repeat_interleave(rows // len(bias), 0)  # every article has as many rows as there are beams
+    return args, {**kwargs, "encoder_attention_mask": by_row[:, None, None, :].expand(-1, 1, steps, -1)}
 
 
 def decoder_inputs(encoded: Encoded) -> dict[str, Any]:
