@@ -18,6 +18,7 @@ from retention.report.intervals import Estimate, estimate
 TIMED_TASKS = {
     "cuad_spans": ("CUAD spans (windows of contracts)", "area under the precision-recall curve"),
     "newsgroups20": ("20 Newsgroups (posts)", "accuracy"),
+    "imdb": ("IMDb (reviews)", "accuracy"),
     "sst2": ("SST-2 (sentences)", "accuracy"),
 }
 FEWER_LAYERS = "fewer_layers"  # method of shallower students in records

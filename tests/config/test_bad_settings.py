@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 
 from retention.data.base import RetentionData
 from retention.errors import ConfigError, DataError
+from retention.experiment.config import baseline_config
 from retention.experiment.entry import check_overrides
 from retention.models.backbone import Backbone, PretrainedBackbone
 from retention.tasks.classification.keywords import KeywordData
@@ -113,6 +114,19 @@ def test_all_problems_are_reported_together(start: Start) -> None:
 @pytest.mark.usefixtures("nothing_loads")
 def test_policy_is_checked_before_baselines_are_trained(start: Start) -> None:
     assert list(problems(start, "retention.gamma=0.5", "compare=[dense,random]")) == ["retention.gamma"]
+
+
+def test_baselines_have_the_floor_of_the_main_policy(
+    composed: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = composed("retention.min_tokens=16")
+    baselines = {
+        name: baseline_config(config, composed(f"retention={name}"), name) for name in ("dense", "random", "top")
+    }
+    assert baselines["random"].retention.min_tokens == 16
+    assert "min_tokens" not in baselines["dense"].retention and "min_tokens" not in baselines["top"].retention
+    [message] = caplog.messages
+    assert "compare=[top]" in message and "retention.min_tokens=16" in message
 
 
 @pytest.mark.usefixtures("small_pretrained")

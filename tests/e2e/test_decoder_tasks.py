@@ -93,6 +93,23 @@ def test_a_run_compares_all_policies_and_writes_scores_and_records(whole: Any) -
     assert "| text   |      12 |" in (folder / "run" / "table.md").read_text()
 
 
+def test_no_text_is_in_two_splits(inputs: tuple[str, ...], start_bare: Run, tmp_path: Path) -> None:
+    texts = Path(inputs[2].partition("=")[2])
+    lines = texts.read_text().splitlines()
+    repeated = tmp_path / "repeated.txt"
+    repeated.write_text("\n".join([lines[0], *lines[:4], lines[3], lines[1]]))
+    replaced = (*inputs[:2], f"texts={repeated}", *QUIET, *SHAPE, *PHASES)
+    with pytest.raises(ConfigError, match="has 4 different texts of 23 tokens or more, 6 are needed"):
+        start_bare(tmp_path / "run", *replaced)
+    other = tmp_path / "other.txt"
+    other.write_text("\n".join([lines[7], lines[2]]))
+    message = (
+        "test_texts: .*other.txt: 1 of 2 texts have the first 48 tokens of a training or validation text; give other"
+    )
+    with pytest.raises(ConfigError, match=message):
+        start_bare(tmp_path / "run", *replaced, f"task.test_texts={other}")
+
+
 def test_checkpoints_leave_out_the_pretrained_decoder(whole: Any) -> None:
     content = torch.load(whole[0] / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert content["finished"] and content["global_step"] == STEPS

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import BertConfig, BertModel, LEDConfig, LEDForConditionalGeneration
 
-from retention.errors import ConfigError
+from retention.errors import ConfigError, DataError
 from retention.tasks.classification.keywords import KeywordData, keyword_document
 from retention.trained import load
 
@@ -64,6 +65,48 @@ def test_arxiv_classification(run_task: Any, tmp_path: Path) -> None:
     assert all(example["label"] == rows[24 + example["index"]]["label"] for example in profile["examples"])
     (tmp_path / "labels.json").unlink()
     assert load(tmp_path / "run").label_names[:2] == ("horses", "ships"), "the model knows its classes"
+
+
+def test_labels_in_another_order_are_those_of_the_model(run_task: Any, start_bare: Any, tmp_path: Path) -> None:
+    names = ["horses", "ships", "music"]
+    rows = [{"text": text, "label": label % 3} for text, label in TEXTS]
+    (tmp_path / "labels.json").write_text(json.dumps(names))
+    for split, part in (("train", rows[:24]), ("test", rows[24:])):
+        write_rows(tmp_path, split, part)
+    trained = run_task("arxiv", "trainer.max_epochs=1")
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+
+    def tested(order: list[str], *typed: str) -> Any:
+        (tmp_path / "labels.json").write_text(json.dumps(order))
+        write_rows(tmp_path, "test", [{**row, "label": order.index(names[row["label"]])} for row in rows[24:]])
+        words = ("mode=test", f"ckpt={checkpoint}", "trainer.accelerator=cpu")
+        [record] = start_bare(tmp_path / "again", *words, *typed)
+        return record["metrics"]
+
+    assert tested([*names[1:], names[0]]) == trained["metrics"]
+    (tmp_path / "labels.json").write_text(json.dumps(["a", "b", "c"]))
+    with pytest.raises(DataError, match=r"rows are \['a', 'b', 'c'\], those of .*last.ckpt are \['horses', 'ships'"):
+        start_bare(tmp_path / "other", "mode=test", f"ckpt={checkpoint}", "trainer.accelerator=cpu")
+
+
+def test_labels_follow_the_teacher_and_a_start_with_the_same_classes(run_task: Any, tmp_path: Path) -> None:
+    rows = [{"text": text, "label": label % 3} for text, label in TEXTS]
+    for split, part in (("train", rows[:24]), ("test", rows[24:])):
+        write_rows(tmp_path, split, part)
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps(["horses", "ships", "music"]))
+    dense = ("retention=dense", "retention.rho=1.0", "phases.pruning_start=0.0", "trainer.max_epochs=1")
+    run_task("arxiv", *dense)
+    (tmp_path / "run").rename(tmp_path / "teacher")
+    checkpoint = tmp_path / "teacher" / "checkpoints" / "last.ckpt"
+    labels.write_text(json.dumps(["music", "horses", "ships"]))
+    for typed in ((f"init={checkpoint}",), ("distill.weight=0.5", f"distill.teacher={checkpoint}")):
+        run_task("arxiv", *dense, *typed)
+        assert load(tmp_path / "run").label_names == ("horses", "ships", "music")
+        shutil.rmtree(tmp_path / "run")
+    labels.write_text(json.dumps(["yes", "no", "maybe"]))
+    run_task("arxiv", *dense, f"init={checkpoint}")
+    assert load(tmp_path / "run").label_names == ("yes", "no", "maybe"), "a start may have other classes"
 
 
 def test_monitor_selects_the_main_metric(run_task: Any, tmp_path: Path) -> None:

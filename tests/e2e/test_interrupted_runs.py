@@ -114,6 +114,25 @@ def test_run_killed_in_its_test_is_not_trained_again(
         start(tmp_path / "third", *TYPED, f"ckpt={folder / 'checkpoints' / 'last.ckpt'}")
 
 
+@pytest.mark.slow
+def test_training_that_stopped_early_is_not_continued(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = "{_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/accuracy, mode: max, patience: 0"
+    typed = ("trainer.max_epochs=4", f"+callbacks.stop='{stop}, stopping_threshold: 0}}'".replace("'", ""))
+    start(tmp_path, *typed)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert content(last)["finished"] and content(last)["global_step"] == STEPS
+    (tmp_path / "record.json").unlink()
+    monkeypatch.setattr(
+        "retention.training.module.RetentionModule.training_step", lambda *_: pytest.fail("trained again")
+    )
+    [record] = start(tmp_path, *typed, "ckpt=last")
+    assert record["training"]["steps"] == STEPS
+    with pytest.raises(CheckpointError, match="has already finished 1 epochs; start a new training from its model"):
+        start(tmp_path / "second", *typed, f"ckpt={last}")
+
+
 @pytest.mark.parametrize("broken", ["replace", "save"])
 def test_full_disk_leaves_the_earlier_checkpoint_and_no_temporary_file(
     broken: str, start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

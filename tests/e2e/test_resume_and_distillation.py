@@ -99,6 +99,15 @@ def test_each_kind_of_distillation_changes_the_weights(dense: Any, start: Any, w
     assert not any("teacher" in name for name in weights["saliency"])
 
 
+def test_teacher_outputs_are_kept_by_precision(dense: Any, start: Any, cache_folder: Path, tmp_path: Path) -> None:
+    files = []
+    for precision in ("32-true", "bf16-mixed"):
+        typed = (f"distill.teacher={dense.checkpoint}", "distill.weight=0.5", f"trainer.precision={precision}")
+        start(tmp_path / precision, *typed, "data.train_size=16", "data.test_size=8", "data.seed=7")
+        files.append(set(cache_folder.rglob("*-teacher-*.pt")))
+    assert files[1] > files[0]
+
+
 def test_keep_ratio_of_one_trains(start: Any, tmp_path: Path) -> None:
     [record] = start(tmp_path, "retention.rho=1.0", "data.train_size=16", "data.test_size=8")
     assert record["keep_ratio"]["mean"] == 1.0

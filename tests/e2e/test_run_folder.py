@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from retention.errors import CheckpointError, ConfigError, TrainingError
+from retention.experiment.config import tested_config
+from retention.experiment.hydra_setup import config_dir
 from retention.tasks.classification.keywords import KeywordData
 
 ALL = {"kind", "command", "commit", "config", "seed", "versions", "machine", "wall_s", "date"}
@@ -136,6 +139,23 @@ def test_checkpoint_can_be_tested_at_another_budget(finished: Any, start_bare: A
     [record] = start_bare(tmp_path, *typed, "retention.rho=0.5", "data.test_size=8")
     assert (record["rho"], record["data"]["test"]) == (0.5, 8)
     assert record["keep_ratio"]["mean"] > 0.45
+
+
+def test_other_local_files_are_not_described_as_those_of_the_training(finished: Any, tmp_path: Path) -> None:
+    content = torch.load(finished.checkpoint, weights_only=True)
+    content["hyper_parameters"]["config"]["data"] |= {"dir": "a", "source": "reviews", "provenance": "benchmark"}
+    torch.save(content, tmp_path / "last.ckpt")
+    typed = ["mode=test", f"ckpt={tmp_path}/last.ckpt"]
+
+    def described(*others: str) -> tuple[Any, ...]:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            overrides = [f"paths.run_dir={tmp_path}", *typed, *others]
+            data = tested_config(compose("config", overrides=overrides), overrides).data
+        return data.dir, data.source, data.provenance
+
+    assert described() == ("a", "reviews", "benchmark")
+    assert described("data.dir=b") == ("b", None, None)
+    assert described("data.dir=b", "data.source=papers") == ("b", "papers", None)
 
 
 def test_settings_fixed_by_the_checkpoint_cannot_be_overridden(finished: Any, start_bare: Any, tmp_path: Path) -> None:

@@ -10,10 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
 
-from retention.errors import CheckpointError, DataError
-from retention.experiment.resume import check_ranks, check_strategy, finished_record, put_record_aside
+from retention.errors import CheckpointError, ConfigError, DataError
+from retention.experiment.resume import (
+    check_job_folder,
+    check_ranks,
+    check_resumed_settings,
+    check_strategy,
+    finished_record,
+    put_record_aside,
+)
 
 RECORD = {"kind": "quality", "metrics": {"accuracy": 0.5}}
 Make = Callable[..., DictConfig]
@@ -136,6 +144,46 @@ def test_record_put_aside_does_not_count(make: Make, folder: Path) -> None:
     put_record_aside(folder)  # nothing left to do
     assert finished_record(make()) is None
     assert json.loads((folder / "record.replaced.json").read_text()) == RECORD
+
+
+@pytest.mark.parametrize("record", ["record.json", "validation.json"])
+def test_job_of_a_sweep_does_not_replace_a_finished_run_with_other_inputs(
+    record: str, make: Make, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "record.json").rename(folder / record)
+    fit = {"mode": "fit", "data": {"dir": None}}
+    check_job_folder(make(**fit, seed=1))  # is part of the folder's name
+    with pytest.raises(ConfigError, match=r"hydra\.sweep\.dir") as caught:
+        check_job_folder(make(mode="fit", data={"dir": "rows"}, init=str(tmp_path / "other.ckpt")))
+    assert [problem.key for problem in caught.value.problems] == ["init", "data.dir", "distill.teacher"]
+    check_job_folder(make(mode="fit", data={"dir": "rows"}, paths={"run_dir": str(tmp_path / "new")}))
+    (folder / record).unlink()
+    check_job_folder(make(mode="fit", data={"dir": "rows"}))
+
+
+def test_training_is_resumed_with_the_settings_that_it_was_started_with(make: Make, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    last = run / "checkpoints" / "last.ckpt"
+    trainer = {"max_epochs": 2, "precision": "32-true"}
+    started = make(
+        trainer=trainer, task={"epochs": 2, "lr": 1e-3, "data": {"num_workers": 0}}, optimizer={"lr": "${task.lr}"}
+    )
+    (run / "config.yaml").write_text(OmegaConf.to_yaml(started, resolve=True))
+    stored = OmegaConf.to_container(OmegaConf.masked_copy(started, ["init", "distill", "seed", "task", "optimizer"]))
+    config = {**stored, "retention": {"beta": 0.66, "layers": [0, 1]}}  # type: ignore[dict-item]
+    torch.save({"state_dict": {}, "hyper_parameters": {"config": config}}, last)
+
+    def resumed(**changes: Any) -> DictConfig:
+        return OmegaConf.merge(started, {"ckpt": str(last)}, changes)  # type: ignore[return-value]
+
+    check_resumed_settings(resumed())
+    check_resumed_settings(
+        resumed(trainer={"max_epochs": 5}, task={"epochs": 5, "data": {"num_workers": 2}}, record="r.jsonl")
+    )
+    with pytest.raises(ConfigError, match=r"trained with 0\.001, got 1e-05; .*old value.*hydra\.run\.dir") as caught:
+        check_resumed_settings(resumed(task={"lr": 1e-5}, trainer={"precision": "bf16-mixed"}))
+    assert [problem.key for problem in caught.value.problems] == ["optimizer.lr", "task.lr", "trainer.precision"]
 
 
 def test_training_is_resumed_on_the_same_number_of_processes_only() -> None:

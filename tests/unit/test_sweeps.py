@@ -152,6 +152,20 @@ def test_report_without_records(tmp_path: Path) -> None:
     assert (tmp_path / "records.jsonl").read_text() == ""
 
 
+def test_validated_runs_have_a_table_of_their_own(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, 0)
+    data = {"source": "rows", "train": 8, "val": 6, "test": None}
+    (folder / "validation.json").write_text(json.dumps({**record(0, 0.75), "kind": "validation", "data": data}))
+    both = write_report(tmp_path, [])
+    assert "50.0 (1)" in both and "8 training and 4 test rows" in both
+    (folder / "record.json").unlink()
+    alone = write_report(tmp_path, [])
+    assert "75.0 (1)" in alone and "8 training and 6 validation rows" in alone and "test rows" not in alone
+    assert both.endswith(alone) and "No table" not in alone
+    [line] = (tmp_path / "records.jsonl").read_text().splitlines()
+    assert json.loads(line)["kind"] == "validation"
+
+
 def test_records_put_aside_are_not_in_the_report(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, 0)
     (folder / "record.json").rename(folder / "record.replaced.json")

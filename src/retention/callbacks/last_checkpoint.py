@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, Timer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 from typing_extensions import override
 
@@ -45,11 +45,13 @@ class LastCheckpoint(ModelCheckpoint):
         self._seconds = None if every_n_minutes is None else 60.0 * every_n_minutes
         self._written_at = time.monotonic()
         self._versions: list[int] | None = None  # of the weights in last.ckpt; None = not written yet
+        self._finished = False
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._written_at = time.monotonic()
+        self._finished = False
 
     @override
     def on_train_batch_end(
@@ -66,11 +68,21 @@ class LastCheckpoint(ModelCheckpoint):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write ``last.ckpt`` again if a callback has changed the weights since, as averages of weights do."""
+        """Write ``last.ckpt`` again if its weights have changed since, or if the training stopped before its limits.
+
+        Averages of weights change them. A training that stopped early is marked as ``finished``.
+        """
         super().on_train_end(trainer, pl_module)
+        self._finished = bool(trainer.strategy.broadcast(_stopped_early(trainer)))
         written = self._versions
-        if written is not None and trainer.strategy.broadcast(written != _versions(trainer)):
+        if written is not None and trainer.strategy.broadcast(written != _versions(trainer) or self._finished):
             self.write_last(trainer)
+
+    @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._finished:
+            checkpoint["finished"] = True
 
     def write_last(self, trainer: Trainer) -> None:
         """Write ``last.ckpt``, on all ranks together; its path is part of the state that it holds."""
@@ -89,6 +101,13 @@ class LastCheckpoint(ModelCheckpoint):
 def _versions(trainer: Trainer) -> list[int]:
     """Return how often each weight has been changed in place, as autograd counts it."""
     return [parameter._version for parameter in trainer.lightning_module.parameters()]
+
+
+def _stopped_early(trainer: Trainer) -> bool:
+    """Return True if a callback such as early stopping ended the training; limits do not count, they can be raised."""
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    remaining = [timer.time_remaining() for timer in timers]
+    return bool(trainer.should_stop) and all(seconds is None or seconds > 0 for seconds in remaining)
 
 
 def within_epoch(trainer: Trainer, batch_idx: int) -> bool:

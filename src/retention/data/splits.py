@@ -32,7 +32,7 @@ class SplitPlan:
         seed: draws the training rows only. Held-out, validation and test rows are the same for every seed.
 
     Raises:
-        ConfigError: a split has no source, or a size is out of range.
+        ConfigError: a split has no source, two have the same, or a size is out of range.
     """
 
     names: Mapping[str, str | None]
@@ -97,7 +97,7 @@ def draw_rows(rows: Dataset, size: int | None, seed: int, key: str) -> Dataset:
 
 
 def _require_split_names(names: Any) -> None:
-    """Check that ``names`` gives a source split for train, test and, or None, for val."""
+    """Check that ``names`` gives a source split of its own for train, test and, or None, for val."""
     require(
         isinstance(names, Mapping) and set(names) == set(SPLITS),
         "splits",
@@ -110,3 +110,9 @@ def _require_split_names(names: Any) -> None:
             f"splits.{role}",
             f"must be the name of a split{' or null' if role == 'val' else ''}, got {names[role]!r}",
         )
+    require(
+        len(set(names.values())) == len(SPLITS),
+        "splits",
+        f"must name different splits for train, val and test, or rows are scored that were trained on or chosen by; "
+        f"got {dict(names)!r}; set task.data.splits.val=null to hold validation rows out of train",
+    )

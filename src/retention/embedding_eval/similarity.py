@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
@@ -36,9 +37,10 @@ class SentenceSimilarity:
         self._texts = [*table.texts("sentence1"), *table.texts("sentence2")]
         self._gold: list[float] = []
         for entry, score in enumerate(table.columns["score"]):
-            if not isinstance(score, int | float) or score != score:
+            number = _number(score)
+            if number is None:
                 raise DataError(f"{table.location(entry)}: 'score' must be a number, got {score!r}; fix the row")
-            self._gold.append(float(score))
+            self._gold.append(number)
         self._source = source.describe("STS Benchmark (mteb/stsbenchmark-sts)")
 
     @property
@@ -65,3 +67,12 @@ class SentenceSimilarity:
         first, second = paired(ours, reference, itemgetter("cosine"))
         gold = list(by_id(ours, itemgetter("score")).values())
         return {"stsb_spearman": spearman_difference(first, second, gold)}
+
+
+def _number(value: object) -> float | None:
+    """Return a finite number, also from a string, as all values of a CSV file are; None for anything else."""
+    try:
+        number = float(value) if isinstance(value, int | float | str) else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -20,6 +21,7 @@ from retention.models.early_exit import EarlyExitModel
 from retention.models.retention_model import RetentionModel
 from retention.policies.bases.retention_policy import RetentionPolicy
 from retention.policies.early_exit import EarlyExit
+from retention.tasks.classification.labelled_text import LabelledTextData
 from retention.training.distillation import BACKBONE
 from retention.training.module import RetentionModule
 from retention.training.teacher import Teacher
@@ -39,6 +41,33 @@ def resolve_tokenizer(parts: Parts) -> Any:
     return tokenizer
 
 
+def use_trained_label_order(config: DictConfig, parts: Parts) -> None:
+    """Number the classes of the rows as the models do that the run tests, continues, starts from or learns from.
+
+    A run may start from a model with other classes (``init``), whose head then learns new ones.
+
+    Raises:
+        DataError: a model has other classes than the rows, or two models number them differently.
+    """
+    data, distill = parts.data, parts.training.distill
+    if not isinstance(data, LabelledTextData):
+        return
+    fits = config.mode == "fit"
+    init, teacher = config.init if fits else None, distill.teacher if fits and distill.active else None
+    for path in dict.fromkeys((config.ckpt, teacher, init)):
+        names = None if path in (None, BACKBONE) else _stored_label_names(path)
+        if names is not None and (path != init or set(names) == set(data.label_names)):
+            data.use_label_order(names, path)
+
+
+def _stored_label_names(path: str) -> list[str] | None:
+    """Return the class names that a model was trained with, in label order; None if its task has none."""
+    node = read_checkpoint(path)["hyper_parameters"]["config"]
+    for key in ("task", "data", "label_names"):
+        node = node.get(key) if isinstance(node, dict) else None
+    return node if isinstance(node, list) else None
+
+
 def build_module(config: DictConfig, parts: Parts, vocab_size: int) -> RetentionModule:
     """Build the LightningModule with its starting weights and its teacher."""
     plain = storable_config(config)
@@ -55,7 +84,8 @@ def build_module(config: DictConfig, parts: Parts, vocab_size: int) -> Retention
     if compares or (distill.active and config.mode == "fit"):
         teacher, origin = _teacher_model(config, parts, vocab_size)
         if config.mode == "fit":
-            key = hashlib.sha256("/".join([*origin, parts.data.fingerprint("train")]).encode()).hexdigest()[:16]
+            parts_of_key = [*origin, parts.data.fingerprint("train"), *_numerics(config)]
+            key = hashlib.sha256("/".join(parts_of_key).encode()).hexdigest()[:16]
             file = cache_folder() / f"{parts.data.name}-teacher-{key}.pt"
             module.set_teacher(Teacher(teacher, file), parts.backbone.layer_indices)
         if compares:
@@ -102,6 +132,15 @@ def _teacher_model(config: DictConfig, parts: Parts, vocab_size: int) -> tuple[R
         weights = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     head: Any = OmegaConf.to_container(dense.task.head, resolve=True)
     return model, [weights, str({key: value for key, value in head.items() if key not in dense_parts.loss_settings})]
+
+
+def _numerics(config: DictConfig) -> tuple[str, str]:
+    """Return the precision and the type of device that a run computes with; outputs of others are not the same."""
+    accelerator = str(config.trainer.get("accelerator", "auto"))
+    if accelerator in ("auto", "gpu"):
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        accelerator = "cpu" if device is None else device.type
+    return str(config.trainer.get("precision")), accelerator
 
 
 def _backbone_config(config: DictConfig) -> DictConfig:

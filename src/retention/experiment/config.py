@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,9 +33,12 @@ from retention.training.distillation import BACKBONE
 
 MODES = ("fit", "test")
 _FILES = ("ckpt", "init", "texts", "output", "record")
-_BUDGET = ("rho", "schedule", "slope", "layers")  # what baselines take over from the main policy
+_BUDGET = ("rho", "schedule", "slope", "layers", "min_tokens")  # what baselines take over from the main policy
+_DATA_LABELS = ("data.source", "data.provenance")  # they describe the files of data.dir
 
 Compose = Callable[[list[str]], DictConfig]
+
+log = logging.getLogger(__name__)
 
 
 def build_runs(
@@ -125,6 +129,8 @@ def check_run(config: DictConfig) -> None:
 def tested_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Return the checkpoint's configuration with the settings of this command line on top.
 
+    Another ``data.dir`` without ``data.source`` and ``data.provenance`` is not described by those of the training.
+
     Args:
         config: the composed configuration, with ``ckpt``.
         overrides: what was typed, ``key=value``.
@@ -137,8 +143,8 @@ def tested_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     for key in FROM_COMMAND:
         merged[key] = OmegaConf.to_container(config, resolve=False).get(key)  # type: ignore[union-attr]
     checks = Checks()
-    for override in overrides:
-        name = override.partition("=")[0].lstrip("+~")
+    names = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    for name in names:
         if name.split(".")[0] in FROM_COMMAND or name.startswith("hydra"):
             continue
         fixed = "." not in name or (name.startswith("backbone.") and name != "backbone.attn_implementation")
@@ -146,6 +152,10 @@ def tested_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         if checks.require(not fixed or name in ("seed", "texts"), name, message):
             OmegaConf.update(merged, name, OmegaConf.select(config, name))
     checks.finish()
+    if "data.dir" in names:
+        for key in _DATA_LABELS:
+            if key not in names:
+                OmegaConf.update(merged, key, None)
     merged.compare = []
     _use_saved_encoder(merged, config.ckpt)
     return merged
@@ -199,11 +209,19 @@ def baseline_config(config: DictConfig, baseline: DictConfig, name: str) -> Dict
         name: option of the config group ``retention``.
 
     Returns:
-        ``config`` with the baseline's policy, as its own file configures it, at the same budget.
+        ``config`` with the baseline's policy, as its own file configures it, at the same budget. A baseline that
+        removes tokens but has no ``min_tokens`` is named in a warning if the main policy has a floor above 1.
     """
     merged = config.copy()
     OmegaConf.set_struct(merged, False)
     shared = {key: config.retention[key] for key in _BUDGET if key in config.retention and key in baseline.retention}
+    floor = config.retention.get("min_tokens", 1)
+    if floor != 1 and "layers" in baseline.retention and "min_tokens" not in baseline.retention:
+        log.warning(
+            "compare=[%s]: this baseline has no min_tokens, so it can remove more tokens of short texts than the main "
+            "policy with retention.min_tokens=%s; compare them at the keep ratios that they achieve",
+            *(name, floor),
+        )
     merged.retention = OmegaConf.merge(baseline.retention, shared)
     merged.paths.run_dir = str(Path(config.paths.run_dir) / name)
     merged.compare = []

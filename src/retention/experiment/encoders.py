@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from retention.callbacks import TrainingCost
-from retention.experiment.assembly import build_module, resolve_tokenizer
+from retention.experiment.assembly import build_module, resolve_tokenizer, use_trained_label_order
 from retention.experiment.checkpoints import load_weights, read_checkpoint
 from retention.experiment.model_card import model_card
 from retention.experiment.outputs import save_output
@@ -41,12 +41,13 @@ class EncoderSteps(RunSteps):
     def __init__(self, config: DictConfig, parts: Parts) -> None:
         self.config, self.parts = config, parts
         self.data = parts.data
-        parts.callbacks.append(_training_cost(config))
+        parts.callbacks.append(_training_cost(config, distills=parts.training.distill.active))
 
     def build(self) -> None:
         """Read the rows, and build encoder, policy and head."""
         tokenizer = resolve_tokenizer(self.parts)
         self.parts.data.attach(tokenizer)
+        use_trained_label_order(self.config, self.parts)
         self.parts.data.setup("test" if self.config.mode == "test" else "fit")
         self.module = build_module(self.config, self.parts, len(tokenizer))
 
@@ -81,11 +82,11 @@ class EncoderSteps(RunSteps):
             save_output(self.config.output, self.module.model, self.parts.data, record)
 
 
-def _training_cost(config: DictConfig) -> TrainingCost:
+def _training_cost(config: DictConfig, *, distills: bool) -> TrainingCost:
     """Build the callback that counts the cost of a training, with the runs that it starts from and is taught by."""
     cost = TrainingCost()
     if config.mode == "fit":
-        taught = config.distill.get("teacher") if config.distill.get("weight") else None
+        taught = config.distill.get("teacher") if distills else None
         taught = None if taught == BACKBONE else taught  # no run of ours
         for path in dict.fromkeys(str(each) for each in (config.init, taught) if each is not None):
             cost.add_earlier_run(read_checkpoint(path))

@@ -62,7 +62,7 @@ def run_composed(config: DictConfig) -> float | None:
     sweep = HydraConfig.get().mode is RunMode.MULTIRUN
     argv = [sys.argv[0], "-m", *overrides] if sweep else sys.argv  # the arguments of the whole sweep are others
     try:
-        records = run(config, overrides, lambda extra: compose("config", overrides=extra), argv)
+        records = run(config, overrides, lambda extra: compose("config", overrides=extra), argv, sweep=sweep)
     except RetentionError as error:
         if sweep:
             raise  # the sweep notes the failure and goes on, see ``Sweep.on_job_end``

@@ -13,9 +13,12 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from retention.callbacks.last_checkpoint import LAST
-from retention.errors import CheckpointError
+from retention.errors import CheckpointError, Checks
+from retention.experiment.checkpoints import read_checkpoint
 from retention.experiment.sharded_strategy import SHARDED
+from retention.experiment.stored import FROM_COMMAND, plain_config, plain_container
 from retention.records import Record, read_records
+from retention.records.defaults import derived_defaults
 from retention.records.legacy import upgrade_config
 
 CONFIG = "config.yaml"  # written when a run starts
@@ -26,6 +29,17 @@ _REPLACED = "record.replaced.json"
 _INPUTS = ("init", "ckpt", "distill.teacher")  # checkpoints, which may have been overwritten since
 # another file for the record, the rows that are scored last, how often a checkpoint is written
 _INCIDENTAL = {"record", "evaluate", "callbacks.checkpoint.every_n_minutes"}
+# Settings that are not part of the folder name of a sweep's job, see `exclude_keys` in conf/config.yaml.
+_NOT_IN_JOB_NAME = ("init", "data.dir", "backbone.path", "distill.teacher", "texts")
+_NOT_TRAINING = {  # limits of the training, how rows are loaded and described, and what is scored
+    *("task.epochs", "task.data.num_workers", "task.data.eval_batch_size", "backbone.attn_implementation"),
+    *("data.source", "data.provenance", "task.data.local_note", "task.data.local_provenance"),
+    *("task.data.source_note", "task.data.provenance", "task.monitor", "task.compare"),
+    *("data.test_size", "task.data.test_size", "task.test_size", "task.test_texts", "task.sizes", "task.baseline"),
+    "task.data.label_names",  # checkpoints have those in use, which a file of the data may have given
+}
+# The trainer's settings that change the training; its limits may be raised, and other checks compare its processes.
+_TRAINER = ("precision", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 _INTERRUPTED = "interrupted.ckpt"
 LOCAL_CHECKPOINT = "last"  # ckpt=last: the checkpoint in the run folder, if there is one
 _MAX_SHOWN = 3
@@ -88,6 +102,59 @@ def use_local_checkpoint(config: DictConfig) -> None:
     if config.mode == "fit" and config.ckpt == LOCAL_CHECKPOINT:
         local = checkpoint_path(config.paths.run_dir)
         config.ckpt = str(local) if local.exists() and not has_record(local) else None
+
+
+def check_resumed_settings(config: DictConfig) -> None:
+    """Raise ``ConfigError`` if a training would be resumed with other settings than it was started with.
+
+    Optimizer and schedule come from the checkpoint, so the run would have a record of settings that were not in use.
+    Limits of the training may be raised, and settings that do not change the training may differ.
+
+    Args:
+        config: of the run, with the checkpoint ``ckpt``.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+    """
+    path = Path(config.ckpt)
+    now: Any = OmegaConf.to_container(config, resolve=True)
+    from_command = {key: value for key, value in now.items() if key in FROM_COMMAND}
+    stored = OmegaConf.create({**from_command, **plain_config(read_checkpoint(path), path)})
+    old, new, defaults = _settings(plain_container(stored, path)), _settings(now), derived_defaults(now)
+    started = _read_config(path.resolve().parent.parent / CONFIG) if path.name == LAST else None
+    trainer = (started or {}).get("trainer")
+    if isinstance(trainer, Mapping):  # a checkpoint has no trainer
+        old |= {f"trainer.{key}": trainer.get(key) for key in _TRAINER}
+    checks = Checks()
+    for key in sorted((old.keys() | new.keys()) - _NOT_TRAINING):
+        before, after = (flat.get(key, defaults.get(key)) for flat in (old, new))
+        message = (
+            f"{path} was trained with {before}, got {after}; to resume its training, repeat the command with the old "
+            "value; to train with the new one, leave ckpt out and choose another hydra.run.dir"
+        )
+        checks.require(before == after, key, message)
+    checks.finish()
+
+
+def check_job_folder(config: DictConfig) -> None:
+    """Raise ``ConfigError`` if a job of a sweep would replace a finished run with other input files.
+
+    Sweeps that differ in these alone have the same folders.
+    """
+    folder, checks = Path(config.paths.run_dir), Checks()
+    finished = any((folder / name).exists() for name in (RECORD, VALIDATION_RECORD))
+    before = _read_config(folder / CONFIG) if finished else None
+    if before is None:
+        return
+    old = _settings(before)
+    for key in (*_NOT_IN_JOB_NAME, *(("ckpt",) if config.mode == "test" else ())):
+        given = OmegaConf.select(config, key)
+        message = (
+            f"is {given}, but {folder} holds a finished run with {old.get(key)}, which would be replaced; choose "
+            "another hydra.sweep.dir, or remove the folder"
+        )
+        checks.require(old.get(key) == given, key, message)
+    checks.finish()
 
 
 def has_record(checkpoint: str | Path) -> bool:
@@ -213,11 +280,8 @@ def _changes(file: Path, config: DictConfig) -> list[str]:
     """Return ``key: before -> now`` for every resolved setting that differs from a ``config.yaml``."""
     if not file.exists():
         return [f"{file.name} is missing"]
-    try:
-        before = yaml.safe_load(file.read_text(encoding="utf-8"))  # plain data: references in it are not followed
-    except (yaml.YAMLError, UnicodeDecodeError):
-        before = None
-    if not isinstance(before, dict):
+    before = _read_config(file)
+    if before is None:
         return [f"{file.name} cannot be read"]
     paths = before.get("paths")
     run_dir = paths.get("run_dir") if isinstance(paths, dict) else None
@@ -229,12 +293,21 @@ def _changes(file: Path, config: DictConfig) -> list[str]:
     if before.get("ckpt") in equivalent and config.ckpt in equivalent:
         moved.ckpt = before.get("ckpt")  # resumed or not, it is the same run
     now = yaml.safe_load(OmegaConf.to_yaml(moved, resolve=True))  # through YAML, like ``before``
-    old, new = _settings(upgrade_config(before)), _settings(now)
+    old, new = _settings(before), _settings(now)
     return [
         f"{key}: {old.get(key, 'not set')} -> {new.get(key, 'not set')}"
         for key in sorted(old.keys() | new.keys())
         if key not in _INCIDENTAL and not (key in old and key in new and old[key] == new[key])
     ]
+
+
+def _read_config(file: Path) -> dict[str, Any] | None:
+    """Return the ``config.yaml`` of a run folder with present key names; None if it is missing or cannot be read."""
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))  # plain data: references in it are not followed
+    except (FileNotFoundError, yaml.YAMLError, UnicodeDecodeError):
+        return None
+    return upgrade_config(config) if isinstance(config, dict) else None
 
 
 def _settings(node: Any, prefix: str = "") -> dict[str, Any]:

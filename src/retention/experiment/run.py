@@ -29,13 +29,16 @@ from retention.experiment.results import record_of
 from retention.experiment.resume import (
     CONFIG,
     RESULTS,
+    check_job_folder,
     check_ranks,
+    check_resumed_settings,
     check_strategy,
     checkpoint_path,
     finished_epochs,
     finished_record,
     has_record,
     keep_interrupted_checkpoint,
+    override_of,
     put_record_aside,
     record_file,
     run_records,
@@ -70,7 +73,12 @@ _IGNORED_WARNINGS = (  # of Lightning; expected here, since the run folder exist
 
 
 def run(
-    config: DictConfig, overrides: Sequence[str], compose: Compose, argv: Sequence[str] | None = None
+    config: DictConfig,
+    overrides: Sequence[str],
+    compose: Compose,
+    argv: Sequence[str] | None = None,
+    *,
+    sweep: bool = False,
 ) -> list[Record]:
     """Run the configured experiment, after the baselines named in ``compare``; finished runs are not repeated.
 
@@ -79,6 +87,7 @@ def run(
         overrides: what was typed, ``key=value``; with ``mode=test`` it changes the checkpoint's configuration.
         compose: composes a configuration from such a list, for the baselines.
         argv: script and arguments that repeat this run, for its record; None = those of this process.
+        sweep: True for a job of a sweep, which may not replace a finished run with other input files.
 
     Returns:
         The result records, baselines first.
@@ -92,6 +101,9 @@ def run(
     _quiet()
     runs = build_runs(config, compose, overrides)
     check_outputs(runs)
+    if sweep:
+        for each, _ in runs:
+            check_job_folder(each)
     records = [record for each, parts in runs for record in _earlier_records(each) or run_one(each, parts, argv)]
     _write_table(records, Path(config.paths.run_dir))
     return records
@@ -102,9 +114,14 @@ def run_one(config: DictConfig, parts: Parts | DecoderParts, argv: Sequence[str]
 
     Returns:
         Its result records; the main one is the last.
+
+    Raises:
+        ConfigError: a training is resumed with other settings than it was started with.
     """
     started = time.perf_counter()
     folder = Path(config.paths.run_dir)
+    if config.mode == "fit" and config.ckpt is not None:
+        check_resumed_settings(config)  # before the configuration of the interrupted training is replaced
     pl.seed_everything(config.seed, verbose=False)
     signals = StopSignals(checkpoint_path(folder))
     steps = DecoderSteps(config, parts) if isinstance(parts, DecoderParts) else EncoderSteps(config, parts)
@@ -194,8 +211,10 @@ def fit(config: DictConfig, steps: RunSteps, trainer: pl.Trainer) -> dict[str, i
         steps.load(content, tested=False)
         if training_is_complete(content, trainer.max_epochs, trainer.max_steps):
             if has_record(config.ckpt):
+                ended_by_itself = f"start a new training from its model with {override_of('init', Path(config.ckpt))}"
+                remedy = ended_by_itself if content.get("finished") else "raise trainer.max_epochs"
                 raise CheckpointError(
-                    f"{config.ckpt}: has already finished {trainer.max_epochs} epochs; raise trainer.max_epochs"
+                    f"{config.ckpt}: has already finished {finished_epochs(content)} epochs; {remedy}"
                 )
             log.warning("%s: the training is complete, only its test is missing", config.ckpt)
             local = checkpoint_path(config.paths.run_dir)

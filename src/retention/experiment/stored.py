@@ -94,22 +94,35 @@ def stored_config(content: Mapping[str, Any], source: str | Path) -> DictConfig:
     Raises:
         CheckpointError: the configuration is incomplete, has unknown keys, or holds anything but plain data.
     """
-    config = content["hyper_parameters"]["config"]
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{source}: its configuration is not a mapping")
-    if "cache" in config:
+    kept = plain_config(content, source)
+    if "cache" in kept:
         raise CheckpointError(
             f"{source}: is of a decoder with a bounded cache, not of an encoder; to go on with it, repeat its command "
             "with ckpt=last; to use it, load scores.safetensors of its folder with retention.cache.LearnedScores.load"
         )
-    kept = {key: value for key, value in config.items() if key not in FROM_COMMAND}
-    _check_plain(kept, "", source)
-    kept = upgrade_config(kept)
     _check_targets(kept, "", source)
     _check_keys(kept, source)
     defaults = {key: value for key, value in default_settings().items() if key not in FROM_COMMAND}
     result: DictConfig = OmegaConf.create({**defaults, **{key: _filled(key, node) for key, node in kept.items()}})
     return result
+
+
+def plain_config(content: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    """Return the (unresolved) configuration of a checkpoint of any kind as plain data, with present key names.
+
+    Args:
+        content: the checkpoint, see ``read_checkpoint``.
+        source: its path, for error messages.
+
+    Raises:
+        CheckpointError: the configuration holds anything but plain data.
+    """
+    config = content["hyper_parameters"]["config"]
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{source}: its configuration is not a mapping")
+    kept = {key: value for key, value in config.items() if key not in FROM_COMMAND}
+    _check_plain(kept, "", source)
+    return upgrade_config(kept)
 
 
 def storable_config(config: DictConfig) -> dict[str, Any]:

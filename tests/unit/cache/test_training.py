@@ -260,6 +260,27 @@ def test_texts_are_read_from_lines_and_json(tmp_path: Path) -> None:
         list(read_texts(tmp_path / "a.csv"))
 
 
+def test_only_line_feeds_end_a_line_and_encodings_are_named(tmp_path: Path) -> None:
+    lines, rows = tmp_path / "a.txt", tmp_path / "a.jsonl"
+    lines.write_bytes("\ufeffone\ftwo\u2028three\r\nfour\n".encode())
+    assert list(read_texts(lines)) == ["one\ftwo\u2028three", "four"]
+    rows.write_text('\ufeff{"text": "one\u2028two"}\n', encoding="utf-8")
+    assert list(read_texts(rows)) == ["one\u2028two"]
+    lines.write_bytes("one\ncafé\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"a\.txt, line 2: not UTF-8 .* iconv"):
+        list(read_texts(lines))
+
+
+def test_repeated_texts_are_left_out_on_request(tmp_path: Path) -> None:
+    save_decoder(tmp_path / "model")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "model")
+    path = tmp_path / "a.txt"
+    path.write_text("abcdef\nxyzxyz\nabcdef\nabcdeg\nghijkl\n")
+    for distinct, count in ((True, 3), (False, 5)):
+        options: dict[str, Any] = {"limit": 9, "shortest": 4, "longest": 5, "distinct": distinct}
+        assert len(encode_texts(path, tokenizer, **options)) == count, "texts that differ after the cut are equal"
+
+
 def test_short_texts_are_left_out(tmp_path: Path) -> None:
     save_decoder(tmp_path / "model")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "model")

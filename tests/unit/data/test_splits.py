@@ -89,6 +89,9 @@ def test_requesting_more_rows_than_exist_raises() -> None:
         ({"names": ["train", "test"]}, "splits"),
         ({"names": {"train": None, "val": None, "test": "test"}}, "splits.train"),
         ({"names": {"train": "train", "val": "", "test": "test"}}, "splits.val"),
+        ({"names": {"train": "test", "val": None, "test": "test"}}, "splits"),
+        ({"names": {"train": "train", "val": "train", "test": "test"}}, "splits"),
+        ({"names": {"train": "train", "val": "test", "test": "test"}}, "splits"),
     ],
 )
 def test_invalid_plan_raises_with_its_key(overrides: dict[str, Any], key: str) -> None:

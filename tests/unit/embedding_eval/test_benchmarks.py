@@ -58,8 +58,15 @@ class TestSentenceSimilarity:
         assert difference.low is not None and difference.high is not None
         assert difference.low < expected < difference.high
 
-    def test_score_must_be_a_number(self, tmp_path: Path) -> None:
-        write_rows(tmp_path / "test.jsonl", [{"sentence1": "a", "sentence2": "b", "score": "high"}])
+    def test_scores_of_a_csv_file_are_numbers(self, tmp_path: Path) -> None:
+        lines = ["sentence1,sentence2,score", *(f"a {n},b {n},{n / 2}" for n in range(4))]
+        (tmp_path / "test.csv").write_text("\n".join(lines))
+        benchmark = SentenceSimilarity(Source(str(tmp_path), None), "test")
+        assert [row["score"] for row in benchmark.evaluate(random_embeddings(8)).rows] == [0.0, 0.5, 1.0, 1.5]
+
+    @pytest.mark.parametrize("score", ["high", "nan", "", None])
+    def test_score_must_be_a_number(self, score: str | None, tmp_path: Path) -> None:
+        write_rows(tmp_path / "test.jsonl", [{"sentence1": "a", "sentence2": "b", "score": score}])
         with pytest.raises(DataError, match=r"line 1: 'score' must be a number"):
             SentenceSimilarity(Source(str(tmp_path), None), "test")
 

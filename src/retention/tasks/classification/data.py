@@ -18,7 +18,7 @@ class TextClassificationData(LabelledTextData, BenchmarkData):
     """Documents with one class each. A new data set of this kind needs a yaml file and no code.
 
     A local folder holds ``<split>.parquet``, ``.csv`` or ``.jsonl``; a file ``labels.json`` (a list of class names)
-    there takes precedence over ``label_names``.
+    there takes precedence over ``label_names``. With a trained model, the labels of the rows are matched by name.
     """
 
     def __init__(self, *, text_column: str, label_column: str, **settings: Any) -> None:
@@ -37,13 +37,15 @@ class TextClassificationData(LabelledTextData, BenchmarkData):
         self._columns = {"text_column": text_column, "label_column": label_column}
         require_column_names(self._columns)
         self.label_names = read_label_names(self.source.dir) or self.label_names
+        self._row_label_names = self.label_names  # in the order of the rows, whatever the order of a trained model
 
     def load(self, split: str) -> Dataset:
         """Load the documents of one split of the source: ``text`` and ``label``."""
         table = self.source.read(split, self._columns)
         texts = table.texts(self._columns["text_column"])
-        labels = table.labels(self._columns["label_column"], self.label_names)
-        return Dataset.from_dict({"text": texts, "label": labels})
+        labels = table.labels(self._columns["label_column"], self._row_label_names)
+        classes = [self.label_names.index(name) for name in self._row_label_names]
+        return Dataset.from_dict({"text": texts, "label": [classes[label] for label in labels]})
 
     def row_groups(self, split: Split) -> Mapping[str, Sequence[int]]:
         """Return the rows with a negation or a contrast, if the classes are ``negative`` and ``positive``."""

@@ -48,11 +48,35 @@ class LabelledTextData(RetentionData):
         message = f"must be a list of at least 2 different names, in label order, got {label_names!r}"
         require(_are_label_names(label_names), "label_names", message)
         self.label_names: tuple[str, ...] = tuple(label_names)
+        self._label_order_from: str | None = None
 
     @property
     def num_labels(self) -> int:
         """Return the number of classes."""
         return len(self.label_names)
+
+    def use_label_order(self, names: Sequence[str], checkpoint: str) -> None:
+        """Number the classes as a trained model does; call it before ``setup``.
+
+        Args:
+            names: the model's class names, in label order.
+            checkpoint: checkpoint of the model, for messages.
+
+        Raises:
+            DataError: the model has other classes, or another model of this run numbers them differently.
+        """
+        current, trained = list(self.label_names), list(names)
+        if set(current) != set(trained):
+            raise DataError(
+                f"{self.name}: the classes of the rows are {current}, those of {checkpoint} are {trained}; "
+                f"use its class names in {LABELS_FILE} of data.dir, or in task.data.label_names"
+            )
+        if self._label_order_from is not None and current != trained:
+            raise DataError(
+                f"{self.name}: the classes are {current} in {self._label_order_from} and {trained} in {checkpoint}; "
+                "use models with the same label order"
+            )
+        self.label_names, self._label_order_from = tuple(names), checkpoint
 
     def head(self) -> dict[str, Any]:
         """Return the number of classes, as an argument of the head."""

@@ -60,10 +60,14 @@ class MultiLabelHead(ClassificationHead):
         return self.predicted_classes(logits)
 
     def eval_rows(self, logits: Tensor, encoded: Encoded, batch: Batch) -> Columns:
-        """Return ``index``, ``document``, ``prediction`` and ``label`` (lists of classes) and ``probabilities``."""
+        """Return ``index``, ``prediction`` and ``label`` (lists of classes), and ``probabilities``.
+
+        And ``document``, if the batch has it.
+        """
+        documents = {"document": batch["document"].tolist()} if "document" in batch else {}
         return {
             "index": batch["index"].tolist(),
-            "document": batch["document"].tolist(),
+            **documents,
             "prediction": [row.nonzero().flatten().tolist() for row in self.predicted_classes(logits)],
             "label": [row.nonzero().flatten().tolist() for row in batch["labels"]],
             "probabilities": rounded(self.probabilities(logits)),

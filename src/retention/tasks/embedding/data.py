@@ -20,7 +20,7 @@ from retention.data.table import require_column_names
 from retention.errors import DataError, require
 
 MIN_HELD_OUT = 3  # a rank correlation of pairs needs three rows
-_ROLES = {"train": "texts", "val": "texts", "test": "texts"}  # all of them from the same file
+_ROLES = {"train": "train", "val": "val", "test": "test"}  # parts of the same file, see ``TextData.read``
 
 
 @dataclass(frozen=True)

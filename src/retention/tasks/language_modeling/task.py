@@ -180,17 +180,17 @@ class LanguageModeling(DecoderTask):
         )
 
     def _read(self, tokenizer: Any, shortest: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Return training, validation and test texts; no text is in two of them."""
+        """Return training, validation and test texts; no text is in two of them, a repeated text counts once."""
         counts = [self.train_size, self.val_size, *([self.test_size] if self.test_texts is None else [])]
 
         def read(path: str, limit: int) -> list[Tensor]:
             file = Path(path).expanduser()
             options: dict[str, Any] = {"field": self.text_column, "shortest": shortest, "longest": self.max_length}
-            return encode_texts(file, tokenizer, limit=limit, **options)
+            return encode_texts(file, tokenizer, limit=limit, distinct=True, **options)
 
         texts = read(self.texts, sum(counts))
         message = (
-            f"{self.texts}: has {len(texts)} texts of {shortest} tokens or more, {sum(counts)} are needed "
+            f"{self.texts}: has {len(texts)} different texts of {shortest} tokens or more, {sum(counts)} are needed "
             f"(train_size + val_size{' + test_size' if self.test_texts is None else ''}); "
             "add texts, or lower these numbers or the sizes of the cache"
         )
@@ -198,8 +198,17 @@ class LanguageModeling(DecoderTask):
         first, second = self.train_size, self.train_size + self.val_size
         test = texts[second:] if self.test_texts is None else read(self.test_texts, self.test_size)
         if len(test) < self.test_size:
-            message = f"{self.test_texts}: has {len(test)} texts of {shortest} tokens or more, lower task.test_size"
+            message = (
+                f"{self.test_texts}: has {len(test)} different texts of {shortest} tokens or more, lower task.test_size"
+            )
             raise ConfigError([Problem("task.test_texts", message)])
+        seen = {tuple(text[0].tolist()) for text in texts[:second]}
+        repeated = sum(tuple(text[0].tolist()) in seen for text in test)
+        message = (
+            f"{self.test_texts}: {repeated} of {len(test)} texts have the first {self.max_length} tokens of a training "
+            f"or validation text; give other texts, or set task.test_texts=null to hold test texts out of {self.texts}"
+        )
+        require(repeated == 0, "task.test_texts", message)
         return texts[:first], texts[first:second], test
 
     def _origin(self, scores: LearnedScores, budget: CacheBudget, train: Sequence[Tensor], seed: int) -> dict[str, Any]:

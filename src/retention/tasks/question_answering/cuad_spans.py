@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
 
-from retention.data.squad_json import SquadParagraph, categories_of, read_squad
+from retention.data.squad_json import SquadDocument, SquadParagraph, categories_of, read_squad
 from retention.errors import DataError, require
 from retention.tasks.question_answering.answer_candidates import AnswerCandidates
 from retention.tasks.question_answering.cuad_metrics import CuadScore, match_clauses
@@ -91,15 +92,16 @@ class CuadSpanData(QuestionAnsweringData):
 
     def load(self, split: str) -> Dataset:
         """Load the contracts of one split of the source as passages."""
+        documents = read_squad(self.source, split)
+        self._check_categories(split, documents)
         passages = [
             Passage(id=document.title, text=part.context, paragraphs=[], questions=questions)
-            for document in read_squad(self.source, split)
+            for document in documents
             for part in document.paragraphs
             if (questions := self._questions(part))
         ]
         if not passages:
-            chosen = "" if self._categories is None else f" of the categories {', '.join(self._categories)}"
-            raise DataError(f"{self.name}: {split} has no question{chosen}; check data.dir and task.data.categories")
+            raise DataError(f"{self.name}: {split} has no question; check data.dir")
         if split != self.plan.names["train"] and not any(
             question.spans for each in passages for question in each.questions
         ):
@@ -108,6 +110,21 @@ class CuadSpanData(QuestionAnsweringData):
                 "check data.dir and task.data.categories"
             )
         return passage_rows(passages)
+
+    def _check_categories(self, split: str, documents: Sequence[SquadDocument]) -> None:
+        """Raise ``DataError`` if no question of the split is of a requested category."""
+        questions = [question for each in documents for part in each.paragraphs for question in part.questions]
+        present = {category for question in questions for category in categories_of(question.id)}
+        unknown = []
+        for category in dict.fromkeys(self._categories or ()):
+            if category not in present:
+                close = difflib.get_close_matches(str(category), sorted(present), n=1)
+                unknown.append(f"{category!r}{f' (did you mean {close[0]!r}?)' if close else ''}")
+        if unknown:
+            raise DataError(
+                f"{self.name}: no question of {split} is of the categories {', '.join(unknown)}; "
+                "correct or remove them in task.data.categories"
+            )
 
     def format_answer(
         self, passage: Passage, tokens: TokenizedText, question: PassageQuestion, candidates: AnswerCandidates | None

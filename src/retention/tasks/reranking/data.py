@@ -76,7 +76,8 @@ class RerankingData(BenchmarkData):
             candidates: passages per query that are reranked in evaluation, and that negatives are drawn from.
             negatives: irrelevant passages per relevant one in training.
             test_queries: number of queries that a collection with a single file of judgments (``qrels.tsv``) holds out
-                for the split ``test``, the same for every seed; None = the collection has ``qrels/<split>.tsv``.
+                for the split ``test``, the same for every seed, and ``splits.val`` must be None; None = the collection
+                has ``qrels/<split>.tsv``.
             settings: see ``BenchmarkData``.
 
         Raises:
@@ -89,6 +90,11 @@ class RerankingData(BenchmarkData):
         require_count("test_queries", test_queries, optional=True)
         message = f"must be at most half of max_length={max_length}, got {max_query_length}; lower it"
         require(max_query_length <= max_length // 2, "max_query_length", message)
+        message = (
+            f"must be null with test_queries, got {self.plan.names['val']!r}: a single file of judgments has no split "
+            "for validation; set task.data.splits.val=null to hold val_size training queries out"
+        )
+        require(test_queries is None or self.plan.names["val"] is None, "splits.val", message)
         self.max_query_length = max_query_length
         self._candidates = candidates
         self._negatives = negatives

@@ -53,6 +53,11 @@ def test_evaluation_rows_and_metrics(head: MultiLabelHead) -> None:
     assert [row["score"] for row in head.prediction_rows(rows)] == pytest.approx([2 / 3, 2 / 3])
 
 
+def test_batches_without_documents_are_evaluated(head: MultiLabelHead) -> None:
+    batch = {key: value for key, value in BATCH.items() if key != "document"}
+    assert set(head.eval_rows(LOGITS, ENCODED, batch)) == {"index", "prediction", "label", "probabilities"}
+
+
 def test_confidence_is_that_of_predicted_classes(head: MultiLabelHead) -> None:
     expected = F.logsigmoid(torch.tensor([1.0, 2.0, -0.5])).sum()
     torch.testing.assert_close(head.confidence(LOGITS, BATCH), expected)

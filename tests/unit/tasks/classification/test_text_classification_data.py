@@ -132,6 +132,29 @@ def test_labels_file_takes_precedence_over_label_names(folder: Path, make_data: 
     assert data.label_names == ("no", "maybe", "yes") and data.head() == {"num_labels": 3}
 
 
+def test_labels_are_matched_by_name_with_those_of_a_trained_model(
+    folder: Path, make_data: MakeData, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    (folder / "labels.json").write_text('["good", "bad"]')
+    data = make_data(dir=str(folder))
+    before = list(data.read(["test"])["test"]["label"])
+    data.use_label_order(["bad", "good"], "first.ckpt")
+    assert data.label_names == ("bad", "good")
+    data.attach(tokenizer)
+    data.setup("test")
+    [after] = [[row["label"] for row in data._split("test").rows]]
+    assert after == [1 - label for label in before] and len(set(after)) == 2
+    data.use_label_order(["bad", "good"], "second.ckpt")
+    with pytest.raises(DataError, match=r"\['bad', 'good'\] in second.ckpt and \['good', 'bad'\] in third.ckpt"):
+        data.use_label_order(["good", "bad"], "third.ckpt")
+
+
+def test_a_trained_model_with_other_classes_is_refused(folder: Path, make_data: MakeData) -> None:
+    message = r"the classes of the rows are \['bad', 'good'\], those of a.ckpt are \['no', 'yes'\]; use .*labels.json"
+    with pytest.raises(DataError, match=message):
+        make_data(dir=str(folder)).use_label_order(["no", "yes"], "a.ckpt")
+
+
 @pytest.mark.parametrize(
     ("source", "size", "provenance"),
     [

@@ -96,8 +96,9 @@ def test_max_document_length_truncates_and_lowers_the_recall_ceiling(
 def test_categories_select_questions(qa_files: Any, tokenizer: Any, tmp_path: Path) -> None:
     qa_files.write_contracts(tmp_path, "test", qa_files.contract("c", TEXT, law=["english law"], Parties=["wine"]))
     assert loaded(qa_files, tokenizer, tmp_path, categories=["Parties"]).describe()["questions"]["test"] == 1
-    with pytest.raises(DataError, match="no question of the categories Wine"):
-        loaded(qa_files, tokenizer, tmp_path, categories=["Wine"])
+    message = r"no question of test is of the categories 'Partys' \(did you mean 'Parties'\?\), 'Wine'; correct"
+    with pytest.raises(DataError, match=message):
+        loaded(qa_files, tokenizer, tmp_path, categories=["law", "Partys", "Wine"])
 
 
 def test_clause_at_wrong_position_raises_with_location(qa_files: Any, tokenizer: Any, tmp_path: Path) -> None:

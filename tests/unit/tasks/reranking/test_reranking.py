@@ -113,6 +113,7 @@ def test_training_negatives_are_irrelevant_candidates(make_pairs: MakeData) -> N
     [
         ({"test_queries": None}, "test_queries"),
         ({"test_queries": 12}, "test_queries"),
+        ({"splits": {"train": "train", "val": "dev", "test": "test"}}, "splits.val: must be null with test_queries"),
         ({"max_query_length": 20}, "max_query_length"),
         ({"candidates": 0}, "candidates"),
     ],
