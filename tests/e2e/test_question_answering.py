@@ -150,13 +150,14 @@ def test_both_tasks_train_test_and_load(
     assert 0.0 < papers["flops_ratio"] < 1.0
     assert "f1_boolean (6)" in capsys.readouterr().out, "by type, on the console"
     predictions = [json.loads(line) for line in (tmp_path / "qasper" / "predictions.jsonl").read_text().splitlines()]
-    assert [row["question_id"] for row in predictions] == 6 * ["0", "1", "2"] and len(predictions[0]) == 4
+    assert [row["question_id"] for row in predictions] == 6 * ["0", "1", "2"] and "document" in predictions[0]
+    assert len({row["document"] for row in predictions}) == 6, "three questions on each paper"
     gold = 6 * ["red wine corpus", "Yes", "Unanswerable"]
     scores = [token_f1(row["predicted_answer"], text) for row, text in zip(predictions, gold, strict=True)]
     assert sum(scores) / 18 == pytest.approx(metrics["answer_f1"])
     assert [row["score"] for row in predictions] == scores
     spans = [json.loads(line) for line in (tmp_path / "cuad" / "predictions.jsonl").read_text().splitlines()]
-    assert [set(row) for row in spans] == 8 * [{"id", "texts", "scores", "clause_scores", "false_scores"}]
+    assert [set(row) for row in spans] == 8 * [{"id", "document", "texts", "scores", "clause_scores", "false_scores"}]
     [again] = start_bare(tmp_path / "again", "mode=test", f"ckpt={tmp_path}/qasper/checkpoints/last.ckpt")
     assert again["metrics"] == metrics
     model = load(tmp_path / "qasper")

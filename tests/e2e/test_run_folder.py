@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from retention.errors import CheckpointError, ConfigError, TrainingError
-from retention.experiment.config import tested_config
+from retention.experiment import config as experiment_config
 from retention.experiment.hydra_setup import config_dir
 from retention.tasks.classification.keywords import KeywordData
 
@@ -150,7 +150,7 @@ def test_other_local_files_are_not_described_as_those_of_the_training(finished: 
     def described(*others: str) -> tuple[Any, ...]:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             overrides = [f"paths.run_dir={tmp_path}", *typed, *others]
-            data = tested_config(compose("config", overrides=overrides), overrides).data
+            data = experiment_config.tested_config(compose("config", overrides=overrides), overrides).data
         return data.dir, data.source, data.provenance
 
     assert described() == ("a", "reviews", "benchmark")

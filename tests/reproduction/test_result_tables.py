@@ -17,6 +17,7 @@ from retention.errors import DataError
 from retention.records import append_record
 
 ROOT = Path(__file__).resolve().parents[2]
+ABLATIONS = "results/quality/sst2_ablations.jsonl"
 _SHOWN = re.compile(r"<!-- generated: ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
@@ -48,9 +49,9 @@ def test_texts_of_the_description_hold_no_measured_figure() -> None:
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
     """Copy a table of the pages and its records to a folder."""
-    file = "results/quality/sst2_small.jsonl"
-    (tmp_path / file).parent.mkdir(parents=True)
-    shutil.copy(ROOT / file, tmp_path / file)
+    for file in (ABLATIONS, "results/paired/sst2_ablations.jsonl"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        shutil.copy(ROOT / file, tmp_path / file)
     text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
     [block] = [match[0] for match in _SHOWN.finditer(text) if match[1] == "ablations"]
     (tmp_path / "README.md").write_text(f"{block}\n", encoding="utf-8")
@@ -60,16 +61,16 @@ def copied(tmp_path: Path) -> Path:
 def test_a_changed_cell_is_noticed(copied: Path) -> None:
     assert outdated_pages(copied, RecordSet(())) == []
     page = copied / "README.md"
-    page.write_text(page.read_text(encoding="utf-8").replace("80.5", "80.6"), encoding="utf-8")
+    page.write_text(page.read_text(encoding="utf-8").replace("80.1", "80.2"), encoding="utf-8")
     assert outdated_pages(copied, RecordSet(())) == [page]
 
 
 def test_a_changed_record_is_noticed(copied: Path) -> None:
-    file = copied / "results/quality/sst2_small.jsonl"
+    file = copied / ABLATIONS
     records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     for record in records:
         if record["policy"] == "adaptive_fixed_lambda":
-            record["metrics"]["accuracy"] += 0.001
+            record["metrics"]["accuracy"] += 0.002
     file.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
     assert outdated_pages(copied, RecordSet(())) == [copied / "README.md"]
 
