@@ -165,11 +165,11 @@ def riddled(content: dict[str, Any], run_folder: Path, tmp_path: Path) -> Path:
 )
 def test_no_route_executes_a_checkpoint(overrides: list[str], riddled: Path, tmp_path: Path) -> None:
     words = [word.format(riddled) for word in overrides]
-    reads_configuration = "mode=test" in words or words[-1].startswith("distill.teacher")
+    reads_configuration = any(word.startswith(("mode=test", "distill.teacher", "ckpt=")) for word in words)
     if reads_configuration:
         with pytest.raises(RetentionError):
             start(tmp_path / "new", *(words if "mode=test" in words else [*SMALL, *words]))
-    else:  # these take weights from the checkpoint and nothing else
+    else:  # takes weights from the checkpoint and nothing else
         start(tmp_path / "new", *SMALL, *words)
     time.sleep(0.3)
     assert not (tmp_path / "marker").exists()

@@ -197,10 +197,9 @@ def _average_gradients(parameters: list[nn.Parameter]) -> None:
     """Average gradients over all processes; one that is missing counts as 0, unless no process has it."""
     if not parameters:
         return
-    found = [float(each.grad is not None) for each in parameters]
-    owners = torch.tensor(found, device=parameters[0].device)
-    distributed.all_reduce(owners)
-    for parameter, count in zip(parameters, owners.tolist(), strict=True):
+    counts = torch.tensor([float(each.grad is not None) for each in parameters], device=parameters[0].device)
+    distributed.all_reduce(counts)
+    for parameter, count in zip(parameters, counts.tolist(), strict=True):
         if count == 0:
             continue
         if parameter.grad is None:
