@@ -45,7 +45,8 @@ def speed_summary_table(
 ) -> str:
     """Return the rows of ``target_speed_table`` of several tasks, one per task and speed, with the dense score.
 
-    Scores are means over the seeds, without their deviation.
+    Scores are means over the seeds, without their deviation; a model that also is the best at the speed above is not
+    named again.
 
     Args:
         records: committed records.
@@ -61,12 +62,12 @@ def speed_summary_table(
         models = timed_models(records, task)
         [reference] = [model for model in models if model.family == "dense"]
         dense = f"{reference.score:.1f}"
+        above: list[TimedModel | None] = [None, None]
         for speed in speeds:
             ours, shallow = (_best(models, family, speed) for family in ("ours", "shallow"))
             if ours is not None or shallow is not None:
-                sides = [
-                    _NONE if side is None else f"{side.score:.1f} at {side.speedup:.2f}x" for side in (ours, shallow)
-                ]
+                sides = [_side(*pair) for pair in zip((ours, shallow), above, strict=True)]
+                above = [ours, shallow]
                 times = _TIMES.get(speed, f"{speed:g} times")
                 rows.append([title, dense, times, *sides, _difference(records, task, ours, shallow)])
                 title = dense = ""  # shown once per task
@@ -103,6 +104,13 @@ def level_speed_table(records: RecordSet, task: str) -> str:
 def _best(models: Sequence[TimedModel], family: str, speed: float) -> TimedModel | None:
     fast = [model for model in models if model.family == family and model.speedup >= (1 - TOLERANCE) * speed]
     return max(fast, key=lambda model: model.score, default=None)
+
+
+def _side(model: TimedModel | None, above: TimedModel | None) -> str:
+    """Return the score of a model and its measured speedup; words if there is none, or it stands in the row above."""
+    if model is None:
+        return _NONE
+    return "the same" if model is above else f"{model.score:.1f} at {model.speedup:.2f}x"
 
 
 def _is_level(model: TimedModel, reference: TimedModel, records: RecordSet, task: str) -> bool:
