@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from reproduction.comparison import interval, signed
 from reproduction.series import Entry, read_list
@@ -75,7 +76,7 @@ def _change(records: Sequence[Record], entry: Entry, before: Entry) -> str:
 
 
 def _slack(runs: Sequence[Record]) -> str:
-    slacks = [((run.get("training") or {}).get("slack") or {}).get("slack") for run in runs]
+    slacks: list[Any] = [((run.get("training") or {}).get("slack") or {}).get("slack") for run in runs]
     return "-" if None in slacks else percent(round(fmean(slacks), 4) + 0.0)  # without the sign of a rounded -0
 
 
