@@ -14,7 +14,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from retention.errors import CheckpointError, ConfigError, TrainingError
+from retention.errors import CheckpointError, ConfigError, DataError, TrainingError
 from retention.experiment import config as experiment_config
 from retention.experiment.hydra_setup import config_dir
 from retention.tasks.classification.keywords import KeywordData
@@ -52,6 +52,20 @@ def test_configuration_is_complete_and_resolved(finished: Any) -> None:
     config = OmegaConf.load(finished.folder / "config.yaml")
     assert (config.retention.rho, config.task.data.train_size, config.trainer.max_epochs) == (0.25, 64, 1)
     assert "${" not in (finished.folder / "config.yaml").read_text()
+
+
+def test_a_command_that_fails_on_its_data_leaves_a_finished_run_alone(
+    finished: Any, start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise DataError("train.csv:3: 'label' must be a whole number")
+
+    shutil.copytree(finished.folder, tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    monkeypatch.setattr(KeywordData, "setup", fail)
+    with pytest.raises(DataError, match="label"):
+        start(tmp_path / "run", "task.lr=1e-5")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
 def test_record_has_every_field(finished: Any) -> None:

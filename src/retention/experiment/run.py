@@ -126,11 +126,11 @@ def run_one(config: DictConfig, parts: Parts | DecoderParts, argv: Sequence[str]
     signals = StopSignals(checkpoint_path(folder))
     steps = DecoderSteps(config, parts) if isinstance(parts, DecoderParts) else EncoderSteps(config, parts)
     trainer = build_trainer(config, parts, signals)
+    steps.build()  # data and weights that cannot be used leave an earlier run in the folder as it is
     if trainer.is_global_zero:
         keep_interrupted_checkpoint(config)
         put_record_aside(folder, validation=config.mode == "fit" and config.ckpt is None)
         write_atomic(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
-    steps.build()
     status, trained = "failed", {}
     try:
         with signals.listening():
