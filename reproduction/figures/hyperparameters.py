@@ -20,7 +20,12 @@ _MIN_RANGE = 4.0  # points that an axis spans at least: a flat curve should look
 
 
 def hyperparameter_figure(records: Iterable[Record]) -> Figure:
-    """Draw one subplot per benchmark and sweep: three curves, with a star at the default values."""
+    """Draw one subplot per benchmark and sweep: three curves, with a star at the default values.
+
+    A benchmark without a sweep has an empty subplot, unless the records are of other tasks alone.
+    """
+    records = list(records)
+    tasks = {record["task"] for record in records if record["kind"] == "quality"}
     sweeps = find_sweeps(records)
     subplots: list[Subplot] = []
     for benchmark in BENCHMARKS:
@@ -28,7 +33,7 @@ def hyperparameter_figure(records: Iterable[Record]) -> Figure:
         for sweep in of_task:
             title = f"{setup_title(sweep.setup)}, {100 * sweep.rho:.0f} % kept"
             subplots.append(Subplot(title, partial(_draw, sweep=sweep)))
-        if not of_task:
+        if not of_task and (benchmark.task in tasks or not tasks):
             subplots.append(Subplot(benchmark.title))
     return draw_subplots(subplots, columns=3)
 

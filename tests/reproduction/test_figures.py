@@ -34,10 +34,12 @@ def test_figure_2_has_a_subplot_per_benchmark(quality: Make) -> None:
     records = [
         quality("adaptive", 0.3, 0.8, seed, hyperparameters={"beta": beta}) for beta in (0.3, 0.66) for seed in (0, 1)
     ]
-    drawn = panels(hyperparameter_figure(records))
+    others = [quality("dense", 1.0, 0.8, task=task) for task in ("imdb", "arxiv", "qasper", "pubmed", "cuad")]
+    drawn = panels(hyperparameter_figure([*records, *others]))
     assert len(drawn) == 6
     assert legend(drawn[0]) == [r"$\beta$"]
     assert [words(axes) for axes in drawn[1:]] == [["not run"]] * 5
+    assert len(panels(hyperparameter_figure(records))) == 1, "records of one task make a figure of that task"
 
 
 def test_curve_changes_one_hyperparameter(quality: Make) -> None:
