@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from reproduction.series import ROOT, Job, Series, command
+from reproduction.series import ROOT, Job, Series, command, missing_jobs, trained_with
 from retention.errors import DataError, RetentionError
 from retention.records import Validation, read_records
 from retention.report.grouping import Record
@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         grids = read_hyperparameters()
         methods = [candidates(entry, arguments.seed, grids, arguments.stage2) for entry in arguments.policies]
         _run([job for jobs in methods for job in jobs], arguments, validation, validate=True)
-        records = _read(validation)
+        records = [record for record in _read(validation) if trained_with(record, arguments.overrides)]
         choices = {choose(jobs, records): jobs for jobs in methods}
     except RetentionError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -173,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(requested: Sequence[Job], arguments: argparse.Namespace, record_file: Path, *, validate: bool) -> int:
     """Run the jobs that have no record yet, after the dense models they start from; return the number of failures."""
     records = _read(record_file)
-    missing = [job for job in requested if not any(job.matches(record) for record in records)]
+    missing = missing_jobs(requested, records, arguments.overrides)
     dense = [Job("dense", None, seed) for seed in dict.fromkeys(job.seed for job in missing)]
     folder = ROOT / "outputs" / "quality" / arguments.experiment
     build = partial(command, folder=folder, record=record_file, overrides=arguments.overrides, stage1=arguments.stage1)

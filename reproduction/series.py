@@ -91,6 +91,12 @@ def trained_with(record: Mapping[str, Any], overrides: Sequence[str]) -> bool:
     return True
 
 
+def missing_jobs(requested: Sequence[Job], records: Sequence[Mapping[str, Any]], overrides: Sequence[str]) -> list[Job]:
+    """Return the jobs that have no record with the settings that the overrides of the command set."""
+    alike = [record for record in records if trained_with(record, overrides)]
+    return [job for job in requested if not any(job.matches(record) for record in alike)]
+
+
 def _number(value: Any) -> Any:
     """Return numbers as floats, also those that YAML reads as text (1e-4)."""
     try:
@@ -258,8 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     shared = tuple(arguments.stage2)
     entries = [replace(entry, overrides=(*shared, *entry.overrides)) for entry in entries]
     requested = list(jobs(entries, arguments.seeds))
-    alike = [record for record in records if trained_with(record, arguments.overrides)]
-    missing = [job for job in requested if not any(job.matches(record) for record in alike)]
+    missing = missing_jobs(requested, records, arguments.overrides)
     if skipped := sum(job.rho is not None and job not in missing for job in requested):
         print(f"{skipped} runs have a record in {record_file} and are not repeated", file=sys.stderr)
     unfinished_seeds = {job.seed for job in missing if job.rho is not None}
