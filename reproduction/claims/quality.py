@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from reproduction.claims.claim import BY_CONSTRUCTION, Claim, Finding, Verdict, at_least
 from reproduction.comparison import compare, interval
@@ -219,8 +219,8 @@ def _meets_budget(group: RunGroup) -> bool:
 
 def _comparable(group: RunGroup, other: RunGroup) -> bool:
     """Return True if two pruned models were trained alike and keep about the same share of the tokens."""
-    ratios = group.keep_ratio, other.keep_ratio
-    same_share = None in ratios or abs(cast(float, ratios[0]) - cast(float, ratios[1])) <= BUDGET_TOLERANCE
+    first, second = group.keep_ratio, other.keep_ratio
+    same_share = first is None or second is None or abs(first - second) <= BUDGET_TOLERANCE
     return same_share and trained_alike(group, other)
 
 

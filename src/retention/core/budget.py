@@ -130,14 +130,22 @@ class Budget(nn.Module):
             anneal: 0 = keep all, 1 = the full budget; linear in between.
         """
         ratios = self._annealed(anneal).float().to(lengths.device)
-        return torch.maximum(ratios.unsqueeze(1) * lengths.unsqueeze(0), self.floor(lengths).float())
+        return torch.maximum(ratios.unsqueeze(1) * lengths.unsqueeze(0), self._floor(lengths).float())
 
     def counts(self, lengths: Tensor, anneal: float = 1.0) -> Tensor:
         """Compute the budget in whole tokens, [G, B] long: floor(ratio T), at least ``min_tokens``."""
-        return torch.maximum(self._counts(lengths, anneal), self.floor(lengths))
+        return torch.maximum(self._counts(lengths, anneal), self._floor(lengths))
 
-    def floor(self, lengths: Tensor) -> Tensor:
-        """Return the tokens that every gate lets through at least, long, same shape as ``lengths``."""
+    def counts_of(self, keep_ratios: Tensor, lengths: Tensor) -> Tensor:
+        """Compute whole tokens from keep ratios other than those of the schedule, at least ``min_tokens``.
+
+        Args:
+            keep_ratios: see ``token_counts``.
+            lengths: likewise.
+        """
+        return torch.maximum(token_counts(keep_ratios, lengths), self._floor(lengths))
+
+    def _floor(self, lengths: Tensor) -> Tensor:
         return lengths.clamp(1, self.min_tokens)
 
     def _counts(self, lengths: Tensor, anneal: float) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from retention.core.budget import Budget, token_counts
+from retention.core.budget import Budget
 from retention.core.flops import EncoderShape
 from retention.engine.gate import LayerView
 from retention.engine.report import ForwardReport
@@ -57,8 +57,7 @@ class LengthAdaptive(RetentionPolicy):
         """Start a forward pass; in training the counts are sampled."""
         super().begin(report)
         if self.training:
-            counts = token_counts(self.sample_keep_ratios(len(report.lengths)), report.lengths)
-            self._counts = torch.maximum(counts, self.budget.floor(report.lengths))
+            self._counts = self.budget.counts_of(self.sample_keep_ratios(len(report.lengths)), report.lengths)
 
     @property
     def follows_budget(self) -> bool:

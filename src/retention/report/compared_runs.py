@@ -70,10 +70,11 @@ def read_compared(kinds: Sequence[Sequence[Path]], read: Callable[[Path], Mappin
     records = [[_read_record(folder) for folder in folders] for folders in by_seed]
     rows = [[read(folder / _PREDICTIONS) for folder in folders] for folders in by_seed]
     _require_same_rows(_flat(by_seed), _flat(records), _flat(rows))
-    _require_same_labels(_flat(by_seed))
+    described = [_read_labels_and_documents(folder / _PREDICTIONS) for folder in _flat(by_seed)]
+    _require_same_labels(_flat(by_seed), [labels for labels, _ in described])
     if len(by_seed) > 1:
         _require_same_seeds(by_seed, records)
-    return ComparedRuns(records, rows, _documents(by_seed[0][0] / _PREDICTIONS))
+    return ComparedRuns(records, rows, described[0][1])
 
 
 def read_rows(
@@ -105,29 +106,25 @@ def read_rows(
     return rows
 
 
-def _require_same_labels(folders: Sequence[Path]) -> None:
+def _row_name(row: Mapping[str, Any]) -> Any:
+    return next((row[candidate] for candidate in _ROW_NAMES if candidate in row), None)
+
+
+def _read_labels_and_documents(path: Path) -> tuple[dict[str, Any], list[str] | None]:
+    """Return the labels of the rows that have one, by name, and the document of each row; None if a row names none."""
+    rows = [row for _, row in read_objects(path)]
+    labels = {str(_row_name(row)): row["label"] for row in rows if "label" in row}
+    documents = [row.get("document") for row in rows]
+    return labels, None if None in documents else [str(document) for document in documents]
+
+
+def _require_same_labels(folders: Sequence[Path], labels: Sequence[Mapping[str, Any]]) -> None:
     """Check that rows of the same name have the same label, where predictions hold labels."""
-    labels = [_labels(folder / _PREDICTIONS) for folder in folders]
     for folder, each in zip(folders, labels, strict=True):
         if different := [name for name, label in each.items() if labels[0].get(name, label) != label]:
             changed = f"{len(different)} of {len(each)} have another label, for example {different[0]}"
             message = f"{folders[0]} and {folder} were tested on different rows: {changed}; test both on the same files"
             raise DataError(message)
-
-
-def _labels(path: Path) -> dict[str, Any]:
-    rows = [row for _, row in read_objects(path)]
-    return {str(_row_name(row)): row["label"] for row in rows if "label" in row}
-
-
-def _row_name(row: Mapping[str, Any]) -> Any:
-    return next((row[candidate] for candidate in _ROW_NAMES if candidate in row), None)
-
-
-def _documents(path: Path) -> list[str] | None:
-    """Return the document of each row of a file of predictions, None if a row does not name one."""
-    documents = [row.get("document") for _, row in read_objects(path)]
-    return None if None in documents else [str(document) for document in documents]
 
 
 def _read_record(folder: Path) -> Record:

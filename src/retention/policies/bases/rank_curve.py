@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from retention.core.budget import restore_mean, token_counts
+from retention.core.budget import restore_mean
 from retention.core.hard_concrete import log_gate
 from retention.engine.gate import Decision, LayerView
 from retention.engine.pass_values import PassValue
@@ -72,8 +72,7 @@ class RankCurvePolicy(LagrangianPolicy):
         if self.layers:
             with torch.no_grad():
                 ratios = self.scaled_keep_ratios(report).double()
-            counts = token_counts(1.0 - self.current_anneal * (1.0 - ratios), report.lengths)
-            self._counts = torch.maximum(counts, self.budget.floor(report.lengths))
+            self._counts = self.budget.counts_of(1.0 - self.current_anneal * (1.0 - ratios), report.lengths)
 
     def score(self, view: LayerView) -> Tensor:
         """Return the received attention."""
