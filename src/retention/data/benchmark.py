@@ -11,7 +11,7 @@ from datasets import Dataset
 from retention.data.base import RetentionData
 from retention.data.settings import DataSettings
 from retention.data.sources import Source
-from retention.data.splits import Split, SplitPlan
+from retention.data.splits import Split, SplitNames, SplitPlan
 
 
 class BenchmarkData(RetentionData):
@@ -28,7 +28,7 @@ class BenchmarkData(RetentionData):
         hub: Mapping[str, Any] | None,
         dir: str | None,
         max_length: int,
-        splits: Mapping[str, str | None],
+        splits: SplitNames,
         train_size: int | None,
         val_size: int | None,
         test_size: int | None,
@@ -36,6 +36,7 @@ class BenchmarkData(RetentionData):
         eval_batch_size: int,
         seed: int,
         num_workers: int = 0,
+        folds: int | None = None,
         provenance: str = "benchmark",
         local_note: str | None = None,
         local_provenance: str | None = None,
@@ -48,7 +49,8 @@ class BenchmarkData(RetentionData):
             hub: ``{path, name, revision}`` of the hub data set, or None.
             dir: local folder with the files of the splits; takes precedence over ``hub``.
             max_length: tokens per row, special tokens included; longer documents are truncated and counted.
-            splits: source split per role, ``{train, val, test}``; val None = ``val_size`` documents held out of train.
+            splits: source split per role, ``{train, val, test}``, or a list of them; val None = ``val_size`` documents
+                held out of train.
             train_size: documents to train on, drawn by ``seed``; None = all.
             val_size: documents to validate on, the same for every seed; None = all, if ``splits.val`` is given.
             test_size: documents to test on, the same for every seed; None = all.
@@ -56,6 +58,7 @@ class BenchmarkData(RetentionData):
             eval_batch_size: rows per validation and test batch and process.
             seed: draws the training documents and orders the training batches.
             num_workers: loader processes; 0 = load in the main process.
+            folds: number of parts for cross-validation, tested in turn by the seeds, see ``SplitPlan``; None = none.
             provenance: kind of the rows of ``hub``, see ``DataSettings``.
             local_note: description of the files of ``dir``, for records; None = ``local files: <folder>``.
             local_provenance: kind of the files of ``dir``; None = not declared.
@@ -76,7 +79,9 @@ class BenchmarkData(RetentionData):
             )
         )
         self.source = Source(dir, hub, local_note, local_provenance)
-        self.plan = SplitPlan(names=splits, train_size=train_size, val_size=val_size, test_size=test_size, seed=seed)
+        self.plan = SplitPlan(
+            names=splits, train_size=train_size, val_size=val_size, test_size=test_size, seed=seed, folds=folds
+        )
 
     @abstractmethod
     def load(self, split: str) -> Dataset:
@@ -97,6 +102,11 @@ class BenchmarkData(RetentionData):
     def source_name(self) -> str:
         """Return the description of the rows, with the remarks, for records and tables."""
         return "; ".join([self.source.describe(self.settings.source_note), *self.remarks()])
+
+    def describe(self) -> dict[str, Any]:
+        """Describe and count the rows, see ``RetentionData.describe``, with the number of folds if there are any."""
+        folds = {} if self.plan.folds is None else {"folds": self.plan.folds}
+        return {**super().describe(), **folds}
 
     def provenance(self) -> str:
         """Return the kind of the rows for records.

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 from retention.data.settings import require_count
 from retention.errors import DataError, require
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SplitNames = Mapping[str, str | Sequence[str] | None]  # source split or splits of each role
+
+MAX_FOLDS = 1000
 
 # Validation and test rows must not change with the run's seed, or seeds could not be compared.
 _FIXED_SEED = 20250
@@ -24,25 +28,32 @@ class SplitPlan:
     """Source of each split and the number of rows it keeps.
 
     Attributes:
-        names: source split per role: ``{"train": ..., "val": ... or None, "test": ...}``. Without a source for
-            ``val``, ``val_size`` rows are held out of the train split and never trained on.
+        names: source split per role: ``{"train": ..., "val": ... or None, "test": ...}``, or a list of source splits
+            whose rows are taken together. Without a source for ``val``, ``val_size`` rows are held out of the train
+            split and never trained on.
         train_size: rows to train on, drawn by ``seed``; None = all (without the held-out ones).
         val_size: rows to validate on; None = all (needs a source split for ``val``).
         test_size: rows to test on; None = all.
-        seed: draws the training rows only. Held-out, validation and test rows are the same for every seed.
+        seed: draws the training rows only. Held-out, validation and test rows are the same for every seed, unless
+            ``folds`` is given.
+        folds: k >= 2 for cross-validation: the rows of the sources of train and test are divided at random, the same
+            way always, into k parts of nearly equal size. Seed s tests part ``s mod k`` and trains on the others, so
+            seeds 0 .. k-1 test every row once. None = the splits of the source.
 
     Raises:
-        ConfigError: a split has no source, two have the same, or a size is out of range.
+        ConfigError: a split has no source, two have the same, or a size or number of folds is out of range.
     """
 
-    names: Mapping[str, str | None]
+    names: SplitNames
     train_size: int | None
     val_size: int | None
     test_size: int | None
     seed: int
+    folds: int | None = None
 
     def __post_init__(self) -> None:
         _require_split_names(self.names)
+        require_count("folds", self.folds, low=2, high=MAX_FOLDS, optional=True)
         require_count("train_size", self.train_size, optional=True)
         require_count("test_size", self.test_size, optional=True)
         require_count("val_size", self.val_size, optional=self.names["val"] is not None)
@@ -54,18 +65,46 @@ class SplitPlan:
             DataError: a source split has fewer rows than requested.
         """
         rows: dict[Split, Dataset] = {}
-        if "test" in splits:
-            rows["test"] = draw_rows(load(str(self.names["test"])), self.test_size, _FIXED_SEED, "test_size")
-        val = self.names["val"]
-        if "train" in splits or ("val" in splits and val is None):
-            train = load(str(self.names["train"]))
-            if val is None:
+        holds_out = self.names["val"] is None
+        needs_train = "train" in splits or ("val" in splits and holds_out)
+        if self.folds is not None and (needs_train or "test" in splits):
+            train, test = self._fold(_load_all([*self.sources("train"), *self.sources("test")], load))
+        else:
+            train = _load_all(self.sources("train"), load) if needs_train else None
+            test = _load_all(self.sources("test"), load) if "test" in splits else None
+        if test is not None and "test" in splits:
+            rows["test"] = draw_rows(test, self.test_size, _FIXED_SEED, "test_size")
+        if train is not None and needs_train:
+            if holds_out:
                 train, rows["val"] = hold_out(train, self.val_size or 0)
             if "train" in splits:
                 rows["train"] = draw_rows(train, self.train_size, self.seed, "train_size")
-        if "val" in splits and val is not None:
-            rows["val"] = draw_rows(load(val), self.val_size, _FIXED_SEED, "val_size")
+        if "val" in splits and not holds_out:
+            rows["val"] = draw_rows(_load_all(self.sources("val"), load), self.val_size, _FIXED_SEED, "val_size")
         return {split: rows[split] for split in splits}
+
+    def sources(self, split: Split) -> list[str]:
+        """Return the names of the source splits that the rows of a split are taken from."""
+        names = self.names[split]
+        if names is None:
+            return []
+        return [names] if isinstance(names, str) else [str(name) for name in names]
+
+    def _fold(self, rows: Dataset) -> tuple[Dataset, Dataset]:
+        """Divide ``rows`` into those to train on and the part that the seed tests."""
+        folds = self.folds or 1
+        if folds > len(rows):
+            raise DataError(f"folds: {folds} parts of {len(rows)} rows leave some empty; lower folds")
+        order = np.random.default_rng(_FIXED_SEED + 1).permutation(len(rows))  # not the order of ``hold_out``
+        tested = np.zeros(len(rows), dtype=bool)
+        tested[order[self.seed % folds :: folds]] = True
+        return rows.select(np.flatnonzero(~tested)), rows.select(np.flatnonzero(tested))
+
+
+def _load_all(names: Sequence[str], load: Callable[[str], Dataset]) -> Dataset:
+    """Load source splits and put their rows one after the other."""
+    parts = [load(name) for name in names]
+    return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
 
 
 def hold_out(rows: Dataset, size: int, key: str = "val_size") -> tuple[Dataset, Dataset]:
@@ -104,14 +143,17 @@ def _require_split_names(names: Any) -> None:
         f"must give exactly train, val (null = hold out of train) and test, got {names!r}",
     )
     for role in SPLITS:
-        is_name = isinstance(names[role], str) and bool(names[role])
+        value = names[role]
+        listed = [value] if isinstance(value, str) else value
+        is_listed = isinstance(listed, Sequence) and bool(listed) and all(isinstance(n, str) and n for n in listed)
         require(
-            is_name or (role == "val" and names[role] is None),
+            is_listed or (role == "val" and value is None),
             f"splits.{role}",
-            f"must be the name of a split{' or null' if role == 'val' else ''}, got {names[role]!r}",
+            f"must be the name of a split or a list of names{', or null' if role == 'val' else ''}, got {value!r}",
         )
+    listed = [name for value in names.values() if value for name in ([value] if isinstance(value, str) else value)]
     require(
-        len(set(names.values())) == len(SPLITS),
+        max(Counter(listed).values()) == 1,
         "splits",
         f"must name different splits for train, val and test, or rows are scored that were trained on or chosen by; "
         f"got {dict(names)!r}; set task.data.splits.val=null to hold validation rows out of train",

@@ -102,7 +102,7 @@ class CuadSpanData(QuestionAnsweringData):
         ]
         if not passages:
             raise DataError(f"{self.name}: {split} has no question; check data.dir")
-        if split != self.plan.names["train"] and not any(
+        if split not in self.plan.sources("train") and not any(
             question.spans for each in passages for question in each.questions
         ):
             raise DataError(

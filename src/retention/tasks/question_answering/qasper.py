@@ -100,7 +100,7 @@ class QasperData(QuestionAnsweringData):
     def load(self, split: str) -> Dataset:
         """Load the papers of one split of the source as passages."""
         papers, source = self._papers(split)
-        if self._distractor_tokens is not None and split == self.plan.names["train"]:
+        if self._distractor_tokens is not None and split in self.plan.sources("train"):
             papers = lengthen(papers, self._distractor_tokens, self._count_tokens)
         passages = [
             passage

@@ -225,7 +225,7 @@ class RerankingData(BenchmarkData):
         require(self._test_queries < len(names), "test_queries", message)
         order = np.random.default_rng(_FIXED_SEED).permutation(len(names))
         held_out = {names[position] for position in order[: self._test_queries]}
-        return [name for name in names if (name in held_out) == (split == self.plan.names["test"])]
+        return [name for name in names if (name in held_out) == (split in self.plan.sources("test"))]
 
 
 def _query_row(
