@@ -22,6 +22,9 @@ Row = TypeVar("Row")
 class ComparedRuns(Generic[Row]):
     """Runs side by side: for each seed one run of each kind, all tested on the same rows.
 
+    With cross-validation, each seed tests rows of its own, so the rows of all seeds are joined: each has the score of
+    the one run that tested it, and there is a single entry in ``rows``.
+
     Attributes:
         records: by seed, then by kind.
         rows: likewise, name of the row -> what was read of it.
@@ -69,12 +72,20 @@ def read_compared(kinds: Sequence[Sequence[Path]], read: Callable[[Path], Mappin
     by_seed = list(zip(*kinds, strict=True))
     records = [[_read_record(folder) for folder in folders] for folders in by_seed]
     rows = [[read(folder / _PREDICTIONS) for folder in folders] for folders in by_seed]
-    _require_same_rows(_flat(by_seed), _flat(records), _flat(rows))
-    described = [_read_labels_and_documents(folder / _PREDICTIONS) for folder in _flat(by_seed)]
-    _require_same_labels(_flat(by_seed), [labels for labels, _ in described])
+    described = [[_read_labels_and_documents(folder / _PREDICTIONS) for folder in folders] for folders in by_seed]
+    folds = _require_folds(_flat(by_seed), records)
+    for alike in map(slice, range(len(by_seed)), range(1, len(by_seed) + 1)) if folds else [slice(None)]:
+        folders = _flat(by_seed[alike])
+        _require_same_rows(folders, _flat(records[alike]), _flat(rows[alike]))
+        _require_same_labels(folders, [labels for labels, _ in _flat(described[alike])])
     if len(by_seed) > 1:
         _require_same_seeds(by_seed, records)
-    return ComparedRuns(records, rows, described[0][1])
+    documents = [of_kinds[0][1] for of_kinds in described]
+    if not folds:
+        return ComparedRuns(records, rows, documents[0])
+    joined = [_join([run[0]["seed"] for run in records], of_seeds) for of_seeds in zip(*rows, strict=True)]
+    named = [name for names in documents if names is not None for name in names]
+    return ComparedRuns(records, [joined], None if None in documents else named)
 
 
 def read_rows(
@@ -149,6 +160,28 @@ def _require_same_seeds(folders: Sequence[Sequence[Path]], records: Sequence[Seq
             raise DataError(f"{listed} have different seeds; compare runs of the same seed")
     if len({seed_records[0]["seed"] for seed_records in records}) < len(records):
         raise DataError(f"{folders[0][0]}: its seed appears twice; give one folder per seed, with {{seed}} in its name")
+
+
+def _join(seeds: Sequence[int], rows: Sequence[Mapping[str, Row]]) -> dict[str, Row]:
+    """Put the rows of all seeds together, each named after its seed as well."""
+    return {f"{seed}: {name}": row for seed, each in zip(seeds, rows, strict=True) for name, row in each.items()}
+
+
+def _require_folds(folders: Sequence[Path], records: Sequence[Sequence[Record]]) -> int | None:
+    """Return the number of folds of cross-validation, None without; each fold may be compared once."""
+    folds: set[int | None] = {record["data"].get("folds") for record in _flat(records)}
+    if len(folds) > 1:
+        raise DataError(
+            f"{folders[0]} and others differ in the number of folds ({', '.join(sorted(map(str, folds)))}); "
+            "compare runs with the same task.data.folds"
+        )
+    [count] = folds
+    if count is None:
+        return None
+    tested = [seed_records[0]["seed"] % count for seed_records in records]
+    if len(set(tested)) < len(tested):
+        raise DataError(f"{folders[0]}: two seeds test the same fold of {count}; compare seeds 0 to {count - 1}")
+    return count
 
 
 def _require_same_rows(

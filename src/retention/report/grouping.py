@@ -234,6 +234,8 @@ def _check(record: Record) -> None:
 def _setup(record: Record) -> EvaluationSetup:
     data = record["data"]
     drawn = data.get("contracts") or data  # the contracts of a seed have other numbers of clauses than those of another
+    if data.get("folds") is not None:
+        drawn = _fold_sizes(data)
     return EvaluationSetup(
         task=record["task"],
         monitor=record["monitor"],
@@ -244,3 +246,10 @@ def _setup(record: Record) -> EvaluationSetup:
         length=str(data.get("max_length") or ""),
         provenance=str(data.get("provenance") or ""),
     )
+
+
+def _fold_sizes(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the numbers of rows as of the smallest fold, which are the same for all seeds: folds differ by one row."""
+    count = sum(data[split] for split in ("train", "val", "test"))
+    test = count // data["folds"]
+    return {"train": count - data["val"] - test, "test": test} if 0 <= data["test"] - test <= 1 else data

@@ -98,3 +98,52 @@ def test_invalid_plan_raises_with_its_key(overrides: dict[str, Any], key: str) -
     with pytest.raises(ConfigError) as raised:
         plan(**overrides)
     assert [problem.key for problem in raised.value.problems] == [key]
+
+
+def test_folds_test_every_row_once() -> None:
+    names = {"train": ["a", "b"], "val": None, "test": "c"}
+    sources = {"a": [0, 1, 2, 3, 4], "b": [5, 6, 7], "c": [8, 9, 10]}
+
+    def read(seed: int) -> list[list[int]]:
+        divided = plan(names=names, val_size=2, seed=seed, folds=3)
+        parts = divided.read(("train", "val", "test"), lambda split: Dataset.from_dict({"n": sources[split]}))
+        return [numbers(part) for part in parts.values()]
+
+    folds = [read(seed) for seed in range(3)]
+    assert sorted(number for _, _, test in folds for number in test) == list(range(11))
+    assert [len(test) for _, _, test in folds] == [4, 4, 3]
+    for train, val, test in folds:
+        assert len(val) == 2 and sorted(train + val + test) == list(range(11))
+    assert read(3) == folds[0], "seed 3 tests the fold of seed 0"
+    only_test = plan(names=names, seed=0, folds=3).read(
+        ("test",), lambda split: Dataset.from_dict({"n": sources[split]})
+    )
+    assert numbers(only_test["test"]) == folds[0][2]
+    with pytest.raises(DataError, match="folds: 12 parts of 11 rows"):
+        plan(names=names, folds=12).read(("test",), lambda split: Dataset.from_dict({"n": sources[split]}))
+
+
+def test_rows_of_several_sources_are_joined() -> None:
+    names = {"train": ["a", "b"], "val": "c", "test": "d"}
+    counts = {"a": 3, "b": 2, "c": 4, "d": 1}
+    parts = plan(names=names, val_size=None).read(("train", "val", "test"), lambda split: rows(counts[split]))
+    assert [numbers(part) for part in parts.values()] == [[0, 1, 2, 0, 1], [0, 1, 2, 3], [0]]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"train": ["a", "c"], "val": None, "test": "c"}, "splits: must name different splits"),
+        ({"train": ["a", "a"], "val": None, "test": "c"}, "splits: must name different splits"),
+        ({"train": [], "val": None, "test": "c"}, "splits.train: must be the name of a split or a list of names, got"),
+        ({"train": "a", "val": 3, "test": "c"}, "splits.val: must be .*, or null, got 3"),
+    ],
+)
+def test_wrong_sources_are_refused(names: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan(names=names)
+
+
+def test_number_of_folds_is_checked() -> None:
+    with pytest.raises(ConfigError, match="folds: must be a whole number of at least 2"):
+        plan(folds=1)

@@ -79,6 +79,29 @@ def test_rows_of_documents_are_resampled_by_document(tmp_path: Path, capsys: pyt
     assert "on 40 rows of 4 documents" in capsys.readouterr().out
 
 
+def test_rows_of_all_folds_are_compared_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = {"adaptive": ((1.0, 0.0), (1.0, 1.0, 1.0)), "random": ((0.0, 0.0), (1.0, 0.0, 1.0))}
+    for name in KINDS:
+        for seed, fold in enumerate(scores[name]):
+            rows = {str(row): score for row, score in enumerate(fold)}
+            run(tmp_path / f"{name}{seed}", rows, seed=seed, data={**RECORD["data"], "folds": 2, "test": len(fold)})
+    patterns = [str(tmp_path / f"{name}{{seed}}") for name in KINDS]
+    assert main([*patterns, "--seeds", "0", "1", "--record", str(tmp_path / "paired.jsonl")]) == 0
+    [record] = read_records([tmp_path / "paired.jsonl"])
+    assert (record["rows"], record["better"], record["worse"], record["equal"]) == (5, 2, 0, 3)
+    assert record["difference"]["mean"] == pytest.approx(2 / 5)
+    assert record["first"]["seed"] == [0, 1] and record["by_seed"] is None
+    assert "(seeds 0, 1) 80.0" in capsys.readouterr().out
+
+    again = [run(tmp_path / f"{name}2", {"0": 1.0}, seed=2, data={**RECORD["data"], "folds": 2}) for name in KINDS]
+    same_fold = [[tmp_path / f"{name}0", folder] for name, folder in zip(KINDS, again, strict=True)]
+    with pytest.raises(DataError, match="two seeds test the same fold of 2; compare seeds 0 to 1"):
+        compare_runs(*same_fold)
+    other = run(tmp_path / "whole", {"0": 1.0, "1": 0.0})
+    with pytest.raises(DataError, match=r"differ in the number of folds \(2, None\)"):
+        compare_runs([tmp_path / "adaptive0"], [other])
+
+
 def test_rows_with_other_labels_are_other_rows(tmp_path: Path) -> None:
     folders = [run(tmp_path / name, {"0": 1.0, "1": 0.0, "2": 1.0}) for name in KINDS]
     for folder, labels in zip(folders, ([0, 1, 1], [0, 1, 0]), strict=True):
