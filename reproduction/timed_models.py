@@ -47,6 +47,7 @@ class TimedModel:
         speedup: median speedup over the reference of the record.
         speedup_range: its 10 and 90 % quantiles over the rounds.
         points: seed -> headline metric times 100.
+        folds: number of parts of a cross-validation, of which each seed tests one; None = all seeds test the same rows.
     """
 
     method: str
@@ -63,6 +64,7 @@ class TimedModel:
     speedup: float
     speedup_range: tuple[float, float]
     points: Mapping[int, float]
+    folds: int | None = None
 
     @property
     def score(self) -> float:
@@ -76,9 +78,9 @@ class TimedModel:
 
     @property
     def score_text(self) -> str:
-        """Mean and deviation over the seeds, and their number."""
-        seeds = len(self.points)
-        return f"{self.short_score} ({seeds} seed{'s' * (seeds > 1)})"
+        """Mean and deviation over the seeds or folds, and their number."""
+        count, unit = len(self.points), "seed" if self.folds is None else "fold"
+        return f"{self.short_score} ({count} {unit}{'s' * (count > 1)})"
 
     @property
     def short_score(self) -> str:
@@ -207,6 +209,7 @@ def _timed_model(entry: Mapping[str, Any], group: RunGroup | None) -> TimedModel
         speedup=float(speedup["median"]),
         speedup_range=(float(speedup["low"]), float(speedup["high"])),
         points=points,
+        folds=None if group is None else group.records[0]["data"].get("folds"),
     )
 
 

@@ -275,3 +275,20 @@ def test_invalid_setting_raises_with_its_key(make_data: MakeData, key: str, valu
 def test_label_names_must_be_a_list_of_names(make_data: MakeData, names: object) -> None:
     with pytest.raises(ConfigError, match="label_names: must be a list of at least 2 different names"):
         make_data(label_names=names)
+
+
+def test_folds_divide_the_rows_of_both_files(
+    folder: Path, make_data: MakeData, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    tested: list[str] = []
+    for seed in range(2):
+        data = make_data(dir=str(folder), folds=2, seed=seed)
+        data.attach(tokenizer)
+        data.setup("fit")
+        data.setup("test")
+        described = data.describe()
+        assert described["folds"] == 2
+        assert described["train"] + described["val"] + described["test"] == 29
+        tested += data.texts("test")
+        assert not set(data.texts("test")) & set(data.texts("val"))
+    assert len(tested) == len(set(tested)) == 29
