@@ -35,14 +35,20 @@ class SquadData(QuestionAnsweringData):
     A local folder holds one of ``<split>.json``, ``<split>-v2.0.json`` and ``<split>-v1.1.json``, also ``.gz``. Long
     paragraphs are cut into windows: the answer is the best span over all windows, and there is no answer only if no
     window has one.
+
+    With ``allow_no_answer`` the scores also hold ``best_f1``, the F1 at the best threshold for these questions, and
+    ``best_threshold``, as in SQuAD's official script. On validation rows it is the value to choose for
+    ``no_answer_threshold``; on test rows ``best_f1`` is an upper bound, since the threshold saw the answers.
     """
 
-    def __init__(self, *, allow_no_answer: bool = True, **settings: Any) -> None:
+    def __init__(self, *, allow_no_answer: bool = True, no_answer_threshold: float = 0.5, **settings: Any) -> None:
         """Check the configuration; nothing is read before ``setup``.
 
         Args:
             allow_no_answer: True if a question may have no answer in its paragraph, as in SQuAD 2.0; False always
                 predicts a span, as in SQuAD 1.1.
+            no_answer_threshold: a question has no answer if the probability of that, beside the probability that some
+                span answers it, is above this number in [0, 1]; not used without ``allow_no_answer``.
             settings: see ``QuestionAnsweringData``.
 
         Raises:
@@ -51,12 +57,19 @@ class SquadData(QuestionAnsweringData):
         super().__init__(**settings)
         is_bool = isinstance(allow_no_answer, bool)
         require(is_bool, "allow_no_answer", f"must be true or false, got {allow_no_answer!r}")
+        is_share = isinstance(no_answer_threshold, int | float) and 0.0 <= no_answer_threshold <= 1.0
+        require(is_share, "no_answer_threshold", f"must be a number in [0, 1], got {no_answer_threshold!r}")
         self._allow_no_answer = allow_no_answer
+        self._no_answer_threshold = float(no_answer_threshold)
         self._metric = SquadScore()
 
     def answer_types(self) -> tuple[int, ...]:
         """Return a span and, if allowed, no answer."""
         return (SPAN, NONE) if self._allow_no_answer else (SPAN,)
+
+    def file_names(self, split: str) -> list[str]:
+        """Return the names that a JSON file of a split can have, with or without its version."""
+        return [f"{split}{version}{suffix}" for version in _VERSIONS for suffix in SUFFIXES]
 
     def load(self, split: str) -> Dataset:
         """Load the paragraphs of one split of the source as passages."""
@@ -68,15 +81,26 @@ class SquadData(QuestionAnsweringData):
     def score(
         self, passages: Sequence[Passage], candidates: Mapping[tuple[int, int], AnswerCandidates]
     ) -> dict[str, float]:
-        """Compute the scores of ``SquadScore``."""
-        predictions, references = [], []
+        """Compute the scores of ``SquadScore`` and, with ``allow_no_answer``, those of the best threshold."""
+        predictions, references, answered = [], [], []
+        probabilities = []
         for number, passage in enumerate(passages):
             tokens = self.tokens_of(passage)
             for index, question in enumerate(passage.questions):
-                text = self._answer(passage, tokens, candidates.get((number, index)))
-                predictions.append({"text": text})
+                found = candidates.get((number, index))
+                predictions.append({"text": self._answer(passage, tokens, found)})
                 references.append({"texts": question.references})
+                answered.append(_best_span(passage, tokens, found))
+                probabilities.append(_no_answer_probability(found))
         scores: dict[str, float] = self._metric.compute(predictions=predictions, references=references)
+        if self._allow_no_answer:
+            texts = [reference["texts"] for reference in references]
+            best = best_threshold(
+                probabilities,
+                [answer_scores(text, each)[1] for text, each in zip(answered, texts, strict=True)],
+                [answer_scores("", each)[1] for each in texts],
+            )
+            scores |= {"best_f1": best[0], "best_threshold": best[1]}
         return scores
 
     def format_answer(
@@ -87,22 +111,21 @@ class SquadData(QuestionAnsweringData):
         And ``score``, the F1 of the answer, the best over the annotators.
         """
         text = self._answer(passage, tokens, candidates)
-        absent = 1.0 if candidates is None else math.exp(min(0.0, candidates.types[NONE]))
         f1 = answer_scores(text, question.references)[1]
-        return {"id": question.id, "prediction_text": text, "no_answer_probability": absent, "score": f1}
+        probability = _no_answer_probability(candidates)
+        return {"id": question.id, "prediction_text": text, "no_answer_probability": probability, "score": f1}
 
     def _answer(self, passage: Passage, tokens: TokenizedText, candidates: AnswerCandidates | None) -> str:
         """Return the text of the most likely answer, empty for no answer."""
-        if candidates is None or candidates.most_likely_type(self.answer_types()) == NONE:
+        if self._allow_no_answer and _no_answer_probability(candidates) > self._no_answer_threshold:
             return ""
-        [((first, last), _)] = candidates.best_spans(1)
-        return passage.text[slice(*tokens.characters((first, last + 1)))]
+        return _best_span(passage, tokens, candidates)
 
     def _documents_of(self, split: str) -> list[SquadDocument]:
         if self.source.dir is None:
             return read_squad(self.source, _HUB_NAMES.get(split, split))
-        names = [f"{split}{version}{suffix}" for version in _VERSIONS for suffix in SUFFIXES]
-        return read_squad_json(find_file(self.source.dir, names, f"{split}.json or {split}.json.gz"))
+        file = find_file(self.source.dir, self.file_names(split), f"{split}.json or {split}.json.gz")
+        return read_squad_json(file)
 
     def _passages_in(self, document: SquadDocument, split: str) -> list[Passage]:
         return [
@@ -129,3 +152,43 @@ class SquadData(QuestionAnsweringData):
             evidence_spans=[],
             references=[answer.text for answer in question.answers],
         )
+
+
+def best_threshold(
+    probabilities: Sequence[float], answered: Sequence[float], empty: Sequence[float]
+) -> tuple[float, float]:
+    """Choose the threshold on the probability of no answer at which the mean F1 is highest.
+
+    Args:
+        probabilities: probability that a question has no answer, in [0, 1]; at least one question.
+        answered: F1 of each question if its best span is the answer.
+        empty: F1 of each question if it is left without an answer.
+
+    Returns:
+        The F1, and the threshold halfway between the last question that is answered and the next one.
+    """
+    order = sorted(range(len(probabilities)), key=lambda index: probabilities[index])
+    total = sum(empty)
+    best = (total, 0.0) if probabilities[order[0]] > 0.0 else (-math.inf, 0.0)
+    for position, index in enumerate(order):
+        total += answered[index] - empty[index]
+        following = probabilities[order[position + 1]] if position + 1 < len(order) else 1.0
+        if following > probabilities[index] or position + 1 == len(order):
+            best = max(best, (total, (probabilities[index] + following) / 2), key=lambda pair: pair[0])
+    return best[0] / len(order), best[1]
+
+
+def _no_answer_probability(candidates: AnswerCandidates | None) -> float:
+    """Return the probability of no answer beside that of some span, in [0, 1]; 1 if there is no span."""
+    if candidates is None or not candidates.spans:
+        return 1.0
+    difference = candidates.types[SPAN] - candidates.types[NONE]
+    return 1.0 / (1.0 + math.exp(min(700.0, difference)))
+
+
+def _best_span(passage: Passage, tokens: TokenizedText, candidates: AnswerCandidates | None) -> str:
+    """Return the text of the most likely span, empty if there is none."""
+    if candidates is None or not candidates.spans:
+        return ""
+    [((first, last), _)] = candidates.best_spans(1)
+    return passage.text[slice(*tokens.characters((first, last + 1)))]

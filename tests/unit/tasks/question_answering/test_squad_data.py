@@ -13,7 +13,7 @@ from torchmetrics.functional.text import squad as official_squad
 
 from retention.data.answer_text import answer_scores
 from retention.errors import ConfigError, DataError
-from retention.tasks.question_answering.squad import SquadData
+from retention.tasks.question_answering.squad import SquadData, best_threshold
 from retention.tasks.question_answering.squad_metrics import SquadScore
 
 TEXT = "it is the english law and we use the red wine of the german corpus in the data of results"
@@ -86,7 +86,40 @@ def test_answer_is_the_best_span_of_all_windows(qa_files: Any, tokenizer: Any, t
     answers = data.format_predictions("test", rows(data, outputs))
     assert [answer["prediction_text"] for answer in answers] == ["english law", "", "data"]
     assert [answer["score"] for answer in answers] == [1.0, 0.0, 0.0]
-    assert answers[1]["no_answer_probability"] > 0.9 > 0.2 > answers[0]["no_answer_probability"]
+    assert answers[1]["no_answer_probability"] > 0.8 > 0.2 > answers[0]["no_answer_probability"]
+
+
+def test_threshold_decides_between_a_span_and_no_answer(qa_files: Any, tokenizer: Any, tmp_path: Path) -> None:
+    write(tmp_path, "test.json", paragraph(law=["english law"], wine=["red wine"], none=[]))
+    outputs = {
+        0: [("english law", [-0.5, -50.0, -50.0, -0.9])],  # probability of no answer: 0.40
+        1: [("red wine", [-0.9, -50.0, -50.0, -0.5])],  # 0.60
+        2: [("data", [-1.6, -50.0, -50.0, -0.2])],  # 0.80
+    }
+    expected = {0.5: ["english law", "", ""], 0.7: ["english law", "red wine", ""], 0.3: ["", "", ""]}
+    for threshold, texts in expected.items():
+        data = loaded(qa_files, tokenizer, tmp_path, no_answer_threshold=threshold)
+        assert [each["prediction_text"] for each in data.format_predictions("test", rows(data, outputs))] == texts
+        metrics = data.compute_metrics("test", rows(data, outputs))
+        assert metrics["best_f1"] == 1.0 and metrics["best_threshold"] == pytest.approx(0.7, abs=0.01)
+        assert metrics["f1"] == pytest.approx({0.5: 2 / 3, 0.7: 1.0, 0.3: 1 / 3}[threshold])
+    with pytest.raises(ConfigError, match=r"no_answer_threshold: must be a number in \[0, 1\], got 2"):
+        loaded(qa_files, tokenizer, tmp_path, no_answer_threshold=2)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "answered", "empty", "best"),
+    [
+        ([0.2, 0.4, 0.9], [1.0, 0.0, 0.0], [0.0, 1.0, 1.0], (1.0, 0.3)),
+        ([0.2, 0.4, 0.9], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], (1.0, 0.0)),  # nothing is answered
+        ([0.2, 0.4, 0.9], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0], (1.0, 0.95)),  # everything is
+        ([0.5, 0.5, 0.6], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0], (2 / 3, 0.55)),  # equal ones are answered together
+    ],
+)
+def test_best_threshold(
+    probabilities: list[float], answered: list[float], empty: list[float], best: tuple[float, float]
+) -> None:
+    assert best_threshold(probabilities, answered, empty) == pytest.approx(best)
 
 
 def test_without_no_answer_a_span_is_always_predicted(qa_files: Any, tokenizer: Any, tmp_path: Path) -> None:
