@@ -19,6 +19,7 @@ TIMED_TASKS = {
     "cuad_spans": ("CUAD spans (windows of contracts)", "area under the precision-recall curve"),
     "newsgroups20": ("20 Newsgroups (posts)", "accuracy"),
     "imdb": ("IMDb (reviews)", "accuracy"),
+    "hyperpartisan": ("Hyperpartisan news (articles)", "accuracy"),
     "sst2": ("SST-2 (sentences)", "accuracy"),
 }
 FEWER_LAYERS = "fewer_layers"  # method of shallower students in records
