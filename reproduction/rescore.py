@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from retention.data.base import RetentionData
-from retention.errors import DataError, RetentionError
+from retention.errors import DataError, RetentionError, option_names
 from retention.records import Rescore, append_record, build_record, read_objects, read_records
 from retention.records.targets import resolve_class
 from retention.report.group_scores import group_scores
@@ -88,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for folder in arguments.runs:
             started = time.perf_counter()
-            result = rescore(folder, arguments.data)
+            with option_names({"data.dir": "--data"}):
+                result = rescore(folder, arguments.data)
             scores = {**result.metrics, **{name: each["score"] for name, each in result.groups.items()}}
             print(f"{folder.name}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
             if arguments.record is not None:

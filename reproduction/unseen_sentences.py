@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retention.data.local_files import find_split_file, read_file
-from retention.errors import DataError, RetentionError
+from retention.errors import DataError, RetentionError, option_names
 from retention.records import write_atomic
 
 MIN_SENTENCE_WORDS = 15  # a training row of this length counts as a whole sentence
@@ -148,7 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         source = arguments.source
-        train, test = divide(read_split(source, "train"), read_split(source, "test"), arguments.size)
+        with option_names({"data.dir": "as source"}):
+            train, test = divide(read_split(source, "train"), read_split(source, "test"), arguments.size)
         check_no_overlap(train, test)
     except RetentionError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

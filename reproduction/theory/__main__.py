@@ -17,7 +17,7 @@ from pathlib import Path
 from reproduction.theory.evidence import read_evidence
 from reproduction.theory.lab import run_theory_lab
 from reproduction.theory.trained_model import trained_claims
-from retention.errors import RetentionError
+from retention.errors import RetentionError, option_names
 from retention.records import append_record
 
 
@@ -33,12 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--record", type=Path, help="JSON Lines file that the results are appended to")
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser.parse_args(words)
-    claims = trained_claims(arguments.run, arguments.data)
     try:
-        for claim, record in zip(claims, run_theory_lab(claims, ["-m", "reproduction.theory", *words]), strict=True):
-            print(f"{claim.title}: {record['verdict']}\n{claim.describe(read_evidence(record))}")
-            if arguments.record is not None:
-                append_record(arguments.record, record)
+        with option_names({"data.dir": "--data"}):
+            claims = trained_claims(arguments.run, arguments.data)
+            records = run_theory_lab(claims, ["-m", "reproduction.theory", *words])
+            for claim, record in zip(claims, records, strict=True):
+                print(f"{claim.title}: {record['verdict']}\n{claim.describe(read_evidence(record))}")
+                if arguments.record is not None:
+                    append_record(arguments.record, record)
     except RetentionError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -142,6 +144,68 @@ def require_number(
         )
     )
     require(inside, key, f"{name} must be {_range(low, high, above, below, finite=finite)}, got {value}".strip())
+
+
+def require_object(key: str, value: object, kind: type, example: str) -> None:
+    """Raise ``ConfigError`` unless a setting is an object of a class; the class itself or its name is refused.
+
+    Args:
+        key: dotted path of the value, relative to the caller.
+        value: the setting.
+        kind: class of the objects that are allowed.
+        example: such an object, as it would be written.
+
+    Raises:
+        ConfigError: ``value`` is something else.
+
+    Examples:
+        >>> require_object("policy", "random", Problem, "Problem('rho', 'is missing')")
+        Traceback (most recent call last):
+        ...
+        retention.errors.ConfigError: 1 problem
+          policy: must be a Problem, got 'random'; pass an object such as Problem('rho', 'is missing')
+    """
+    if not isinstance(value, kind):
+        given = f"the class {value.__name__}" if isinstance(value, type) else f"{value!r:.80}"
+        message = f"must be a {kind.__name__}, got {given}; pass an object such as {example}"
+        raise ConfigError([Problem(key, message)])
+
+
+@contextmanager
+def option_names(options: Mapping[str, str]) -> Iterator[None]:
+    """Name, in the errors of a block, the options of a command in place of configuration keys.
+
+    Args:
+        options: configuration key -> what the user of the command can change.
+
+    Examples:
+        >>> with option_names({"data.dir": "--data"}):
+        ...     raise DataError("no data: pass data.dir=<folder>")
+        Traceback (most recent call last):
+        ...
+        retention.errors.DataError: no data: pass --data <folder>
+    """
+    try:
+        yield
+    except ConfigError as error:
+        error.problems = tuple(
+            Problem(_with_options(problem.key, options), _with_options(problem.message, options))
+            for problem in error.problems
+        )
+        error.args = (error._text(),)
+        raise
+    except RetentionError as error:
+        error.args = (_with_options(str(error), options),)
+        raise
+
+
+def _with_options(text: str, options: Mapping[str, str]) -> str:
+    """Replace whole keys; ``key=value`` becomes ``option value``."""
+    for key, option in options.items():
+        name = rf"(?<![\w./-]){re.escape(key)}"
+        text = re.sub(rf"{name}=", f"{option} ", text)
+        text = re.sub(rf"{name}(?!\.?\w)", option, text)
+    return text
 
 
 def is_finite(value: float) -> bool:

@@ -32,7 +32,7 @@ def test_every_family_refuses_causal_and_chunked_layers(family: str, field: str)
     setattr(config, field, 3 if field.startswith("chunk") else True)
     with pytest.raises(ConfigError) as caught:
         adapters()[family].check(config)
-    assert [problem.key for problem in caught.value.problems] == [f"backbone.fields.{field}"]
+    assert [problem.key for problem in caught.value.problems] == [f"model.config.{field}"]
 
 
 def test_causal_call_is_refused(tiny: Callable[..., Any], ids: Tensor) -> None:
@@ -83,3 +83,10 @@ def test_question_answering_with_forward_gives_positions_of_the_input(tiny: Call
     with retain(model, Truncate(rho=0.3).eval()), torch.no_grad():
         output = model(input_ids=ids, start_positions=torch.tensor([7, 8]), end_positions=torch.tensor([9, 9]))
     assert torch.isfinite(output.loss) and output.start_logits.shape == (2, 20)
+
+
+def test_family_without_an_adapter_is_refused() -> None:
+    from transformers import GPT2Config, GPT2Model
+
+    with pytest.raises(ConfigError, match="model: no adapter for the family 'gpt2'; supported: bert, "):
+        retain(GPT2Model(GPT2Config(n_embd=8, n_layer=1, n_head=2)), Truncate(rho=0.5))

@@ -15,8 +15,9 @@ from hydra.errors import HydraException
 
 from retention.data.base import RetentionData
 from retention.errors import ConfigError, DataError
-from retention.experiment.config import baseline_config
-from retention.experiment.entry import check_overrides
+from retention.experiment.config import baseline_config, build_runs
+from retention.experiment.entry import check_overrides, main
+from retention.experiment.override_keys import check_override_keys
 from retention.models.backbone import Backbone, PretrainedBackbone
 from retention.tasks.classification.keywords import KeywordData
 
@@ -65,6 +66,11 @@ def problems(start: Start, *typed: str) -> dict[str, str]:
         ("retention.schedule=cosine", "retention.schedule", "must be one of flat, linear"),
         ("retention.scorer_dim=2.5", "retention.scorer_dim", "must be int, got 2.5"),
         ("retention._target_=retention.policies.Adaptiv", "retention._target_", "Error loading"),
+        ("retention._target_=absent.Policy", "retention._target_", "No module named 'absent'"),
+        ("logger._target_=absent.Logger", "logger._target_", "Error loading 'absent.Logger'"),
+        ("retention._target_=retention.policies", "retention._target_", "is not a class or function"),
+        ("+sed=1", "sed", "unknown key; did you mean seed?"),
+        ("+data.trian_size=1", "data.trian_size", "unknown key; did you mean train_size?"),
         ("dual.count=median", "retention.dual.count", "must be one of sigmoid, nonzero, got 'median'"),
         ("mode=foo", "mode", "must be one of fit, test, got 'foo'"),
         ("mode=test", "ckpt", "mode=test needs a checkpoint"),
@@ -167,6 +173,82 @@ def test_unknown_options_are_reported_by_hydra(typed: str, message: str, start: 
         start(typed)
     chain = f"{caught.value}\n{caught.value.__cause__}"
     assert re.search(message, chain), chain
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("retention.roh=0.3", "unknown key; did you mean retention.rho?"),
+        ("retenion.rho=0.3", "unknown key; did you mean retention.rho?"),
+        ("sed=1", "unknown key; did you mean seed?"),
+        ("seed.x=1", "unknown key; seed has no keys"),
+        ("hydra.run.dirr=x", "unknown key; did you mean hydra.run.dir?"),
+        ("retention.zzz=1", "unknown key; valid keys: beta, "),
+        (
+            "task.head.pooling=mean",
+            "is not in the configuration files; add it with a plus sign: +task.head.pooling=mean",
+        ),
+        ("trainer.max_steps=5", "add it with a plus sign: +trainer.max_steps=5"),
+        ("trainer.max_epoch=5", "unknown key; did you mean trainer.max_epochs?"),
+        ("retention.roh=0.3,0.5", "unknown key; did you mean retention.rho?"),
+    ],
+)
+def test_unknown_keys_are_reported_with_similar_ones(typed: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_override_keys(["-m", "seed=0", typed])
+    [problem] = caught.value.problems
+    assert problem.key == typed.partition("=")[0] and message in problem.message
+
+
+def test_all_unknown_keys_are_reported_and_other_faults_are_left_to_hydra() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_override_keys(["retention.roh=0.3", "seed=1", "data.trian_size=3", "data.trian_size=4"])
+    assert [problem.key for problem in caught.value.problems] == [
+        *("retention.roh", "data.trian_size", "data.trian_size"),
+    ]
+    for words in (
+        *(["retention=adaptve", "retention.roh=1"], ["~zzz"], ["+task.head.pooling=mean"], ["a=b=c"], ["--cfg", "job"]),
+        *(["-m", "seed=interval(0,1)"], ["-m", "sweep=table2", "retention.treshold=0.1,0.2"]),
+        *(["--config-dir=elsewhere", "retention.roh=1"], ["retention.schedule=[0.5,0.3]", "hydra.run.dir=x"]),
+    ):
+        check_override_keys(words)
+
+
+def test_command_line_reports_an_unknown_key_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    with pytest.raises(SystemExit) as caught:
+        main(["retention.roh=0.3"])
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["ConfigError: 1 problem", "  retention.roh: unknown key; did you mean retention.rho?"]
+
+
+LISTED = "retention.schedule=[0.8,0.5,0.2]"
+
+
+@pytest.mark.parametrize(
+    ("typed", "rho"),
+    [
+        (["task.name=x"], 0.5),
+        (["retention.rho=0.5"], 0.5),
+        (["retention.rho=0.504"], 0.504),
+        (["retention.schedule=[0.8,0.5,0.3]"], 0.5333),
+    ],
+)
+def test_list_of_keep_ratios_sets_rho_to_their_mean(typed: list[str], rho: float, composed: Callable[..., Any]) -> None:
+    overrides = [LISTED, *typed]
+    runs = build_runs(composed(*overrides), lambda extra: composed(*extra), overrides)
+    assert [each.retention.rho for each, _ in runs][1:] == [rho, rho], "the baseline random, and the policy"
+    assert runs[-1][1].policy.rho == rho  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("typed", ["retention.rho=0.3", "task.rho=0.6"])
+def test_rho_that_contradicts_a_list_of_keep_ratios_is_refused(typed: str, composed: Callable[..., Any]) -> None:
+    config = composed(LISTED, typed)
+    with pytest.raises(ConfigError, match=r"retention\.rho: is 0\.\d, but .* have the mean 0\.5; leave rho out"):
+        build_runs(config, lambda extra: composed(*extra), [LISTED, typed])
 
 
 def test_command_line_reports_problems_without_a_traceback(tmp_path: Path) -> None:

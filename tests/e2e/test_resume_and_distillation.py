@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,28 @@ def test_resumed_training_equals_uninterrupted_training(straight: tuple[Path, An
     assert one["lr_schedulers"][0]["_last_lr"] == other["lr_schedulers"][0]["_last_lr"]
     for name in ("metrics", "keep_ratio", "flops_ratio"):
         assert record[name] == resumed[name]
+
+
+def logged(folder: Path) -> list[dict[str, str]]:
+    """Rows of ``metrics.csv``, without measurements of time and memory."""
+    with (folder / "metrics.csv").open() as file:
+        rows = [
+            {key: value for key, value in row.items() if not key.startswith("perf/")} for row in csv.DictReader(file)
+        ]
+    return [row for row in rows if any(value for key, value in row.items() if key not in ("step", "epoch"))]
+
+
+def test_resumed_training_keeps_the_rows_that_were_logged_before(
+    straight: tuple[Path, Any], start: Any, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(straight[0], tmp_path / "run")
+    halfway = folder / "checkpoints" / "epoch=0-step=4.ckpt"
+    start(folder, *TWO_EPOCHS, f"ckpt='{halfway}'")
+    before, after = logged(straight[0]), logged(folder)
+    assert {row["step"] for row in before} == {str(step) for step in range(9)}
+    assert after == before, "rows up to the checkpoint are kept, later ones are logged again"
+    start(tmp_path / "other", *TWO_EPOCHS, f"ckpt='{halfway}'")
+    assert logged(tmp_path / "other") == [row for row in before if int(row["step"]) >= 4], "rows of its own folder only"
 
 
 def test_dual_is_updated_in_both_epochs(straight: tuple[Path, Any]) -> None:

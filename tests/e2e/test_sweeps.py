@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from retention.tasks.classification.keywords import KeywordData
+
 ROOT = Path(__file__).parents[2]
 TINY = ("data.train_size=16", "data.test_size=8", "task.data.val_size=8")
 GRID = ("retention=dense,random,adaptive", "retention.rho=0.5,0.25", "seed=0,1")
@@ -20,8 +22,8 @@ KILLED = f"""
 import os, signal
 import retention.experiment.run as experiment
 fit, jobs = experiment.fit, []
-def fit_and_die(*given):
-    trained = fit(*given)
+def fit_and_die(*given, **named):
+    trained = fit(*given, **named)
     jobs.append(given)
     if len(jobs) == {KILLED_JOB}:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -55,6 +57,24 @@ def test_changed_configuration_is_run_again(finished: Any, start: Any, tmp_path:
     assert record["rho"] == 0.5
     assert json.loads((folder / "record.json").read_text())["rho"] == 0.5
     assert json.loads((folder / "record.replaced.json").read_text())["rho"] == 0.25
+
+
+def test_run_whose_data_files_have_changed_is_repeated(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, folder = tmp_path / "train.csv", tmp_path / "run"
+    monkeypatch.setattr(KeywordData, "data_files", lambda self: [file])
+    file.write_text("text,label\na,0\n")
+    [first] = start(folder, *TINY)
+    assert list(json.loads((folder / "data_files.json").read_text())) == [str(file)]
+    file.write_text("text,label\nb,0\n")
+    with caplog.at_level("WARNING"):
+        start(folder, *TINY)
+    assert "train.csv has changed" in caplog.text
+    assert json.loads((folder / "record.replaced.json").read_text()) == json.loads(json.dumps(first))
+    caplog.clear()
+    start(folder, *TINY)
+    assert "train.csv" not in caplog.text, "it was finished with these rows"
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,51 @@ def test_a_validated_model_is_tested_without_another_training(
     assert tested["metrics"] == finished.record["metrics"], "a run that is tested at once has the same result"
     assert tested["training_cost"] == record["training_cost"] == finished.record["training_cost"]
     assert (folder / "predictions.jsonl").exists() and (folder / "validation.json").exists()
+
+
+@pytest.mark.parametrize("typed", [(), ("ckpt=last",)])
+def test_a_tested_model_is_validated_without_another_training(
+    typed: tuple[str, ...],
+    validated: Any,
+    start: Any,
+    finished: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = shutil.copytree(finished.folder, tmp_path / "run")
+    before = {name: (folder / name).read_bytes() for name in ("record.json", "predictions.jsonl", "README.md")}
+    logged = (folder / "metrics.csv").read_text().splitlines()
+    monkeypatch.setattr(
+        "retention.training.module.RetentionModule.training_step", lambda *_: pytest.fail("trained again")
+    )
+    [record] = start(folder, "evaluate=validation", *typed)
+    assert record["kind"] == "validation" and record["metrics"] == validated[1]["metrics"]
+    assert record["training_cost"] == finished.record["training_cost"]
+    assert record["training"]["steps"] == finished.record["training"]["steps"]
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert len((folder / "metrics.csv").read_text().splitlines()) == len(logged) + 1
+    [again], [tested] = start(folder, "evaluate=validation"), start(folder)
+    assert again == json.loads(json.dumps(record)) and tested == json.loads(json.dumps(finished.record))
+
+
+def test_a_validated_model_is_tested_by_the_same_command(
+    validated: Any, start: Any, finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(validated[0], tmp_path / "run")
+    (folder / "record.json").unlink(missing_ok=True)  # another test may have tested it
+    monkeypatch.setattr(
+        "retention.training.module.RetentionModule.training_step", lambda *_: pytest.fail("trained again")
+    )
+    [record] = start(folder)
+    assert record["kind"] == "quality" and record["metrics"] == finished.record["metrics"]
+    assert (folder / "validation.json").exists()
+
+
+def test_record_of_validation_rows_does_not_outlive_its_training(validated: Any, start: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(validated[0], tmp_path / "run")
+    (folder / "record.json").unlink(missing_ok=True)
+    start(folder, "trainer.max_epochs=2", "task.epochs=2", "ckpt=last")
+    assert (folder / "record.json").exists() and not (folder / "validation.json").exists()
 
 
 @pytest.mark.parametrize("typed", ["init={} distill.weight=0.9", "distill.teacher={} distill.saliency=1.0"])

@@ -77,3 +77,8 @@ def test_records_name_the_run(run: Path, tmp_path: Path) -> None:
     assert main([str(run), "--record", str(tmp_path / "r.jsonl")]) == 0
     [record] = read_records([tmp_path / "r.jsonl"])
     assert record["kind"] == "rescore" and record["of"]["policy"] == "dense" and record["metrics"]["nll"] > 0
+
+
+def test_missing_data_names_the_option(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(run), "--data", str(tmp_path / "nowhere")]) == 2
+    assert "no such folder; pass --data <folder with" in capsys.readouterr().err

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from reproduction.theory import __main__ as theory_command
 from reproduction.theory.__main__ import main
 from reproduction.theory.instances import all_masks, exact_gradient
 from reproduction.theory.trained_model import ModelLoss, compare_on_rows, trained_claims
 from transformers import BertConfig, BertModel
 
 from retention.core.hard_concrete import GATE_TARGETS
+from retention.data.local_files import find_split_file
 from retention.models.head import encoder_shape
 from retention.models.retention_model import RetentionModel
 from retention.policies import Adaptive
@@ -85,3 +87,11 @@ def test_gradients_are_compared_with_the_exact_one(model: RetentionModel, row: d
 def test_command_names_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 2
     assert f"CheckpointError: {tmp_path}" in capsys.readouterr().err
+
+
+def test_missing_data_names_the_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(theory_command, "trained_claims", lambda *_: find_split_file(tmp_path / "nowhere", "test"))
+    assert main([str(tmp_path)]) == 2
+    assert "no such folder; pass --data <folder with" in capsys.readouterr().err

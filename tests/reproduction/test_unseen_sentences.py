@@ -91,3 +91,8 @@ def test_unusable_source_is_refused_and_nothing_written(
     assert main([str(source), str(tmp_path / "made"), "--size", str(size)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
+
+
+def test_missing_folder_names_the_argument(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "nowhere"), str(tmp_path / "made")]) == 2
+    assert "no such folder; pass as source <folder with" in capsys.readouterr().err

@@ -128,6 +128,17 @@ def test_unusable_nodes_are_reported(node: Any, path: str, message: str) -> None
     assert list(problems) == [path] and message in problems[path]
 
 
+def test_class_that_cannot_be_loaded_is_reported_with_the_cause() -> None:
+    made = builder(retention={"_target_": "retention.policies.Adaptiv", "rho": 0.5}, dual={"_target_": "absent.Dual"})
+    assert made.make("retention") is None and made.make("dual") is None
+    problems = problems_of(made)
+    for key, words in (
+        ("retention", ("'retention.policies.Adaptiv'", "ModuleNotFoundError", "'Adaptiv' is importable")),
+        ("dual", ("'absent.Dual'", "No module named 'absent'", "'absent' is installed")),
+    ):
+        assert all(word in problems[f"{key}._target_"] for word in words), problems
+
+
 def test_make_later_checks_settings_now() -> None:
     node = {"_target_": "retention.tasks.classification.head.ClassificationHead", "pooling": "max", "dropot": 1.0}
     made = builder(module=node)

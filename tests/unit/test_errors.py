@@ -6,7 +6,16 @@ import pickle
 
 import pytest
 
-from retention.errors import CheckpointError, Checks, ConfigError, DataError, Problem, RetentionError, require
+from retention.errors import (
+    CheckpointError,
+    Checks,
+    ConfigError,
+    DataError,
+    Problem,
+    RetentionError,
+    option_names,
+    require,
+)
 
 
 def test_config_error_message_counts_and_lists_problems() -> None:
@@ -71,3 +80,15 @@ def test_require_raises_at_once() -> None:
 
 def _fail() -> None:
     raise ConfigError([Problem("x", "two"), Problem("y", "three")])
+
+
+def test_options_replace_whole_keys_of_the_configuration() -> None:
+    text = "/a/data.dir/x: point data.dir to it, pass data.dir=<folder>, not task.data.dir or data.dirs; see data.dir."
+    with pytest.raises(DataError) as data_error, option_names({"data.dir": "--data"}):
+        raise DataError(text)
+    replaced = "/a/data.dir/x: point --data to it, pass --data <folder>, not task.data.dir or data.dirs; see --data."
+    assert str(data_error.value) == replaced
+    with pytest.raises(ConfigError) as config_error, option_names({"retention.rho": "--rho"}):
+        raise ConfigError([Problem("retention.rho", "lower retention.rho"), Problem("retention.rho_end", "bad")])
+    assert config_error.value.problems == (Problem("--rho", "lower --rho"), Problem("retention.rho_end", "bad"))
+    assert str(config_error.value) == "2 problems\n  --rho: lower --rho\n  retention.rho_end: bad"

@@ -339,3 +339,14 @@ def test_every_renamed_class_leads_to_a_class(target: str) -> None:
     assert all(
         resolve_class(earlier, object) is cls for earlier, present in RENAMED_TARGETS.items() if present == target
     )
+
+
+def test_listed_keep_ratios_load_at_their_mean_and_at_no_other(
+    run_folder: Path, content: dict[str, Any], tmp_path: Path
+) -> None:
+    listed = copy.deepcopy(content)
+    listed["hyper_parameters"]["config"]["retention"]["schedule"] = [1.0, 0.5, 0.1]  # its rho is 0.5
+    path = write_run(tmp_path, run_folder, listed)
+    assert load(path).policy.rho == 0.5333 and load(path, rho=0.53).policy.rho == 0.53
+    with pytest.raises(ConfigError, match=r"retention\.rho: is 0\.3, but .* have the mean 0\.5333"):
+        load(path, rho=0.3)

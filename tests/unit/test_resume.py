@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from retention.errors import CheckpointError, ConfigError, DataError
+from retention.experiment.data_files import write_data_files
 from retention.experiment.resume import (
     check_job_folder,
     check_ranks,
@@ -21,6 +22,7 @@ from retention.experiment.resume import (
     check_strategy,
     finished_record,
     put_record_aside,
+    trained_checkpoint,
 )
 
 RECORD = {"kind": "quality", "metrics": {"accuracy": 0.5}}
@@ -119,6 +121,80 @@ def test_newer_input_checkpoint_is_run_again(
     os.utime(tmp_path / "dense.ckpt", (later, later))
     assert finished_record(make()) is None
     assert "init: " in caplog.text and "distill.teacher: " in caplog.text
+
+
+@pytest.fixture
+def rows(folder: Path, tmp_path: Path) -> Path:
+    """Return a data file that the run in ``folder`` has read."""
+    file = tmp_path / "train.csv"
+    file.write_text("text,label\na,0\n")
+    write_data_files(folder, [file])
+    return file
+
+
+def test_changed_data_file_is_run_again(
+    make: Make, folder: Path, rows: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert finished_record(make(), [rows]) == RECORD
+    os.utime(rows, (1, 1))
+    assert finished_record(make(), [rows]) == RECORD, "the same rows, copied"
+    rows.rename(tmp_path / "elsewhere.csv")
+    assert finished_record(make(), []) == RECORD, "the run could not be repeated"
+    rows.write_text("text,label\na,1\n")  # as many bytes
+    assert finished_record(make(), [rows]) is None
+    assert "train.csv has changed" in caplog.text and "choose another hydra.run.dir" in caplog.text
+    assert finished_record(make(), [tmp_path / "elsewhere.csv"]) is None
+    assert "elsewhere.csv is new" in caplog.text
+
+
+def test_newer_data_file_of_a_run_that_did_not_describe_its_files_is_named(
+    make: Make, folder: Path, rows: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "data_files.json").unlink()
+    finished = (folder / "record.json").stat().st_mtime
+    os.utime(rows, (finished - 10, finished - 10))
+    assert finished_record(make(), [rows]) == RECORD and not caplog.messages
+    os.utime(rows, (finished + 10, finished + 10))
+    assert finished_record(make(), [rows]) == RECORD
+    assert "train.csv was written after the run" in caplog.text and "remove the folder" in caplog.text
+
+
+def test_job_of_a_sweep_does_not_replace_a_finished_run_with_changed_files(
+    make: Make, folder: Path, rows: Path
+) -> None:
+    config = make(mode="fit", data={"dir": None}, distill={"teacher": None}, init=None)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    check_job_folder(config, [rows])
+    rows.write_text("text,label\nb,0\n")
+    with pytest.raises(ConfigError, match=r"train\.csv has changed since the finished run .*hydra\.sweep\.dir"):
+        check_job_folder(config, [rows])
+
+
+@pytest.mark.parametrize(("record", "evaluate"), [("record.json", "validation"), ("validation.json", "test")])
+def test_finished_run_has_a_trained_model_for_other_rows(
+    record: str, evaluate: str, make: Make, folder: Path, rows: Path
+) -> None:
+    def config(**changes: Any) -> DictConfig:
+        return make(mode="fit", evaluate=evaluate, **changes)
+
+    before = make(mode="fit", evaluate="test" if evaluate == "validation" else "validation")
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(before, resolve=True))
+    assert trained_checkpoint(config(), [rows]) is None, "no checkpoint"
+    last = folder / "checkpoints" / "last.ckpt"
+    last.parent.mkdir()
+    last.touch()
+    os.utime(last, (1, 1))
+    (folder / "record.json").rename(folder / record)
+    assert trained_checkpoint(config(), [rows]) == trained_checkpoint(config(ckpt=str(last)), [rows]) == last
+    assert trained_checkpoint(config(seed=1), [rows]) is None
+    assert trained_checkpoint(config(ckpt="other.ckpt"), [rows]) is None
+    assert trained_checkpoint(OmegaConf.merge(config(), {"mode": "test"}), [rows]) is None  # type: ignore[arg-type]
+    later = (folder / record).stat().st_mtime + 10
+    os.utime(last, (later, later))
+    assert trained_checkpoint(config(), [rows]) is None, "a later training was interrupted"
+    os.utime(last, (1, 1))
+    rows.write_text("text,label\nb,0\n")
+    assert trained_checkpoint(config(), [rows]) is None
 
 
 def test_record_without_configuration_is_not_finished(make: Make, folder: Path) -> None:

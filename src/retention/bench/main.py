@@ -30,9 +30,20 @@ from retention.bench.case import measure_case
 from retention.bench.plan import BenchPlan, build_plan
 from retention.bench.report import build_records, format_table
 from retention.bench.settings import DEVICES, DTYPES, PHASES, SHAPES, BenchSettings
-from retention.errors import RetentionError
+from retention.errors import RetentionError, option_names
 from retention.experiment.hydra_setup import config_dir
 from retention.records import append_record
+
+# Keys of the configuration that have an option of their own; the others can be given by --set.
+_OPTIONS = {
+    "retention.rho": "--rho",
+    "retention.schedule": "--schedule",
+    "retention.slope": "--slope",
+    "prune_at": "--prune-at",
+    "backbone.path": "--path",
+    "data.dir": "--data",
+    "task.data.dir": "--data",
+}
 
 EXAMPLES = """examples:
   retention bench --shape distilbert --length 256 512 --batch 32
@@ -89,21 +100,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = build_parser().parse_args(arguments)
     try:
-        plan = build_plan(_settings(options))
-        if plan.settings.threads is not None:
-            torch.set_num_threads(plan.settings.threads)
-        target = options.record or _record_path(options.name, plan)
-        for length in plan.settings.lengths:
-            for batch_size in plan.settings.batch_sizes:
-                case = measure_case(plan, length, batch_size, memory=options.memory, log=_log)
-                print(format_table(plan, case), flush=True)
-                for record in build_records(plan, case, ["retention", "bench", *arguments]):
-                    append_record(target, record)
+        with option_names(_OPTIONS):
+            target = _measure(options, arguments)
     except RetentionError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     _log(f"records appended to {os.path.relpath(target)}")
     return 0
+
+
+def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> Path:
+    """Measure, print and record all cases; return the file of the records."""
+    plan = build_plan(_settings(options))
+    if plan.settings.threads is not None:
+        torch.set_num_threads(plan.settings.threads)
+    target = options.record or _record_path(options.name, plan)
+    for length in plan.settings.lengths:
+        for batch_size in plan.settings.batch_sizes:
+            case = measure_case(plan, length, batch_size, memory=options.memory, log=_log)
+            print(format_table(plan, case), flush=True)
+            for record in build_records(plan, case, ["retention", "bench", *arguments]):
+                append_record(target, record)
+    return Path(target)
 
 
 def _settings(options: argparse.Namespace) -> BenchSettings:

@@ -20,12 +20,11 @@ from torch import Tensor
 
 from retention.bench.timing import Quantiles, speedup_quantiles, synchronizer, time_interleaved
 from retention.data.batching import Batch
-from retention.errors import DataError, RetentionError, require
+from retention.errors import DataError, RetentionError, option_names, require
 from retention.experiment.assembly import resolve_tokenizer, use_trained_label_order
 from retention.experiment.checkpoints import read_checkpoint
 from retention.experiment.config import loaded_config
 from retention.experiment.parts import build_parts
-from retention.experiment.resume import RECORD, VALIDATION_RECORD
 from retention.experiment.stored import StoredTargets
 from retention.models.head import Columns
 from retention.models.precision import in_precision
@@ -33,10 +32,18 @@ from retention.models.quantization import quantize_int8
 from retention.models.retention_model import RetentionModel
 from retention.records import Latency, Quality, Record, append_record, build_record, read_records
 from retention.records.identity import PRUNE_AT, model_settings
+from retention.records.run_folders import RECORD, VALIDATION_RECORD
 from retention.trained.loading import load
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _CHECKPOINT = Path("checkpoints") / "last.ckpt"
+# Configuration keys of a run that this command sets.
+_OPTIONS = {
+    "data.dir": "--data",
+    "task.data.dir": "--data",
+    "data.test_size": "--rows",
+    "task.data.eval_batch_size": "--batch-size",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,16 +64,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     try:
         started = time.perf_counter()
-        result = measure_latency(
-            arguments.runs,
-            data_dir=arguments.data,
-            rows=arguments.rows,
-            batch_size=arguments.batch_size,
-            rounds=arguments.rounds,
-            device=arguments.device,
-            dtype=arguments.dtype,
-            int8=arguments.int8,
-        )
+        with option_names(_OPTIONS):
+            result = measure_latency(
+                arguments.runs,
+                data_dir=arguments.data,
+                rows=arguments.rows,
+                batch_size=arguments.batch_size,
+                rounds=arguments.rounds,
+                device=arguments.device,
+                dtype=arguments.dtype,
+                int8=arguments.int8,
+            )
         print(format_latency(result))
         if arguments.record is not None:
             config = {key: _plain(value) for key, value in vars(arguments).items() if key != "record"}

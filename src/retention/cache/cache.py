@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -19,7 +20,7 @@ from retention.cache.fixed import FixedSlots
 from retention.cache.layer import RetentionLayer
 from retention.cache.policies.base import CachePolicy, RescoringPolicy
 from retention.cache.step import Step
-from retention.errors import ConfigError, Problem, require
+from retention.errors import ConfigError, Problem, require, require_object
 
 _CACHE_ARGUMENTS = ("past_key_values", "layer_past")
 
@@ -36,7 +37,13 @@ class RetentionCache(Cache):
     Source: section "Limitations" of Adaptive Retention (arXiv 2510.08798): score on arrival, keep the top M.
 
     Hooks on the model pass the hidden states to the policy. They act only while this object is passed as
-    ``past_key_values``; ``detach`` removes them. ``retain_cache`` does both.
+    ``past_key_values``; ``detach`` removes them, and warns if the model was called meanwhile, but never with a
+    cache of this class. ``retain_cache`` does both.
+
+    A used cache continues its sequences: call ``reset`` before another prompt. Tokens at positions that the cache has
+    read are refused. ``generate`` takes the first tokens of a longer prompt for those that the cache has read, so
+    another prompt that is longer than what was read cannot be told from a further turn of a chat, nor can a call of
+    the model without ``position_ids``.
 
     With ``fixed``, single tokens that follow the first pass are decoded in buffers of M slots that are overwritten in
     place. All shapes are constant, so a compiled decoder needs no recompilation as tokens arrive. Passes over several
@@ -54,11 +61,13 @@ class RetentionCache(Cache):
             score on arrival.
 
     Raises:
-        ConfigError: the model is not supported, the policy was built for another one, or policy or block cannot be used
-            with ``fixed``.
+        ConfigError: the model is not supported, the policy was built for another one or is no object, or policy or
+            block cannot be used with ``fixed``.
     """
 
     def __init__(self, model: nn.Module, policy: CachePolicy, budget: CacheBudget, *, fixed: bool = False) -> None:
+        require_object("policy", policy, CachePolicy, "KeyNorm()")
+        require_object("budget", budget, CacheBudget, "CacheBudget(size=512)")
         modules = attention_modules(model)
         decoder = decoder_of(model)
         policy.check(decoder.config)
@@ -78,6 +87,8 @@ class RetentionCache(Cache):
         self._additive = getattr(decoder.config, "_attn_implementation", "") == "eager"
         self._counts: list[int] = []
         self._step: Step | None = None
+        self._used = False  # by a call of the model
+        self._passed_over = False  # by a call of the model with another kind of cache, or none
         self.fixed = fixed
         self._hooks = [decoder.register_forward_pre_hook(self._before_decoder, with_kwargs=True)]
         if fixed:
@@ -105,10 +116,20 @@ class RetentionCache(Cache):
         return held if self.budget.per_head else [positions.squeeze(1) for positions in held]
 
     def detach(self) -> None:
-        """Remove the hooks; the cache cannot be used after that."""
+        """Remove the hooks; the cache cannot be used after that.
+
+        Warns if the model was called meanwhile, but never with a cache of this class.
+        """
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+        if self._passed_over and not self._used:
+            self._passed_over = False
+            message = (
+                "the model was called without its RetentionCache and held all tokens; pass the cache to every call, "
+                "model.generate(..., past_key_values=cache)"
+            )
+            warnings.warn(message, UserWarning, stacklevel=2)
 
     def reset(self) -> None:
         """Forget all tokens."""
@@ -149,7 +170,7 @@ class RetentionCache(Cache):
         require(bool(self._hooks), "past_key_values", "a detached cache cannot be copied")
         copy = RetentionCache(self._model, self.policy, self.budget, fixed=self.fixed)
         memo[id(self)] = copy
-        copy._counts, copy._decoding = list(self._counts), self._decoding
+        copy._counts, copy._decoding, copy._used = list(self._counts), self._decoding, self._used
         if (fixed := self._buffers) is not None:
             copy._fixed = copied = deepcopy(fixed, memo)
             for new, old in zip(copy._retention_layers, self._retention_layers, strict=True):
@@ -182,7 +203,10 @@ class RetentionCache(Cache):
 
     def _before_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Describe the tokens of this pass, before the model makes its masks."""
-        if self._argument("past_key_values", args, kwargs) is not self:
+        given = self._argument("past_key_values", args, kwargs)
+        if given is not self:
+            if not torch.compiler.is_compiling():
+                self._passed_over |= not isinstance(given, RetentionCache)
             return
         tokens = self._argument("input_ids", args, kwargs)
         tokens = self._argument("inputs_embeds", args, kwargs) if tokens is None else tokens
@@ -193,9 +217,12 @@ class RetentionCache(Cache):
             message = f"layers of other types than full_attention are not supported, got masks for {', '.join(mask)}"
             require(set(mask) == {"full_attention"}, "attention_mask", message)
             mask = mask["full_attention"]
+        if tokens.shape[1] == 0:  # ``generate`` passes none of a prompt much shorter than what the cache has read
+            _refuse("past_key_values", _other_prompt(int(self.get_seq_length())))
+        positions = self._argument("position_ids", args, kwargs)
         if (fixed := self._buffers) is not None:
             if tokens.shape[1] == 1:
-                self._start_token(fixed, len(tokens), mask)
+                self._start_token(fixed, len(tokens), mask, positions)
                 return
             self._release(fixed)
         (batch, length), start = tokens.shape[:2], self.get_seq_length()
@@ -205,10 +232,16 @@ class RetentionCache(Cache):
             if self.fixed and mask.ndim == 4:  # made by ``generate``: the last query sees all tokens but padding
                 mask = mask[:, 0, -1] if mask.dtype is torch.bool else mask[:, 0, -1] == 0
             shape = tuple(mask.shape)
-            message = f"must be [{batch}, {start + length}] (all columns so far, and the new ones), got {list(shape)}"
+            message = (
+                f"must be [{batch}, {start + length}] (all columns so far, and the new ones), got {list(shape)}; call "
+                "reset() of the cache before another prompt"
+            )
             require(shape == (batch, start + length), "attention_mask", message)
             mask = mask[:, start:].to(tokens.device).bool()
-        self._step = Step.build(start, mask, length, counts, tokens.device)
+        step = Step.build(start, mask, length, counts, tokens.device)
+        if start > 0 and positions is not None:
+            _check_positions(positions, step.valid, torch.tensor(counts))
+        self._used, self._step = True, step
         self._counts = list(self._step.totals)
 
     def _argument(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -216,12 +249,14 @@ class RetentionCache(Cache):
         index = self._parameters.get(name, len(args))
         return args[index] if index < len(args) else kwargs.get(name)
 
-    def _start_token(self, fixed: FixedSlots, batch: int, mask: Any) -> None:
+    def _start_token(self, fixed: FixedSlots, batch: int, mask: Any, positions: Tensor | None) -> None:
         rows = len(fixed.valid)
         require(rows == batch, "past_key_values", _other_batch(rows, batch))
         if mask is not None and mask.ndim == 2 and not torch.compiler.is_compiling():
             message = "decoded tokens must be real with fixed=True, but the mask of the newest column has a 0"
             require(bool(mask[:, -1].all()), "attention_mask", message)
+        if positions is not None and not torch.compiler.is_compiling():
+            _check_positions(positions, fixed.valid, fixed.counts)
         fixed.start_token()
 
     def _after_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -311,6 +346,26 @@ def _check_fixed(policy: CachePolicy, budget: CacheBudget) -> None:
     require(not isinstance(policy, RescoringPolicy), "fixed", message)
     message = f"each token overwrites another one, so no block of {budget.block} can be evicted; set block to 1"
     require(budget.block == 1, "fixed", message)
+
+
+def _check_positions(positions: Tensor, valid: Tensor, counts: Tensor) -> None:
+    """Raise ``ConfigError`` if new tokens have positions of tokens that the cache has read.
+
+    Args:
+        positions: [B, Q] or [1, Q] long, of the new tokens.
+        valid: [B, Q] bool, True = real token.
+        counts: [B] long, real tokens that the cache has read.
+    """
+    repeated = (positions < counts.to(positions.device).unsqueeze(1)) & valid.to(positions.device)
+    if bool(repeated.any()):
+        _refuse("past_key_values", _other_prompt(int(counts.max())))
+
+
+def _other_prompt(count: int) -> str:
+    return (
+        f"the cache has read {count} tokens, which the new ones do not follow, as if they were of another prompt; call "
+        "reset() before one. To continue, pass all tokens so far to generate"
+    )
 
 
 def _other_batch(held: int, batch: int) -> str:

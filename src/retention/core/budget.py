@@ -56,7 +56,8 @@ class Budget(nn.Module):
     - ``geometric``: M_l = floor(rho T_l) of the current length, as written in Fig. 1, which compounds to rho^l;
     - ``learned``: a softmax over the gates divides the total budget G rho. Excess above 1 goes to the other gates and
       the ratios are sorted, so the mean stays rho. Counts at test time are floor(ratio T), as for every schedule;
-    - a list: the keep ratios themselves; ``rho`` then only labels the run.
+    - a list: the keep ratios themselves; ``rho`` has no effect and should be their mean, as the experiment framework
+      sets it.
 
     Training of the learned schedule: ``targets`` are differentiable in ``allocation``, and ``ExactDual`` carries the
     gradient of the task to them by the implicit derivative of each sample's multiplier while gates are soft. With hard

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import pytorch_lightning as pl
@@ -94,6 +95,10 @@ class RetentionData(pl.LightningDataModule, ABC):
     def build_tokenizer() -> PreTrainedTokenizerFast | None:
         """Return a tokenizer that belongs to the task, for encoders without one; None if there is none."""
         return None
+
+    def data_files(self) -> list[Path]:
+        """Return the existing local files that rows are read from, of every split; by default none."""
+        return []
 
     def length_limit(self) -> str:
         """Return the setting that limits the length of documents, for warnings."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
 from retention.data.base import RetentionData
+from retention.data.local_files import READERS
 from retention.data.settings import DataSettings
 from retention.data.sources import Source
-from retention.data.splits import Split, SplitNames, SplitPlan
+from retention.data.splits import SPLITS, Split, SplitNames, SplitPlan
 
 
 class BenchmarkData(RetentionData):
@@ -90,6 +92,19 @@ class BenchmarkData(RetentionData):
         Raises:
             DataError: see ``read``.
         """
+
+    def file_names(self, split: str) -> list[str]:
+        """Return the names that local files can have which the rows of one split of the source are read from."""
+        return [f"{split}{suffix}" for suffix in READERS]
+
+    def data_files(self) -> list[Path]:
+        """Return the existing files of ``dir`` that rows are read from; none for a hub data set."""
+        if self.source.dir is None:
+            return []
+        folder = Path(self.source.dir).expanduser()
+        splits = [name for role in SPLITS for name in self.plan.sources(role)]
+        files = dict.fromkeys(folder / name for split in splits for name in self.file_names(split))
+        return [file for file in files if file.is_file()]
 
     def requested_size(self, split: Split) -> int | None:
         """Return the number of documents requested of a split; None = all."""

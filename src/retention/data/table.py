@@ -11,6 +11,7 @@ from typing import Any, Literal
 from retention.errors import DataError, require
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
+_OTHER_NAMES = "fix the row, or give the file's names in label order: task.data.label_names, or labels.json in data.dir"
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,28 @@ class RawTable:
         return self.columns[column]
 
     def labels(self, column: str, names: Sequence[str]) -> list[int]:
-        """Return the values of ``column`` as classes 0 .. len(names) - 1; digits in a string are converted.
+        """Return the values of ``column`` as classes 0 .. len(names) - 1; digits and names of classes are converted.
+
+        Args:
+            column: column with numbers, digits, or names of classes.
+            names: names of the classes, in label order.
 
         Raises:
-            DataError: a value is missing, not a whole number, or out of range.
+            DataError: a value is missing, neither a whole number nor a name, or out of range.
         """
         labels = []
+        by_name = {name: label for label, name in enumerate(names)}
         for entry, value in enumerate(self.columns[column]):
-            if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
-                value = int(value)
+            if isinstance(value, str):
+                text = value.strip()
+                value = int(text) if _INTEGER.fullmatch(text) else by_name.get(text, value)
             problem = _label_problem(value, len(names))
             if problem:
                 meaning = ", ".join(f"{label} = {name}" for label, name in enumerate(names))
-                raise DataError(f"{self.location(entry)}: {column!r} {problem}; labels are {meaning}")
+                remedy = f"labels are {meaning}"
+                if isinstance(value, str) and value:
+                    remedy += f"; {_OTHER_NAMES}"
+                raise DataError(f"{self.location(entry)}: {column!r} {problem}; {remedy}")
             labels.append(value)
         return labels
 
@@ -114,7 +124,9 @@ def _label_problem(value: object, count: int) -> str | None:
     if value is None or value == "":
         return "is missing"
     if isinstance(value, str) and len(value) > 80:
-        return f"must be a whole number, got {value[:40]!r}... ({len(value)} characters)"
+        return f"must be a whole number or a name, got {value[:40]!r}... ({len(value)} characters)"
+    if isinstance(value, str):
+        return f"must be a whole number or a name, got {value!r}"
     if not isinstance(value, int) or isinstance(value, bool):
         return f"must be a whole number, got {value!r:.80}"
     if value == -1:

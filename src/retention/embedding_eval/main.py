@@ -30,13 +30,14 @@ from retention.embedding_eval.retrieval import Retrieval
 from retention.embedding_eval.scores import Benchmark
 from retention.embedding_eval.similarity import SentenceSimilarity
 from retention.embedding_eval.table import embedding_table
-from retention.errors import RetentionError, require, require_number
+from retention.errors import RetentionError, option_names, require, require_number
 from retention.models.precision import PRECISIONS, in_precision
 from retention.pretrained import Embedder
 from retention.records import Embedding, append_record, build_record, read_records, write_records
 from retention.tasks.reranking.collection import read_collection
 
 _HUB = "hub:"
+_DATA = "data.dir"  # key of the folder of the data in a configuration
 SPLITS = ("validation", "test")
 
 
@@ -141,17 +142,20 @@ def load_benchmarks(arguments: argparse.Namespace) -> list[Benchmark]:
     split = arguments.split
     benchmarks: list[Benchmark] = []
     if arguments.stsb is not None:
-        benchmarks.append(SentenceSimilarity(_source(arguments.stsb), split))
+        with option_names({_DATA: "--stsb"}):
+            benchmarks.append(SentenceSimilarity(_source(arguments.stsb), split))
     if arguments.cranfield is not None:
         source = _source(arguments.cranfield)
         count = arguments.validation_queries
         queries = (0, count) if split == "validation" else (count, None)
-        collection = read_collection(source.dir, source.hub)
+        with option_names({_DATA: "--cranfield"}):
+            collection = read_collection(source.dir, source.hub)
         name = "cranfield" if source.dir is not None else _short_name(arguments.cranfield)
         benchmarks.append(Retrieval(name, collection, source.describe(arguments.cranfield), queries))
     if arguments.newsgroups is not None:
         sizes = {"train_size": arguments.train_texts, "eval_size": arguments.eval_texts, "seeds": arguments.seeds}
-        benchmarks.append(TextClassification("newsgroups", _source(arguments.newsgroups), split, **sizes))
+        with option_names({_DATA: "--newsgroups"}):
+            benchmarks.append(TextClassification("newsgroups", _source(arguments.newsgroups), split, **sizes))
     if arguments.texts is not None:
         table = read_file(arguments.texts, {"--text-column": arguments.text_column})
         benchmarks.append(HeldOutTexts(table.texts(arguments.text_column), arguments.texts.name))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 import types
@@ -16,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from retention.errors import Checks, ConfigError, RetentionError, first_line, is_finite
+from retention.experiment.keys import unknown_key
 from retention.records.signatures import Parameters, constructor_parameters, flat_fields
 
 _ACCEPTED: dict[type, tuple[type, ...]] = {float: (float, int), int: (int,), bool: (bool,), str: (str,)}
@@ -118,14 +118,16 @@ class Builder:
         try:
             target = self._resolve(name, path)
         except (ImportError, ValueError) as error:
-            self.checks.require(False, f"{path}._target_", first_line(error))
+            self.checks.require(False, f"{path}._target_", " ".join(str(error).split()))
+            return None, {}
+        if not self.checks.require(callable(target), f"{path}._target_", f"{name} is not a class or function"):
             return None, {}
         parameters = constructor_parameters(getattr(target, "check_settings", target) if later else target)
         settings: dict[str, Any] = {}
         fits = True
         for key, value in {str(key): value for key, value in node.items() if key != "_target_"}.items():
             valid = parameters.open or key in parameters.hints
-            if self.checks.require(valid, f"{path}.{key}", _unknown_key(key, list(parameters.hints))):
+            if self.checks.require(valid, f"{path}.{key}", unknown_key(key, parameters.hints)):
                 fits = self._check_type(value, parameters.hints.get(key), f"{path}.{key}") and fits
                 settings[key] = self._value(value, f"{path}.{key}")
                 if not _is_no_node(value):
@@ -184,9 +186,3 @@ def _class_names(options: Sequence[Any]) -> str:
 def _any_target(target: str, path: str) -> Any:
     del path
     return get_object(target)
-
-
-def _unknown_key(key: str, valid: Sequence[str]) -> str:
-    close = difflib.get_close_matches(key, valid, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"valid keys: {', '.join(sorted(valid))}"
-    return f"unknown key; {hint}"

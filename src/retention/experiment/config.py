@@ -23,6 +23,7 @@ from retention.experiment.decoders import (
 )
 from retention.experiment.equal_flops import set_rho_by_flops
 from retention.experiment.keys import check_keys, require_keys
+from retention.experiment.listed_ratios import set_rho_of_list, types_rho
 from retention.experiment.parts import Parts, build_parts
 from retention.experiment.results import EVALUATE
 from retention.experiment.resume import LOCAL_CHECKPOINT, use_local_checkpoint
@@ -70,12 +71,14 @@ def _build_runs(
     if config.mode == "test":
         check_run(config)
         tested = tested_config(config, overrides)
+        set_rho_of_list(tested, given=types_rho(overrides))
         return [(tested, build_parts(tested, StoredTargets(typed=typed_targets(overrides))))]
     checks = Checks()
     checks.gather(lambda: check_run(config))
     requested_ckpt = config.ckpt
     use_local_checkpoint(config)
     checks.gather(lambda: _check_start(config))
+    checks.gather(lambda: set_rho_of_list(config, given=types_rho(overrides)))
     configs = [config]
     names = config.compare if isinstance(config.compare, ListConfig) else []
     for name in reversed([name for name in names if isinstance(name, str)]):
@@ -177,6 +180,7 @@ def loaded_config(content: Mapping[str, Any], ckpt: Path, rho: float | None = No
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
+        ConfigError: the checkpoint lists its keep ratios, whose mean is not ``rho``.
     """
     config = stored_config(content, ckpt)
     folder = str(ckpt.resolve().parent.parent)
@@ -188,6 +192,7 @@ def loaded_config(content: Mapping[str, Any], ckpt: Path, rho: float | None = No
     config.data.source = config.data.provenance = None  # they describe local files
     if rho is not None:
         config.retention.rho = rho
+    set_rho_of_list(config, given=rho is not None)
     _use_saved_encoder(config, str(ckpt))
     return config
 

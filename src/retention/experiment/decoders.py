@@ -81,6 +81,10 @@ class DecoderParts(RunParts):
     budget: CacheBudget
     decoder: PretrainedDecoder | None
 
+    def data_files(self) -> list[Path]:
+        """Return the existing local files of the task's texts."""
+        return self.task.data_files()
+
     def check_output(self, path: Path) -> None:
         """Check that adapters, if there are any, would not be written into a folder that exists."""
         folder = _adapter_folder(path)

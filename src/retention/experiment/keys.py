@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -32,11 +33,31 @@ def check_keys(config: DictConfig) -> None:
     """Raise ``ConfigError`` if the top level or a node that is no object has unknown keys."""
     checks, valid = Checks(), valid_keys()
     for key in sorted(str(key) for key in config):
-        checks.require(key in valid, key, f"unknown key; valid keys: {', '.join(sorted(valid))}")
+        checks.require(key in valid, key, unknown_key(key, valid))
     for name, keys in _plain_nodes():
         for key in sorted(str(key) for key in config[name]):
-            checks.require(key in keys, f"{name}.{key}", f"unknown key; valid keys: {', '.join(sorted(keys))}")
+            checks.require(key in keys, f"{name}.{key}", unknown_key(key, keys))
     checks.finish()
+
+
+def unknown_key(key: str, valid: Collection[str], shown: str = "{}") -> str:
+    """Return the message for an unknown key: the most similar valid key, or all of them.
+
+    Args:
+        key: name of the key in its node.
+        valid: names that the node can have.
+        shown: how a suggested key is shown; ``{}`` stands for its name.
+
+    Examples:
+        >>> unknown_key("roh", ["rho", "slope"], "retention.{}")
+        'unknown key; did you mean retention.rho?'
+        >>> unknown_key("zzz", ["slope", "rho"])
+        'unknown key; valid keys: rho, slope'
+    """
+    close = difflib.get_close_matches(key, sorted(valid), n=1)
+    if close:
+        return f"unknown key; did you mean {shown.format(close[0])}?"
+    return f"unknown key; valid keys: {', '.join(sorted(valid))}"
 
 
 def _plain_nodes() -> Iterator[tuple[str, Collection[str]]]:

@@ -74,6 +74,10 @@ class Parts(RunParts):
         """Return True if the task has no labels, so that its metrics need the teacher."""
         return bool(getattr(_class_of(self.head_type), "compares_with_teacher", False))
 
+    def data_files(self) -> list[Path]:
+        """Return the existing local files of the task's rows."""
+        return self.data.data_files()
+
     def check_output(self, path: Path) -> None:
         """Check that the model folder may be written."""
         check_replaceable(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,15 @@ from omegaconf import DictConfig, OmegaConf
 from retention.callbacks.last_checkpoint import LAST
 from retention.errors import CheckpointError, Checks
 from retention.experiment.checkpoints import read_checkpoint
+from retention.experiment.data_files import changed_files, newer_files
 from retention.experiment.sharded_strategy import SHARDED
 from retention.experiment.stored import FROM_COMMAND, plain_config, plain_container
-from retention.records import Record, read_records
+from retention.records import Record
 from retention.records.defaults import derived_defaults
 from retention.records.legacy import upgrade_config
+from retention.records.run_folders import RECORD, VALIDATION_RECORD, run_records
 
 CONFIG = "config.yaml"  # written when a run starts
-RECORD = "record.json"  # written last
-RESULTS = "results.jsonl"  # all records of a run that has several; the last one is that of record.json
-VALIDATION_RECORD = "validation.json"  # the same with evaluate=validation; the test is missing then
 _REPLACED = "record.replaced.json"
 _INPUTS = ("init", "ckpt", "distill.teacher")  # checkpoints, which may have been overwritten since
 # another file for the record, the rows that are scored last, how often a checkpoint is written
@@ -47,46 +46,55 @@ _MAX_SHOWN = 3
 log = logging.getLogger(__name__)
 
 
-def finished_record(config: DictConfig) -> Record | None:
+def finished_record(config: DictConfig, data_files: Iterable[Path] = ()) -> Record | None:
     """Return the main record that this run left in its folder; None if it has to be run.
 
     A run is finished if its folder holds a record, every resolved setting is unchanged (the folder itself may have
-    been moved), and none of the checkpoints it started from is newer. Otherwise the differences are logged.
+    been moved), no data file has changed, and none of the checkpoints it started from is newer. Otherwise the
+    differences are logged.
+
+    Args:
+        config: of the run.
+        data_files: files that the run reads its rows from.
 
     Raises:
         DataError: the folder's record cannot be read.
     """
-    folder, file = Path(config.paths.run_dir), record_file(config)
-    if not file.exists():
-        return None
-    reasons = [*_changes(folder / CONFIG, config), *_newer_inputs(file, config)]
-    if reasons:
-        more = f" and {len(reasons) - _MAX_SHOWN} more" if len(reasons) > _MAX_SHOWN else ""
-        listed = "; ".join(reasons[:_MAX_SHOWN]) + more
-        log.warning("%s holds the record of another run (%s): running again", folder, listed)
+    file = record_file(config)
+    if not file.exists() or not _is_same_run(file, config, list(data_files)):
         return None
     record = run_records(file)[-1]
-    log.info("%s: already finished, not run again (to repeat it, remove the folder)", folder)
+    log.info("%s: already finished, not run again (to repeat it, remove the folder)", file.parent)
     return record
 
 
-def run_records(file: Path) -> list[Record]:
-    """Return the records of a finished run, the main one last.
+def trained_checkpoint(config: DictConfig, data_files: Iterable[Path] = ()) -> Path | None:
+    """Return the checkpoint of a finished run that differs from this one in nothing but ``evaluate``.
+
+    Its folder holds the record of the other rows; the model only has to be scored.
 
     Args:
-        file: ``record.json``, or ``validation.json``, of its folder.
+        config: of the run.
+        data_files: files that the run reads its rows from.
 
-    Raises:
-        DataError: a file cannot be read.
+    Returns:
+        The checkpoint in the run folder; None if the model has to be trained.
     """
-    several = file.with_name(RESULTS)
-    return read_records([several if several.exists() else file])
+    folder = Path(config.paths.run_dir)
+    checkpoint = checkpoint_path(folder)
+    file = folder / (RECORD if _validates(config) else VALIDATION_RECORD)
+    available = config.mode == "fit" and config.ckpt in (None, str(checkpoint)) and checkpoint.exists()
+    if not available or record_file(config).exists() or not file.exists():
+        return None
+    if file.stat().st_mtime < checkpoint.stat().st_mtime or not _is_same_run(file, config, list(data_files)):
+        return None
+    log.info("%s: already trained, only scored on %s rows", folder, config.evaluate)
+    return checkpoint
 
 
 def record_file(config: DictConfig) -> Path:
     """Return the file in the run folder that a run writes its record to."""
-    validation = config.get("evaluate", "test") == "validation"
-    return Path(config.paths.run_dir) / (VALIDATION_RECORD if validation else RECORD)
+    return Path(config.paths.run_dir) / (VALIDATION_RECORD if _validates(config) else RECORD)
 
 
 def checkpoint_path(folder: str | Path) -> Path:
@@ -136,10 +144,14 @@ def check_resumed_settings(config: DictConfig) -> None:
     checks.finish()
 
 
-def check_job_folder(config: DictConfig) -> None:
+def check_job_folder(config: DictConfig, data_files: Iterable[Path] = ()) -> None:
     """Raise ``ConfigError`` if a job of a sweep would replace a finished run with other input files.
 
     Sweeps that differ in these alone have the same folders.
+
+    Args:
+        config: of the job.
+        data_files: files that the job reads its rows from.
     """
     folder, checks = Path(config.paths.run_dir), Checks()
     finished = any((folder / name).exists() for name in (RECORD, VALIDATION_RECORD))
@@ -154,6 +166,12 @@ def check_job_folder(config: DictConfig) -> None:
             "another hydra.sweep.dir, or remove the folder"
         )
         checks.require(old.get(key) == given, key, message)
+    for reason in changed_files(folder, data_files):
+        message = (
+            f"{reason} since the finished run in {folder}, which would be replaced; restore the file, choose another "
+            "hydra.sweep.dir, or remove the folder"
+        )
+        checks.require(False, "data", message)
     checks.finish()
 
 
@@ -274,6 +292,25 @@ def put_record_aside(folder: Path, *, validation: bool = False) -> None:
         os.replace(folder / RECORD, folder / _REPLACED)
     if validation:
         (folder / VALIDATION_RECORD).unlink(missing_ok=True)
+
+
+def _validates(config: DictConfig) -> bool:
+    return bool(config.get("evaluate", "test") == "validation")
+
+
+def _is_same_run(record: Path, config: DictConfig, data_files: list[Path]) -> bool:
+    """Return True if a run would repeat the one that left a record in its folder; otherwise log the differences."""
+    folder = record.parent
+    reasons = [*_changes(folder / CONFIG, config), *_newer_inputs(record, config), *changed_files(folder, data_files)]
+    if reasons:
+        more = f" and {len(reasons) - _MAX_SHOWN} more" if len(reasons) > _MAX_SHOWN else ""
+        listed = "; ".join(reasons[:_MAX_SHOWN]) + more
+        message = "%s holds the record of another run (%s): running again (to keep it, choose another hydra.run.dir)"
+        log.warning(message, folder, listed)
+    elif newer := newer_files(folder, record, data_files):
+        message = "%s was written after the run in %s; if its rows have changed, remove the folder to run again"
+        log.warning(message, ", ".join(newer), folder)
+    return not reasons
 
 
 def _changes(file: Path, config: DictConfig) -> list[str]:

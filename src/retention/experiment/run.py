@@ -19,16 +19,17 @@ from retention.errors import CheckpointError, ConfigError, Problem, first_line
 from retention.experiment.checkpoint_files import AtomicCheckpointIO
 from retention.experiment.checkpoints import read_checkpoint
 from retention.experiment.config import Compose, build_runs
+from retention.experiment.data_files import write_data_files
 from retention.experiment.decoders import DecoderParts, DecoderSteps
 from retention.experiment.encoders import HEATMAP, EncoderSteps
 from retention.experiment.finite import FiniteCheck
+from retention.experiment.metrics_file import keep_logged_rows
 from retention.experiment.monitor import MonitorCheck
 from retention.experiment.outputs import check_outputs
 from retention.experiment.parts import Parts
 from retention.experiment.results import record_of
 from retention.experiment.resume import (
     CONFIG,
-    RESULTS,
     check_job_folder,
     check_ranks,
     check_resumed_settings,
@@ -41,7 +42,7 @@ from retention.experiment.resume import (
     override_of,
     put_record_aside,
     record_file,
-    run_records,
+    trained_checkpoint,
     training_is_complete,
 )
 from retention.experiment.sharded_strategy import SHARDED, FullyShardedStrategy
@@ -58,6 +59,7 @@ from retention.records import (
     write_record,
     write_records,
 )
+from retention.records.run_folders import RESULTS, run_records
 from retention.report.decoding_table import decoding_table
 from retention.report.details import detail_table
 from retention.report.quality_table import quality_table
@@ -102,15 +104,17 @@ def run(
     runs = build_runs(config, compose, overrides)
     check_outputs(runs)
     if sweep:
-        for each, _ in runs:
-            check_job_folder(each)
-    records = [record for each, parts in runs for record in _earlier_records(each) or run_one(each, parts, argv)]
+        for each, parts in runs:
+            check_job_folder(each, parts.data_files())
+    records = [record for each, parts in runs for record in _earlier_records(each, parts) or run_one(each, parts, argv)]
     _write_table(records, Path(config.paths.run_dir))
     return records
 
 
 def run_one(config: DictConfig, parts: Parts | DecoderParts, argv: Sequence[str] | None = None) -> list[Record]:
     """Train (unless ``mode=test``) and score one model, and write its files into the run folder.
+
+    A finished run of which only ``evaluate`` differs is not trained again.
 
     Returns:
         Its result records; the main one is the last.
@@ -120,7 +124,11 @@ def run_one(config: DictConfig, parts: Parts | DecoderParts, argv: Sequence[str]
     """
     started = time.perf_counter()
     folder = Path(config.paths.run_dir)
-    if config.mode == "fit" and config.ckpt is not None:
+    data_files = parts.data_files()
+    trained_before = trained_checkpoint(config, data_files)
+    if trained_before is not None:
+        config.ckpt = str(trained_before)
+    elif config.mode == "fit" and config.ckpt is not None:
         check_resumed_settings(config)  # before the configuration of the interrupted training is replaced
     pl.seed_everything(config.seed, verbose=False)
     signals = StopSignals(checkpoint_path(folder))
@@ -128,9 +136,11 @@ def run_one(config: DictConfig, parts: Parts | DecoderParts, argv: Sequence[str]
     trainer = build_trainer(config, parts, signals)
     steps.build()  # data and weights that cannot be used leave an earlier run in the folder as it is
     if trainer.is_global_zero:
-        keep_interrupted_checkpoint(config)
-        put_record_aside(folder, validation=config.mode == "fit" and config.ckpt is None)
+        if trained_before is None:
+            keep_interrupted_checkpoint(config)
+            put_record_aside(folder, validation=config.mode == "fit")
         write_atomic(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
+        write_data_files(folder, data_files)
     status, trained = "failed", {}
     try:
         with signals.listening():
@@ -139,7 +149,7 @@ def run_one(config: DictConfig, parts: Parts | DecoderParts, argv: Sequence[str]
             elif steps.trains:
                 if trainer.is_global_zero:
                     steps.write_start(folder)
-                trained = fit(config, steps, trainer)
+                trained = fit(config, steps, trainer, scored_only=trained_before is not None)
                 signals.check()
             results = steps.evaluate(trainer, trained)
         status = "success"
@@ -193,10 +203,16 @@ def build_trainer(config: DictConfig, parts: RunParts, signals: StopSignals | No
         raise ConfigError([Problem("trainer", first_line(error))]) from error
 
 
-def fit(config: DictConfig, steps: RunSteps, trainer: pl.Trainer) -> dict[str, int]:
+def fit(config: DictConfig, steps: RunSteps, trainer: pl.Trainer, *, scored_only: bool = False) -> dict[str, int]:
     """Train from the start, or resume the training of the checkpoint ``ckpt``.
 
     A training that is complete, but whose run was interrupted before its record was written, only gets its weights.
+
+    Args:
+        config: the composed configuration.
+        steps: of the run.
+        trainer: of the run.
+        scored_only: True if ``ckpt`` is that of a finished run, which is scored on other rows.
 
     Returns:
         Number of ``epochs`` and optimizer ``steps`` of the whole training.
@@ -209,28 +225,35 @@ def fit(config: DictConfig, steps: RunSteps, trainer: pl.Trainer) -> dict[str, i
         content = read_checkpoint(config.ckpt)
         check_training_state(content, config.ckpt)
         steps.load(content, tested=False)
-        if training_is_complete(content, trainer.max_epochs, trainer.max_steps):
-            if has_record(config.ckpt):
+        local = checkpoint_path(config.paths.run_dir)
+        continues = trainer.is_global_zero and Path(config.ckpt).resolve().parent == local.resolve().parent
+        if scored_only or training_is_complete(content, trainer.max_epochs, trainer.max_steps):
+            if not scored_only and has_record(config.ckpt):
                 ended_by_itself = f"start a new training from its model with {override_of('init', Path(config.ckpt))}"
                 remedy = ended_by_itself if content.get("finished") else "raise trainer.max_epochs"
                 raise CheckpointError(
                     f"{config.ckpt}: has already finished {finished_epochs(content)} epochs; {remedy}"
                 )
-            log.warning("%s: the training is complete, only its test is missing", config.ckpt)
-            local = checkpoint_path(config.paths.run_dir)
+            if not scored_only:
+                log.warning("%s: the training is complete, only its test is missing", config.ckpt)
             if trainer.is_global_zero and Path(config.ckpt).resolve() != local.resolve():
                 AtomicCheckpointIO().save_checkpoint(content, local)
+            if continues:
+                keep_logged_rows(trainer.loggers, content, complete=True)
             steps.restore(content)
             return {"epochs": finished_epochs(content), "steps": int(content["global_step"])}
         check_strategy(content, str(config.trainer.strategy), config.ckpt)
         check_ranks(content, trainer.world_size, config.ckpt)
+        if continues:
+            keep_logged_rows(trainer.loggers, content, complete=False)
     trainer.fit(steps.module, datamodule=steps.data, ckpt_path=config.ckpt, weights_only=True)
     return {"epochs": trainer.current_epoch, "steps": trainer.global_step}
 
 
-def _earlier_records(config: DictConfig) -> list[Record]:
+def _earlier_records(config: DictConfig, parts: Parts | DecoderParts) -> list[Record]:
     """Return the records of a run that is already finished; they are added to the file ``record`` if missing there."""
-    records = run_records(record_file(config)) if finished_record(config) is not None else []
+    finished = finished_record(config, parts.data_files()) is not None
+    records = run_records(record_file(config)) if finished else []
     if config.record is not None:
         for record in records:
             _append_missing(config.record, record)

@@ -29,6 +29,10 @@ class RunParts:
     callbacks: list[Callback]
     loggers: list[Any]
 
+    def data_files(self) -> list[Path]:
+        """Return the existing local files that the run reads its rows from."""
+        return []
+
     def check_output(self, path: Path) -> None:
         """Check that the finished model may be written to ``output``.
 

@@ -19,10 +19,9 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from retention.errors import ConfigError, Problem, RetentionError
 from retention.experiment.folders import register_resolvers
-from retention.experiment.resume import RECORD, VALIDATION_RECORD, run_records
-from retention.records import Quality, Record, Validation, append_record, read_records, write_atomic, write_records
-from retention.report.decoding_table import decoding_table
-from retention.report.quality_table import quality_table
+from retention.records import append_record, read_records, write_atomic, write_records
+from retention.records.run_folders import nested_records
+from retention.report.run_tables import run_tables
 
 _IN_FOLDER = {"task", "seed"}  # excluded from a job's folder name, but part of the folders above and below it
 
@@ -129,10 +128,13 @@ def write_report(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> str:
     Returns:
         The tables of the test rows and of the validation rows, followed by the failed jobs.
     """
-    files = sorted(file for name in (RECORD, VALIDATION_RECORD) for file in folder.rglob(name))
-    records = [record for file in files for record in run_records(file)]
+    records = nested_records(folder)
     write_records(folder / "records.jsonl", records)
-    report = "\n".join([_table(records), *_failures(jobs)])
+    try:
+        tables = run_tables(records)
+    except RetentionError as error:  # nothing finished, or a record of another version
+        tables = f"No table: {error}\n"
+    report = "\n".join([tables, *_failures(jobs)])
     write_atomic(folder / "table.md", report)
     return report
 
@@ -147,29 +149,6 @@ def _error_of(job_return: JobReturn) -> Exception | None:
 
 def _text(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _table(records: Sequence[Record]) -> str:
-    if decoders := decoding_table(records):
-        return decoders
-    validated = [_as_test(record) for record in records if record.get("kind") == Validation.kind]
-    tested = [record for record in records if record.get("kind") != Validation.kind]
-    try:
-        tables = [quality_table(tested)] if tested or not validated else []
-        if validated:
-            table = quality_table(validated).replace(" test rows", " validation rows")
-            tables.append(f"Scores on validation rows:\n\n{table}")
-        return "\n".join(tables)
-    except RetentionError as error:  # nothing finished, or a record of another version
-        return f"No table: {error}\n"
-
-
-def _as_test(record: Record) -> Record:
-    """Return a record of validation rows as one of as many test rows, for the quality table."""
-    data = record["data"]
-    if contracts := data.get("contracts"):
-        data = {**data, "contracts": {**contracts, "test": contracts.get("val")}}
-    return {**record, "kind": Quality.kind, "data": {**data, "test": data.get("val")}}
 
 
 def _failures(jobs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from transformers import (
 )
 
 from retention.core.flops import EncoderShape
-from retention.engine.adapters import adapter_for
+from retention.engine.adapters import Adapter, adapter_for
 from retention.engine.observer import check_observed
 from retention.engine.retainer import check_engine, check_prune_at
 from retention.errors import ConfigError, Problem, first_line, require
@@ -108,8 +109,9 @@ class Backbone:
             ConfigError: the family has no adapter, or this configuration or its attention is not supported.
         """
         config = self.config()
-        adapter = adapter_for(config.model_type)
-        adapter.check(config)
+        adapter = _adapter(config)
+        with _named_settings():
+            adapter.check(config)
         if self.attn_implementation is not None:
             try:
                 check_engine("cut", self.attn_implementation, adapter.attention)
@@ -125,19 +127,19 @@ class Backbone:
     def full_shape(self) -> EncoderShape:
         """Return the dimensions of the encoder with all layers of its checkpoint: the reference of FLOPs ratios."""
         config = full_config(self.config())
-        return adapter_for(config.model_type).shape(config)
+        return _adapter(config).shape(config)
 
     def check_length(self, max_length: int) -> None:
         """Raise ``ConfigError`` if sequences of ``max_length`` tokens are longer than the encoder's position table."""
         config = self.config()
-        table = adapter_for(config.model_type).position_table(config)
+        table = _adapter(config).position_table(config)
         limit = max_length if table is None else table.num_positions(config)
         message = f"{self.name} has {limit} positions, got {max_length}; lower it, or raise backbone.max_positions"
         require(max_length <= limit, "task.data.max_length", message)
 
     def check_prune_at(self, prune_at: str) -> None:
         """Raise ``ConfigError`` if tokens cannot leave the layers at this ``prune_at``."""
-        check_prune_at(prune_at, adapter_for(self.config().model_type).prune_points, self.name)
+        check_prune_at(prune_at, _adapter(self.config()).prune_points, self.name)
 
     def support_observation(self, observes: Sequence[str]) -> None:
         """Choose an ``attn_implementation`` that shows a policy what it observes, if none is configured.
@@ -148,8 +150,8 @@ class Backbone:
         Raises:
             ConfigError: the family, or the configured implementation, does not show it.
         """
-        family = str(self.config().model_type)
-        check_observed(observes, adapter_for(family).observable, self.attn_implementation, family)
+        config = self.config()
+        check_observed(observes, _adapter(config).observable, self.attn_implementation, str(config.model_type))
         if "attention" in observes:
             self.attn_implementation = "eager"
 
@@ -236,11 +238,13 @@ class PretrainedBackbone(Backbone):
     def config(self, vocab_size: int | None = None) -> Any:
         """Return the Hugging Face configuration, with the configured changes."""
         config = self._deep_config()
-        return config if self._layers is None else config_of_layers(config, self._layers)
+        with _named_settings():
+            return config if self._layers is None else config_of_layers(config, self._layers)
 
     def _deep_config(self) -> Any:
         config = self._checkpoint_config()
-        return config if self.max_positions is None else extended_config(config, self.max_positions)
+        with _named_settings():
+            return config if self.max_positions is None else extended_config(config, self.max_positions)
 
     def encoder(self, vocab_size: int) -> nn.Module:
         """Load the encoder with its weights, float32.
@@ -368,6 +372,24 @@ class ScratchBackbone(Backbone):
             vocab_size: of the tokenizer; None = not known yet.
         """
         return AutoConfig.for_model(self.model_type, **self.fields, vocab_size=vocab_size or _UNKNOWN_VOCABULARY)
+
+
+def _adapter(config: Any) -> Adapter:
+    with _named_settings():
+        return adapter_for(config.model_type)
+
+
+@contextmanager
+def _named_settings() -> Iterator[None]:
+    """Name, in errors of the engine about a model and its configuration, the settings of a backbone."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(Problem(_setting(problem.key), problem.message) for problem in error.problems) from error
+
+
+def _setting(key: str) -> str:
+    return "backbone.path" if key == "model" else key.replace("model.config.", "backbone.fields.")
 
 
 def _check_field(key: str, value: Any) -> None:

@@ -20,7 +20,7 @@ from retention.engine.gate import Decision, LayerView
 from retention.engine.pass_values import PassValue
 from retention.engine.report import ForwardReport
 from retention.engine.token_fusion import fuse_dropped
-from retention.errors import require, require_number
+from retention.errors import require, require_number, require_object
 from retention.policies.bases.saliency_scorers import SaliencyScorers
 
 _DEFAULT_GATE = GateConfig()
@@ -76,7 +76,7 @@ class Adaptive(SaliencyScorers):
         name: see ``RetentionPolicy``.
 
     Raises:
-        ConfigError: a setting is out of range.
+        ConfigError: a setting is out of range, or the name of an object instead of the object.
     """
 
     soft: ClassVar[bool] = True
@@ -99,8 +99,12 @@ class Adaptive(SaliencyScorers):
         name: str | None = None,
     ) -> None:
         require_number("ranking_noise", ranking_noise, low=0, name="the noise scale")
+        dual = ExactDual() if dual is None else dual
+        require_object("dual", dual, Dual, "ExactDual() or AscentDual() of retention.core.duals")
+        require_object("gate", gate, GateConfig, "GateConfig(beta=0.5) of retention.policies")
+        require_object("scorer", scorer, ScorerConfig, "ScorerConfig(scorer_kind='mlp') of retention.policies")
         super().__init__(rho=rho, schedule=schedule, slope=slope, layers=layers, min_tokens=min_tokens, name=name)
-        self.dual = ExactDual() if dual is None else dual
+        self.dual = dual
         self.gate_config = gate
         self.scorer_config = scorer
         self.ranking_noise = ranking_noise

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from retention.engine.gate import LayerView
+from retention.engine.pass_values import PassValue
 from retention.policies.bases.retention_policy import RetentionPolicy
 
 
@@ -15,7 +16,8 @@ class Random(RetentionPolicy):
     """Keep a random subset of the budget's size; the baseline that a learned policy has to beat.
 
     In training every pass samples anew. At test time the scores are a hash of seed, layer, sequence and position, so
-    that the result of a sample depends neither on its batch nor on the order of the data. Needs no attention maps.
+    that the result of a sample depends neither on its batch and padding nor on the order of the data. Needs no
+    attention maps.
 
     Args:
         rho: target keep ratio, see ``RetentionPolicy``.
@@ -25,6 +27,8 @@ class Random(RetentionPolicy):
         min_tokens: see ``RetentionPolicy``.
         seed: of the selection at test time.
     """
+
+    _starts = PassValue["Tensor | None"](lambda: None)  # [B, 1], position of the first real token
 
     def __init__(
         self,
@@ -41,20 +45,28 @@ class Random(RetentionPolicy):
 
     def score(self, view: LayerView) -> Tensor:
         """Sample uniform scores."""
-        if view.spans is not None:  # one number per span: the mean of many would favor short spans
-            return hashed_uniform(view, int(torch.randint(2**31, ())) if self.training else self.seed)
-        if self.training:
+        if self.training and view.spans is None:
             return torch.rand(view.valid.shape, device=view.valid.device)
-        return hashed_uniform(view, self.seed)
+        if self._starts is None:  # at the first gate that removes tokens, so all of them are still there
+            self._starts = view.valid.int().argmax(1, keepdim=True)
+        # One number per span: the mean of many would favor short spans.
+        seed = int(torch.randint(2**31, ())) if self.training else self.seed
+        return hashed_uniform(view, seed, self._starts)
 
 
-def hashed_uniform(view: LayerView, seed: int) -> Tensor:
-    """Compute numbers in [0, 1), [B, N], from a hash of seed, layer, the sample's tokens and the position or span."""
-    positions = view.positions if view.spans is None else view.spans
+def hashed_uniform(view: LayerView, seed: int, starts: Tensor | int = 0) -> Tensor:
+    """Compute numbers in [0, 1), [B, N], from a hash of seed, layer, the sample's tokens and the position or span.
+
+    Args:
+        view: tokens after the gated layer.
+        seed: of the hash.
+        starts: [B, 1] long, position of the first real token, from which positions count.
+    """
+    positions = (view.positions if view.spans is None else view.spans) - starts
     content = torch.zeros_like(view.lengths)
     if view.input_ids is not None:
         tokens = view.input_ids.gather(1, view.positions) * view.valid
-        content = (tokens * _mix(view.positions + 1)).sum(1)
+        content = (tokens * _mix(view.positions - starts + 1)).sum(1)
     return (_mix(positions + _mix(content + seed * 1_000_003 + view.layer_idx).unsqueeze(1)) & 0xFFFFFF) / 2.0**24
 
 

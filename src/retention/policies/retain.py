@@ -9,9 +9,10 @@ from torch import nn
 
 from retention.engine import Retainer, adapter_for, encoder_of
 from retention.engine.training_watch import TrainingWatch
-from retention.errors import require
+from retention.errors import require, require_object
 from retention.policies.bases.retention_policy import RetentionPolicy
 from retention.policies.early_exit import EarlyExit
+from retention.policies.registry import available_policies
 
 
 def retain(
@@ -34,21 +35,23 @@ def retain(
 
     Args:
         model: a Hugging Face encoder, with or without a head; also inside a PEFT or compiled model.
-        policy: a retention policy.
+        policy: a retention policy, an object such as ``Adaptive(rho=0.3)``.
         protected_ids: token ids that are never removed, such as ``tokenizer.all_special_ids``.
         dropped: ``forward`` = dropped tokens return with their last state, ``cut`` = the output holds kept tokens only.
         prune_at: ``after_layer``, or ``after_attention`` = dropped tokens skip the feed-forward part of their last
             layer.
 
     Raises:
-        ConfigError: the family, its attention, a layer or a setting is not supported, see ``Retainer``; the policy was
-            built for an encoder of another shape, or needs more than the encoder (``EarlyExit``).
+        ConfigError: ``policy`` is a class or a name; the family, its attention, a layer or a setting is not supported,
+            see ``Retainer``; the policy was built for an encoder of another shape, or needs more than the encoder
+            (``EarlyExit``).
 
     Examples:
         >>> with retain(model, Truncate(rho=0.3).eval(), protected_ids=[101, 102]) as retainer:   # doctest: +SKIP
         ...     output = model(**batch)
         ...     retainer.report.kept
     """
+    require_object("policy", policy, RetentionPolicy, _example(policy))
     message = "early_exit needs a trained model with its heads, which retention.load returns; it removes no token"
     require(not isinstance(policy, EarlyExit), "policy", message)
     encoder: Any = encoder_of(model)
@@ -61,3 +64,10 @@ def retain(
     )
     retainer.training_watch = TrainingWatch(encoder, policy)
     return retainer
+
+
+def _example(given: object) -> str:
+    """Return how an object is made of a policy class, or of the name of one; of ``Truncate`` for anything else."""
+    named = available_policies().get(given) if isinstance(given, str) else given
+    name = named.__name__ if isinstance(named, type) and issubclass(named, RetentionPolicy) else "Truncate"
+    return f"{name}(rho=0.3).eval()"

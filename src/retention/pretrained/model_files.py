@@ -17,6 +17,8 @@ from transformers.utils import logging as library_logging
 from retention.engine import adapter_for
 from retention.errors import CheckpointError, ConfigError, Problem, first_line, require
 
+RUN_CHECKPOINT = Path("checkpoints") / "last.ckpt"  # of a run of the experiment framework
+
 _ATTENTION = (None, "eager", "sdpa")
 _ENCODER_ONLY = {"t5": "T5EncoderModel"}  # where AutoModel would add a decoder
 
@@ -36,14 +38,20 @@ def load_model(folder: Path, attn_implementation: str | None = None, *, loader: 
     message = f"must be sdpa, eager or null, got {attn_implementation!r}"
     require(attn_implementation in _ATTENTION, "attn_implementation", message)
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder}: holds no config.json; pass the folder of a Hugging Face or retained model")
+        message = "holds no config.json; pass the folder of a Hugging Face or retained model"
+        if (folder / RUN_CHECKPOINT).is_file():
+            message = "is the folder of a run, which retention.load loads; pass the folder of a model"
+        raise CheckpointError(f"{folder}: {message}")
     config: Any = _load(folder, AutoConfig)
     stored = getattr(config, "_attn_implementation", None)
     if stored not in _ATTENTION:  # other values would download and run code from the hub
         message = f"attn_implementation {stored!r} in config.json is not allowed; remove it"
         raise CheckpointError(f"{folder}: {message}")
     family = str(config.model_type)
-    adapter_for(family)
+    try:
+        adapter_for(family)
+    except ConfigError as error:
+        raise ConfigError([Problem(str(folder), problem.message) for problem in error.problems]) from error
     options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command ``retention report``; see ``retention.report.quality_table.main``."""
-    from retention.report import quality_table  # pandas takes a second to import
+    """Run the command ``retention report``; see ``retention.report.run_tables.main``."""
+    from retention.report import run_tables  # pandas takes a second to import
 
-    return quality_table.main(argv)
+    return run_tables.main(argv)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from statistics import fmean
 
-from retention.errors import DataError, RetentionError
-from retention.records import read_records
-from retention.report.details import detail_table
+from retention.errors import DataError
 from retention.report.grouping import (
     DENSE,
     NOT_RUN,
@@ -82,20 +77,3 @@ def _difference_from_dense(runs: Runs, group: RunGroup) -> str:
         return "no like reference"
     values = group.points()
     return f"{fmean(values) - fmean(dense.points()):+.1f}" if values else "no number"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the quality table of run folders and record files; return the exit status."""
-    parser = argparse.ArgumentParser(prog="retention report", description="Print the quality table of finished runs.")
-    parser.add_argument("paths", type=Path, nargs="+", help="run folders, record files (.jsonl) or single records")
-    parser.add_argument("--details", action="store_true", help="also print every metric that was measured")
-    arguments = parser.parse_args(argv)
-    try:
-        records = read_records([path / "record.json" if path.is_dir() else path for path in arguments.paths])
-        print(quality_table(records))
-        if arguments.details:
-            print(detail_table(records))
-    except RetentionError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2
-    return 0

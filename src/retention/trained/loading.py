@@ -12,9 +12,8 @@ from retention.errors import CheckpointError, require
 from retention.experiment.assembly import build_model, resolve_tokenizer
 from retention.experiment.checkpoints import load_weights, read_checkpoint
 from retention.experiment.config import load_parts
+from retention.pretrained.model_files import RUN_CHECKPOINT
 from retention.tasks.trained_model import TrainedModel, trained_class_of
-
-_CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
 
 def load(
@@ -53,9 +52,15 @@ def load(
         is_number = isinstance(rho, Real) and not isinstance(rho, bool)
         require(is_number, "rho", f"the target keep ratio must be a number in (0, 1], got {rho!r}")
         rho = float(rho)  # the configuration takes no numpy numbers
-    checkpoint = given / _CHECKPOINT if given.is_dir() else given
+    checkpoint = given / RUN_CHECKPOINT if given.is_dir() else given
     if given.is_dir() and not checkpoint.is_file():
-        raise CheckpointError(f"{given}: holds no {_CHECKPOINT}; pass the folder of a finished run, or a checkpoint")
+        message = f"holds no {RUN_CHECKPOINT}; pass the folder of a finished run, or a checkpoint"
+        if (given / "config.json").is_file():
+            message = (
+                "is the folder of a model, not of a run; load an embedding model with "
+                "retention.Embedder.from_pretrained, and a model with a head with retention.pretrained.load_retained"
+            )
+        raise CheckpointError(f"{given}: {message}")
     content = read_checkpoint(checkpoint)
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn before those of the checkpoint replace them
         config, parts = load_parts(content, checkpoint, rho, classes)

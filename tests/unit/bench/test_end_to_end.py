@@ -72,8 +72,14 @@ def test_wrong_settings_are_reported_without_a_traceback(
     assert main([*arguments, "--rho", "1.7", "--length", "141"]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("ConfigError: 2 problems\n")
-    assert "retention.rho: " in shown and "1.7" in shown
+    assert "\n  --rho: " in shown and "1.7" in shown
     assert not (tmp_path / "speed.jsonl").exists()
+
+
+def test_missing_model_names_the_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--path", str(tmp_path / "nowhere")]) == 2
+    shown = capsys.readouterr().err
+    assert "\n  --path: " in shown and "pass --path <folder>" in shown
 
 
 def test_incompatible_sizes_are_reported_without_a_traceback(

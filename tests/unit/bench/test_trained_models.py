@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from retention.bench.trained_models import format_latency, main, measure_latency
+from retention.data.local_files import find_split_file
 from retention.errors import ConfigError
 from retention.records import read_records
 
@@ -71,3 +72,14 @@ def test_numbers_out_of_range_are_refused(trained_run: Path) -> None:
 def test_a_folder_without_a_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_missing_data_names_the_option(
+    trained_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def without_data(*_: object) -> None:
+        find_split_file("nowhere", "test")
+
+    monkeypatch.setattr("retention.bench.trained_models.test_batches", without_data)
+    assert main([str(trained_run)]) == 2
+    assert "no such folder; pass --data <folder with" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -154,3 +155,56 @@ def test_other_models_are_refused() -> None:
         RetentionCache(BertModel(config), KeyNorm(), BUDGET)
     with pytest.raises(ConfigError, match="must be a Hugging Face decoder, got Linear"):
         RetentionCache(torch.nn.Linear(2, 2), KeyNorm(), BUDGET)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("length", [10, 26, 30, 51], ids=str)
+def test_another_prompt_needs_a_reset(length: int, fixed: bool) -> None:
+    """The cache has read 51 tokens, and ``generate`` then passes no, one, some or all tokens of the prompt."""
+    model = tiny_decoder("llama")
+    batch, other = texts("none", lengths=(40,)), texts("none", lengths=(length,))
+    with retain_cache(model, KeyNorm(), BUDGET, fixed=fixed) as cache:
+        generate(model, batch, cache)
+        with pytest.raises(ConfigError, match=r"past_key_values: the cache has read 51 tokens.*call reset\(\) before"):
+            generate(model, other, cache)
+        cache.reset()
+        ours = generate(model, other, cache)
+    with retain_cache(model, KeyNorm(), BUDGET, fixed=fixed) as cache:
+        assert torch.equal(generate(model, other, cache), ours)
+
+
+def test_another_prompt_with_padding_needs_a_reset() -> None:
+    model, batch = tiny_decoder("llama"), texts("left")
+    with retain_cache(model, KeyNorm(), BUDGET) as cache:
+        generate(model, batch, cache)
+        with pytest.raises(ConfigError, match=r"attention_mask: .*call reset\(\)"):
+            generate(model, batch, cache)
+
+
+def test_cache_that_is_not_passed_to_the_model_is_reported() -> None:
+    model, batch = tiny_decoder("llama"), texts("none")
+    with (
+        pytest.warns(UserWarning, match="called without its RetentionCache"),
+        retain_cache(model, KeyNorm(), BUDGET),
+    ):
+        model.generate(batch.input_ids, max_new_tokens=2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("used", [False, True], ids=["no_call", "both_calls"])
+def test_other_uses_give_no_warning(used: bool) -> None:
+    model, batch = tiny_decoder("llama"), texts("none")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        with retain_cache(model, KeyNorm(), BUDGET) as cache:
+            if used:
+                model(batch.input_ids)
+                model(batch.input_ids, past_key_values=cache)
+
+
+@pytest.mark.parametrize(("policy", "given"), [(KeyNorm, "the class KeyNorm"), ("key_norm", "'key_norm'")])
+def test_class_or_name_in_place_of_a_policy_is_refused(policy: Any, given: str) -> None:
+    with pytest.raises(ConfigError, match=f"policy: must be a CachePolicy, got {given}"):
+        RetentionCache(tiny_decoder("llama"), policy, BUDGET)
+    with pytest.raises(ConfigError, match="budget: must be a CacheBudget, got 64"):
+        RetentionCache(tiny_decoder("llama"), KeyNorm(), 64)  # type: ignore[arg-type]

@@ -126,10 +126,8 @@ def test_json_number_of_5000_digits_raises_with_its_line(tmp_path: Path) -> None
         (-1, "is -1, which marks hidden labels"),
         (0.5, "must be a whole number, got 0.5"),
         (True, "must be a whole number, got True"),
-        ("good", "must be a whole number, got 'good'"),
         ("", "is missing"),
         ([1], "must be a whole number, got [1]"),
-        ("9" * 5000, f"must be a whole number, got '{'9' * 40}'... (5000 characters)"),
     ],
 )
 def test_invalid_label_raises_with_its_line(tmp_path: Path, label: object, problem: str) -> None:
@@ -137,6 +135,33 @@ def test_invalid_label_raises_with_its_line(tmp_path: Path, label: object, probl
     message = failure(tmp_path)
     assert message.startswith(f"{path}, line 2: 'label' {problem}")
     assert message.endswith("labels are 0 = bad, 1 = good")
+
+
+@pytest.mark.parametrize(
+    ("label", "problem"),
+    [
+        ("Good", "must be a whole number or a name, got 'Good'"),
+        ("1.0", "must be a whole number or a name, got '1.0'"),
+        ("9" * 5000, f"must be a whole number or a name, got '{'9' * 40}'... (5000 characters)"),
+    ],
+)
+def test_text_that_is_no_label_raises_with_the_remedy(tmp_path: Path, label: str, problem: str) -> None:
+    path = text_file(tmp_path, "csv", f"text,label\na,1\nb,{label}\n")
+    message = failure(tmp_path)
+    assert message.startswith(f"{path}, line 3: 'label' {problem}; labels are 0 = bad, 1 = good")
+    assert "task.data.label_names" in message and "labels.json" in message
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_names_of_classes_are_labels(tmp_path: Path, suffix: str) -> None:
+    labels = ["good", " bad ", "1", "good"]
+    if suffix == "parquet":
+        parquet(tmp_path, text=list("abcd"), label=labels)
+    elif suffix == "jsonl":
+        jsonl(tmp_path, *({"text": "a", "label": label} for label in labels))
+    else:
+        text_file(tmp_path, "csv", "text,label\n" + "".join(f"a,{label}\n" for label in labels))
+    assert read(tmp_path)[1] == [1, 0, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +187,7 @@ def test_rows_of_parquet_and_lines_of_csv_are_named(tmp_path: Path) -> None:
     assert failure(tmp_path).startswith(f"{path}, row 1: 'label' must be a whole number, got 0.0")
     path.unlink()
     path = text_file(tmp_path, "csv", 'text,label\n"two\nlines",1\nfine,0\nwrong,one\n')
-    assert failure(tmp_path).startswith(f"{path}, line 5: 'label' must be a whole number, got 'one'")
+    assert failure(tmp_path).startswith(f"{path}, line 5: 'label' must be a whole number or a name, got 'one'")
 
 
 @pytest.mark.parametrize(

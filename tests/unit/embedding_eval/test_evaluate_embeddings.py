@@ -156,3 +156,12 @@ def test_table_needs_embedding_records(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "other.jsonl").write_text(json.dumps({"kind": "theory"}) + "\n")
     assert main(["evaluate-embeddings", "--table", str(tmp_path / "other.jsonl")]) == 2
     assert "no embedding records" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--stsb", "--cranfield", "--newsgroups"])
+def test_missing_data_names_the_option(
+    option: str, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate-embeddings", "--models", f"a={folders['dense']}", option, str(tmp_path / "nowhere")]
+    assert main(words) == 2
+    assert f"no such folder; pass {option} <folder with" in capsys.readouterr().err

@@ -149,3 +149,16 @@ def test_unreadable_saved_configuration_raises(content: str, tmp_path: Path) -> 
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(CheckpointError, match=str(tmp_path)):
         SavedBackbone(name="x", path=str(tmp_path)).config()
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "key"),
+    [
+        ("gpt2", {"n_embd": 8, "n_layer": 1, "n_head": 2}, "backbone.path"),
+        ("bert", {**SMALL, "chunk_size_feed_forward": 4}, "backbone.fields.chunk_size_feed_forward"),
+    ],
+)
+def test_unsupported_models_name_the_setting(family: str, fields: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ScratchBackbone(name="small", model_type=family, fields=fields).shape()
+    assert [problem.key for problem in caught.value.problems] == [key]

@@ -11,6 +11,7 @@ import torch
 from retention.core.duals import AscentDual, ExactDual
 from retention.core.hard_concrete import GateConfig
 from retention.core.scorer import ScorerConfig
+from retention.errors import ConfigError
 from retention.policies import Adaptive
 
 
@@ -222,3 +223,17 @@ def test_dropped_tokens_return_without_the_gradient_of_their_gate(
         for mask in (removed.keep_mask, ~removed.keep_mask)
     )
     assert kept > 0 and dropped == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("dual", "exact", "must be a Dual, got 'exact'"),
+        ("dual", ExactDual, "must be a Dual, got the class ExactDual"),
+        ("gate", 0.5, "must be a GateConfig, got 0.5"),
+        ("scorer", "mlp", "must be a ScorerConfig, got 'mlp'"),
+    ],
+)
+def test_names_in_place_of_objects_are_refused(key: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key}: {message}; pass an object such as"):
+        Adaptive(rho=0.3, **{key: value})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
+from transformers import BertConfig, BertModel
 
-from retention.policies import Random
+from retention.policies import Random, retain
 from retention.policies.random import hashed_uniform
 
 
@@ -66,3 +68,24 @@ def test_hash_values_are_unchanged(make_view: Any) -> None:
     """Committed results of the random baseline depend on these numbers."""
     view = make_view((3,), input_ids=torch.tensor([[101, 2023, 102]]))
     assert [round(number, 6) for number in hashed_uniform(view, 0)[0].tolist()] == [0.942465, 0.10432, 0.687889]
+
+
+@pytest.mark.parametrize("spans", [False, True])
+def test_selection_does_not_depend_on_the_side_of_the_padding(spans: bool) -> None:
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=16)
+    model, row = BertModel(config).eval(), torch.randint(5, 50, (1, 30))
+    kept = []
+    for left, right in ((0, 0), (0, 9), (9, 0), (4, 5)):
+        ids = torch.nn.functional.pad(row, (left, right))
+        mask = torch.nn.functional.pad(torch.ones_like(row), (left, right))
+        columns = torch.arange(ids.shape[1])[None]
+        starts = torch.where(columns < left, columns, left + (columns - left) // 3 * 3)  # spans of three tokens
+        with (
+            retain(model, Random(rho=0.5, schedule="flat").eval()) as retainer,
+            torch.no_grad(),
+            retainer.prune_together(starts) if spans else nullcontext(),
+        ):
+            model(input_ids=ids, attention_mask=mask)
+        kept.append({layer: (each - left).tolist() for layer, each in retainer.report.keep_indices.items()})
+    assert len(kept[0]) == 3 and all(each == kept[0] for each in kept)

@@ -1,8 +1,12 @@
 """Test ``retain``."""
 
+from typing import Any
+
+import pytest
 import torch
 from transformers import AutoModel, BertConfig
 
+from retention.errors import ConfigError
 from retention.policies import Truncate, retain
 
 
@@ -35,3 +39,20 @@ def test_protected_ids_are_kept_beyond_the_budget() -> None:
     with retain(model, Truncate(rho=0.2, schedule="flat").eval(), protected_ids=[3]) as retainer, torch.no_grad():
         model(input_ids=ids)
     assert retainer.report.keep_indices[0].tolist() == [[0, 1, 2, 19]]
+
+
+@pytest.mark.parametrize(
+    ("policy", "given", "example"),
+    [
+        (Truncate, "the class Truncate", "Truncate"),
+        ("adaptive", "'adaptive'", "Adaptive"),
+        ("no such name", "'no such name'", "Truncate"),
+        (None, "None", "Truncate"),
+    ],
+)
+def test_class_or_name_in_place_of_a_policy_is_refused(policy: Any, given: str, example: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        retain(tiny(), policy)
+    [problem] = caught.value.problems
+    assert problem.key == "policy" and f"got {given}; " in problem.message
+    assert problem.message.endswith(f"such as {example}(rho=0.3).eval()")

@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    GPT2Config,
+    GPT2Model,
+)
 
 import retention
 from retention import Adaptive, Embedder, RetentionEncoder
@@ -304,3 +312,19 @@ def test_folder_of_another_encoder_is_refused(saved: Path, tokenizer: Any) -> No
     BertModel(config, add_pooling_layer=False).save_pretrained(saved)
     with pytest.raises(CheckpointError, match="not of this policy and encoder"):
         Embedder.from_pretrained(saved)
+
+
+def test_run_and_model_folders_point_to_each_other(saved: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(CheckpointError, match=r"is the folder of a run, which retention\.load loads"):
+        Embedder.from_pretrained(run)
+    with pytest.raises(CheckpointError, match=r"is the folder of a model, .* retention\.Embedder\.from_pretrained"):
+        retention.load(saved)
+
+
+def test_unsupported_family_names_the_folder(tmp_path: Path) -> None:
+    GPT2Model(GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=2)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=f"{tmp_path}: no adapter for the family 'gpt2'"):
+        Embedder.from_pretrained(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,30 @@ def test_command_prints_the_table_of_run_folders_and_record_files(
     assert [row[0] for row in cells(capsys.readouterr().out)] == ["dense", "random"]
     assert main([str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_command_prints_the_tables_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = tmp_path / "sweep"
+    for number, policy in enumerate(("dense", "random", "adaptive")):
+        write_record(sweep / str(number) / "record.json", record(policy, 0.5, 0.7))
+    validated = record("random", 0.5, 0.6, kind="validation", data={"source": "SST-2 (GLUE)", "train": 100, "val": 20})
+    write_record(sweep / "3" / "validation.json", validated)
+    write_record(sweep / "3" / "record.replaced.json", record("truncate", 0.5, 0.7))
+    decoding = {"kind": "decoding", "task": "text", "policy": "full", "size": 64, "seed": 0, "loss": 3.5}
+    write_record(sweep / "4" / "record.json", decoding)
+    append_record(sweep / "4" / "results.jsonl", {**decoding, "policy": "random"})
+    append_record(sweep / "4" / "results.jsonl", decoding)
+    assert main([str(sweep)]) == 0
+    printed = capsys.readouterr().out
+    decoders, tested, on_validation_rows = re.split(r"\n(?=\| policy|Scores)", printed, maxsplit=2)
+    assert [row[2] for row in cells(decoders)] == ["full", "random"]
+    assert [row[0] for row in cells(tested)] == ["dense", "adaptive", "random"]
+    assert [row[0] for row in cells(on_validation_rows)] == ["random"] and "20 validation rows" in on_validation_rows
+    assert main([str(sweep / "3")]) == 0
+    assert "Scores on validation rows" in capsys.readouterr().out
+
+
+def test_folder_without_a_run_is_refused_with_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert "holds no record.json" in message and "of a finished run or of a sweep" in message

@@ -45,7 +45,7 @@ def adapter_for(model_type: str) -> Adapter:
     supported = adapters()
     if model_type not in supported:
         message = f"no adapter for the family {model_type!r}; supported: {', '.join(sorted(supported))}"
-        raise ConfigError([Problem("backbone.path", message)])
+        raise ConfigError([Problem("model", message)])
     return supported[model_type]
 
 

@@ -94,10 +94,10 @@ class Adapter(ABC):
         """
         for field in ("is_decoder", "is_causal"):
             message = "must be false: with causal attention a removed token would let others see later ones"
-            require(not getattr(config, field, False), f"backbone.fields.{field}", f"{message}; load an encoder")
+            require(not getattr(config, field, False), f"model.config.{field}", f"{message}; load an encoder")
         chunk = getattr(config, "chunk_size_feed_forward", 0)
         message = f"must be 0, got {chunk}: the chunks would have to divide the number of kept tokens"
-        require(not chunk, "backbone.fields.chunk_size_feed_forward", message)
+        require(not chunk, "model.config.chunk_size_feed_forward", message)
 
     def position_table(self, config: Any) -> PositionTable | None:
         """Return the table of learned absolute positions; None where positions are rotary or relative."""

@@ -43,7 +43,7 @@ class BigBirdAdapter(Adapter):
                 f"must be original_full, got {config.attention_type!r}: sparse blocks are laid out over the current "
                 "tokens, so removing a token would change which other tokens attend to each other"
             )
-            raise ConfigError([Problem("backbone.fields.attention_type", message)])
+            raise ConfigError([Problem("model.config.attention_type", message)])
 
     def position_table(self, config: Any) -> PositionTable | None:
         """Return the table of learned absolute positions."""

@@ -56,9 +56,9 @@ class DebertaAdapter(Adapter):
             f"must be 0, got {kernel}: a convolution over neighboring tokens changes when some of them are removed; "
             "choose a checkpoint without one, such as microsoft/deberta-v3-base"
         )
-        require(kernel == 0, "backbone.fields.conv_kernel_size", message)
+        require(kernel == 0, "model.config.conv_kernel_size", message)
         message = "must be true: gates are added to the scores of the relative positions"
-        require(config.relative_attention, "backbone.fields.relative_attention", message)
+        require(config.relative_attention, "model.config.relative_attention", message)
 
     def attach(self, encoder: nn.Module) -> list[Handle]:
         """Replace the function that scores relative positions in every layer."""

@@ -125,7 +125,7 @@ class LEDAdapter(LongformerAdapter):
         super().check(config)
         rate = config.encoder_layerdrop
         message = f"must be 0, got {rate}: a layer that is skipped in training would skip its gate as well"
-        require(rate == 0, "backbone.fields.encoder_layerdrop", message)
+        require(rate == 0, "model.config.encoder_layerdrop", message)
 
     def position_table(self, config: Any) -> PositionTable | None:
         """Return the table of learned absolute positions."""

@@ -16,6 +16,7 @@ from retention.data.loading import Collate
 from retention.data.settings import require_count
 from retention.data.splits import SPLITS, Split
 from retention.data.squad_json import (
+    SUFFIXES,
     SquadDocument,
     SquadParagraph,
     categories_of,
@@ -96,6 +97,10 @@ class CuadClauseData(LabelledTextData, BenchmarkData):
         """Describe the rows, with the number of contracts per split."""
         contracts = {role: self._contracts.get(role) for role in SPLITS}
         return {**super().describe(), "contracts": contracts, "surrounding_words": self._surrounding_words}
+
+    def file_names(self, split: str) -> list[str]:
+        """Return the names that a JSON file of a split can have."""
+        return [f"{split}{suffix}" for suffix in SUFFIXES]
 
     def load(self, split: str) -> Dataset:
         """Load the contracts of one split of the source, one row per contract."""

@@ -10,7 +10,7 @@ from datasets import Dataset
 from retention.data.benchmark import BenchmarkData
 from retention.data.splits import Split
 from retention.data.table import require_column_names
-from retention.tasks.classification.labelled_text import LabelledTextData, read_label_names
+from retention.tasks.classification.labelled_text import LABELS_FILE, LabelledTextData, read_label_names
 from retention.tasks.classification.sentiment_groups import SENTIMENT_CLASSES, sentiment_groups
 
 
@@ -26,7 +26,7 @@ class TextClassificationData(LabelledTextData, BenchmarkData):
 
         Args:
             text_column: column with the document.
-            label_column: column with the class, 0 .. len(label_names) - 1.
+            label_column: column with the class, 0 .. len(label_names) - 1 or one of the names.
             settings: see ``LabelledTextData`` and ``BenchmarkData``.
 
         Raises:
@@ -46,6 +46,10 @@ class TextClassificationData(LabelledTextData, BenchmarkData):
         labels = table.labels(self._columns["label_column"], self._row_label_names)
         classes = [self.label_names.index(name) for name in self._row_label_names]
         return Dataset.from_dict({"text": texts, "label": [classes[label] for label in labels]})
+
+    def file_names(self, split: str) -> list[str]:
+        """Return the names of files of a split, and that of the class names."""
+        return [*super().file_names(split), LABELS_FILE]
 
     def row_groups(self, split: Split) -> Mapping[str, Sequence[int]]:
         """Return the rows with a negation or a contrast, if the classes are ``negative`` and ``positive``."""

@@ -141,6 +141,10 @@ class DecoderTask(ABC):
         checks.require(self.monitor in self.metric_names, "task.monitor", message)
         checks.finish()
 
+    def data_files(self) -> list[Path]:
+        """Return the existing files that texts are read from; by default none."""
+        return []
+
     @abstractmethod
     def epochs(self) -> int:
         """Return the largest number of epochs of the training, 0 = the scorers are only evaluated."""

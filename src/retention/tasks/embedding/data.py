@@ -83,6 +83,10 @@ class TextData(BenchmarkData):
         """Return the file of texts."""
         return Path(str(self.source.dir)).expanduser()
 
+    def data_files(self) -> list[Path]:
+        """Return the file of texts, if it exists."""
+        return [self.file] if self.file.is_file() else []
+
     def load(self, split: str) -> Dataset:
         """Load all texts of the file, each once: column ``text``."""
         del split

@@ -98,6 +98,11 @@ class LanguageModeling(DecoderTask):
         self.future_attention, self.distillation, self.lora = future_attention, distillation, lora
         self.scorer = scorer or ScorerConfig(keep_bias=0.0)
 
+    def data_files(self) -> list[Path]:
+        """Return the existing files of texts."""
+        files = [Path(path).expanduser() for path in (self.texts, self.test_texts) if path is not None]
+        return [file for file in files if file.is_file()]
+
     def check(self, budget: CacheBudget, compare: Sequence[str]) -> None:
         """Check the settings against the cache and the compared policies."""
         checks = Checks()

@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from retention.data.squad_json import SquadDocument, SquadParagraph, categories_of, read_squad
+from retention.data.squad_json import SUFFIXES, SquadDocument, SquadParagraph, categories_of, read_squad
 from retention.errors import DataError, require
 from retention.tasks.question_answering.answer_candidates import AnswerCandidates
 from retention.tasks.question_answering.cuad_metrics import CuadScore, match_clauses
@@ -89,6 +89,10 @@ class CuadSpanData(QuestionAnsweringData):
             clause is not None and any(start <= clause[0] and clause[1] <= end for start, end in windows)
             for clause in clauses
         ]
+
+    def file_names(self, split: str) -> list[str]:
+        """Return the names that a JSON file of a split can have."""
+        return [f"{split}{suffix}" for suffix in SUFFIXES]
 
     def load(self, split: str) -> Dataset:
         """Load the contracts of one split of the source as passages."""

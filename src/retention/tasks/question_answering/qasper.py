@@ -97,6 +97,10 @@ class QasperData(QuestionAnsweringData):
             "score": answer_f1(prediction, question.references),
         }
 
+    def file_names(self, split: str) -> list[str]:
+        """Return the names that a JSON file of a split can have: the split's, or that of the release."""
+        return [f"{stem}{suffix}" for stem in (split, f"qasper-{split}-v0.3") for suffix in (".json", ".json.gz")]
+
     def load(self, split: str) -> Dataset:
         """Load the papers of one split of the source as passages."""
         papers, source = self._papers(split)
@@ -113,9 +117,7 @@ class QasperData(QuestionAnsweringData):
 
     def _papers(self, split: str) -> tuple[list[Paper], str]:
         if self.source.dir is not None:
-            stems = (split, f"qasper-{split}-v0.3")
-            names = [f"{stem}{suffix}" for stem in stems for suffix in (".json", ".json.gz")]
-            path = find_file(self.source.dir, names, f"{split}.json or {split}.json.gz")
+            path = find_file(self.source.dir, self.file_names(split), f"{split}.json or {split}.json.gz")
             content = read_json(path)
             if not isinstance(content, Mapping) or not content:
                 raise DataError(f"{path}: must be an object of papers by their ids; download or write it again")

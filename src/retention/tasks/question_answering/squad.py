@@ -87,11 +87,11 @@ class SquadData(QuestionAnsweringData):
         for number, passage in enumerate(passages):
             tokens = self.tokens_of(passage)
             for index, question in enumerate(passage.questions):
-                found = candidates.get((number, index))
-                predictions.append({"text": self._answer(passage, tokens, found)})
+                candidate = candidates.get((number, index))
+                predictions.append({"text": self._answer(passage, tokens, candidate)})
                 references.append({"texts": question.references})
-                answered.append(_best_span(passage, tokens, found))
-                probabilities.append(_no_answer_probability(found))
+                answered.append(_best_span(passage, tokens, candidate))
+                probabilities.append(_no_answer_probability(candidate))
         scores: dict[str, float] = self._metric.compute(predictions=predictions, references=references)
         if self._allow_no_answer:
             texts = [reference["texts"] for reference in references]

@@ -14,6 +14,8 @@ from retention.errors import DataError
 
 _DOCUMENT_COLUMNS = {"id": "_id", "title": "title", "text": "text"}
 _QUERY_COLUMNS = {"id": "_id", "text": "text"}
+_DOCUMENT_FILES = ("corpus.jsonl", "corpus.jsonl.gz")
+_QUERY_FILES = ("queries.jsonl", "queries.jsonl.gz")
 _JUDGMENT_COLUMNS = {"query": "query-id", "document": "corpus-id", "relevance": "score"}
 
 
@@ -67,11 +69,20 @@ def read_collection(
     )
 
 
+def collection_files(split: str) -> list[str]:
+    """Return the names, relative to the folder of a collection, of the files that a split can be read from."""
+    return [*_DOCUMENT_FILES, *_QUERY_FILES, *_judgment_files(split)]
+
+
+def _judgment_files(split: str) -> tuple[str, str]:
+    return "qrels.tsv", f"qrels/{split}.tsv"
+
+
 def _read_folder(folder: Path, split: str) -> tuple[RawTable, RawTable, RawTable]:
     description = "corpus.jsonl, queries.jsonl and qrels.tsv or qrels/<split>.tsv"
-    documents = find_file(folder, ["corpus.jsonl", "corpus.jsonl.gz"], description)
-    queries = find_file(folder, ["queries.jsonl", "queries.jsonl.gz"], description)
-    judgments = find_file(folder, ["qrels.tsv", f"qrels/{split}.tsv"], description)
+    documents = find_file(folder, _DOCUMENT_FILES, description)
+    queries = find_file(folder, _QUERY_FILES, description)
+    judgments = find_file(folder, _judgment_files(split), description)
     return (
         read_file(documents, _DOCUMENT_COLUMNS),
         read_file(queries, _QUERY_COLUMNS),

@@ -20,7 +20,7 @@ from retention.errors import DataError, require
 from retention.records.columns import as_columns, as_rows
 from retention.tasks.question_answering.windows import question_template, tokenize_text, window_row
 from retention.tasks.reranking.bm25 import Bm25
-from retention.tasks.reranking.collection import RetrievalCollection, read_collection
+from retention.tasks.reranking.collection import RetrievalCollection, collection_files, read_collection
 from retention.tasks.reranking.ranking_metrics import average_precision, ndcg, rank_documents
 
 _FIXED_SEED = 20250  # test queries do not change with the run's seed
@@ -100,6 +100,10 @@ class RerankingData(BenchmarkData):
         self._negatives = negatives
         self._test_queries = test_queries
         self.label_names = ("irrelevant", "relevant")
+
+    def file_names(self, split: str) -> list[str]:
+        """Return the names of files of the collection that hold the queries of a split."""
+        return collection_files(split)
 
     def load(self, split: str) -> Dataset:
         """Load the queries of one split with their candidates and judgments."""

@@ -149,6 +149,17 @@ def test_labels_are_matched_by_name_with_those_of_a_trained_model(
         data.use_label_order(["good", "bad"], "third.ckpt")
 
 
+def test_data_files_are_those_that_rows_are_read_from(folder: Path, make_data: MakeData) -> None:
+    (folder / "labels.json").write_text('["no", "maybe", "yes"]')
+    for name in ("notes.csv", "train.txt", "validation.csv"):
+        (folder / name).touch()
+    names = {path.name for path in make_data(dir=str(folder)).data_files()}
+    assert names == {"train.parquet", "test.parquet", "labels.json"}
+    splits = {"train": "train", "val": "validation", "test": ["test", "absent"]}
+    assert "validation.csv" in {path.name for path in make_data(dir=str(folder), splits=splits).data_files()}
+    assert make_data(dir=None, hub={"path": "org/reviews"}).data_files() == []
+
+
 def test_a_trained_model_with_other_classes_is_refused(folder: Path, make_data: MakeData) -> None:
     message = r"the classes of the rows are \['bad', 'good'\], those of a.ckpt are \['no', 'yes'\]; use .*labels.json"
     with pytest.raises(DataError, match=message):

@@ -48,6 +48,7 @@ def test_test_split_has_all_windows_with_clauses_marked(qa_files: Any, tokenizer
     ids = [token for row in rows for a, b in row["spans"] if a >= 0 for token in row["input_ids"][a : b + 1]]
     assert set(tokenizer.convert_ids_to_tokens(ids)) <= {"english", "[UNK]", "german", "corpus"}
     assert data.describe()["questions"]["test"] == 2
+    assert [file.name for file in data.data_files()] == ["test.json"]
 
 
 def test_metrics_of_known_proposals(qa_files: Any, tokenizer: Any, tmp_path: Path) -> None:

@@ -69,6 +69,17 @@ def test_target_is_the_span_closest_to_the_gold_string(qa_files: Any, tokenizer:
     assert target(data, row) == "BERT and the LSTM" and row["answer_type"] == 0
 
 
+@pytest.mark.parametrize("name", ["test.json.gz", "qasper-test-v0.3.json.gz"])
+def test_file_names_of_a_split(qa_files: Any, tokenizer: Any, tmp_path: Path, name: str) -> None:
+    answer = qa_files.answer(yes_no=True)
+    loaded(qa_files, tokenizer, tmp_path, paper_of(qa_files, answer))
+    (tmp_path / "test.json.gz").rename(tmp_path / name)
+    data = qa_files.qasper(tmp_path)
+    data.attach(tokenizer)
+    data.setup("test")
+    assert data.data_files() == [tmp_path / name]
+
+
 def test_span_is_located_in_its_evidence_first(qa_files: Any, tokenizer: Any, tmp_path: Path) -> None:
     paper = qa_files.paper(
         ["BERT is red.", EVIDENCE],

@@ -70,6 +70,7 @@ def test_file_names_of_a_split(qa_files: Any, tokenizer: Any, tmp_path: Path, na
     write(tmp_path, name, paragraph(law=["english law"], none=[]))
     data = loaded(qa_files, tokenizer, tmp_path)
     assert data.describe()["questions"]["test"] == 2
+    assert data.data_files() == [tmp_path / name]
 
 
 def test_answer_is_the_best_span_of_all_windows(qa_files: Any, tokenizer: Any, tmp_path: Path) -> None:

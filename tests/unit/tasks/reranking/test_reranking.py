@@ -99,6 +99,7 @@ def test_splits_share_no_query_and_pairs_are_protected_up_to_the_passage(make_pa
         assert not batch["protected_mask"][row, start : start + 2].any(), "the passage is not"
     labels = torch.cat([batch["labels"] for batch in data.train_dataloader()])
     assert sorted(set(labels.tolist())) == [0.0, 0.5, 1.0] and (labels > 0).sum() == 2 * 6
+    assert [file.name for file in data.data_files()] == ["corpus.jsonl", "queries.jsonl", "qrels.tsv"]
 
 
 def test_training_negatives_are_irrelevant_candidates(make_pairs: MakeData) -> None:

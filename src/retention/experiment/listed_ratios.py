@@ -1,0 +1,54 @@
+"""Set the target keep ratio of a schedule that lists the keep ratios of its gates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from omegaconf import DictConfig, ListConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from retention.errors import require
+
+_ROUNDING = 0.005  # a rounded mean may be given as rho
+_DIGITS = 4
+_RHO_KEYS = ("retention.rho", "task.rho")
+
+
+def types_rho(overrides: Sequence[str]) -> bool:
+    """Return True if the target keep ratio is among the overrides of a command."""
+    return any(override.lstrip("+").partition("=")[0] in _RHO_KEYS for override in overrides)
+
+
+def set_rho_of_list(config: DictConfig, *, given: bool) -> None:
+    """Replace ``retention.rho`` by the mean of the keep ratios that ``retention.schedule`` lists.
+
+    A named schedule changes nothing, and invalid values are reported when the policy is built.
+
+    Args:
+        config: the composed configuration; changed in place, so that records hold the keep ratio in use.
+        given: True if the user gave the keep ratio, which then has to be that of the list.
+
+    Raises:
+        ConfigError: the given keep ratio is another one.
+    """
+    try:
+        ratios, rho = config.retention.get("schedule"), config.retention.get("rho")
+        listed = isinstance(ratios, ListConfig) and len(ratios) > 0 and all(map(_is_number, ratios))
+    except OmegaConfBaseException:  # a reference that cannot be resolved
+        return
+    if not listed or not _is_number(rho):
+        return
+    mean = fmean(ratios)
+    if abs(rho - mean) <= _ROUNDING:
+        return
+    message = (
+        f"is {rho}, but the keep ratios in retention.schedule have the mean {mean:.{_DIGITS}g}; leave rho out, change "
+        "the list, or name a schedule such as linear"
+    )
+    require(not given, "retention.rho", message)
+    config.retention.rho = round(mean, _DIGITS)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,64 @@
+"""Build the tables of finished runs of any kind, and print them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from retention.errors import RetentionError
+from retention.records import Quality, Record, Validation, read_records
+from retention.records.run_folders import folder_records
+from retention.report.decoding_table import decoding_table
+from retention.report.details import detail_table
+from retention.report.quality_table import quality_table
+
+
+def run_tables(records: Sequence[Record]) -> str:
+    """Return the Markdown tables of runs: those of decoders, of encoders on test rows, and on validation rows.
+
+    Args:
+        records: result records.
+
+    Raises:
+        DataError: there is no record of a run, or one cannot be used.
+    """
+    tables = [table] if (table := decoding_table(records)) else []
+    validated = [_as_test(record) for record in records if record["kind"] == Validation.kind]
+    if any(record["kind"] == Quality.kind for record in records) or not (tables or validated):
+        tables.append(quality_table(records))
+    if validated:
+        table = quality_table(validated).replace(" test rows", " validation rows")
+        tables.append(f"Scores on validation rows:\n\n{table}")
+    return "\n".join(tables)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the tables of run folders, sweep folders and record files; return the exit status."""
+    parser = argparse.ArgumentParser(prog="retention report", description="Print the tables of finished runs.")
+    names = "run folders, folders with run folders in them (a sweep), record files (.jsonl) or single records"
+    parser.add_argument("paths", type=Path, nargs="+", help=names)
+    parser.add_argument("--details", action="store_true", help="also print every metric that was measured")
+    arguments = parser.parse_args(argv)
+    try:
+        records = [
+            record
+            for path in arguments.paths
+            for record in (folder_records(path) if path.is_dir() else read_records([path]))
+        ]
+        print(run_tables(records))
+        if arguments.details:
+            print(detail_table(records))
+    except RetentionError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _as_test(record: Record) -> Record:
+    """Return a record of validation rows as one of as many test rows, for the quality table."""
+    data = record["data"]
+    if contracts := data.get("contracts"):
+        data = {**data, "contracts": {**contracts, "test": contracts.get("val")}}
+    return {**record, "kind": Quality.kind, "data": {**data, "test": data.get("val")}}
