@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 RANKS = f"""
 import os, sys, torch
 sys.argv[0] = os.path.abspath(__file__)  # what the other rank is started with
-import retention.experiment.run as experiment
+import retention.experiment.encoders as experiment
 build, made = experiment.build_module, []
 experiment.build_module = lambda *given: made.append(build(*given)) or made[-1]
 command = {str(ROOT / "run.py")!r}
