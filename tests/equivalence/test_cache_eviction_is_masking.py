@@ -17,6 +17,7 @@ from tests.unit.cache.decoders import (
 )
 
 from retention.cache import CacheBudget, CachePolicy, KeyNorm, LearnedScores, RandomBank, StreamingLLM
+from retention.errors import ConfigError
 
 TOLERANCE = 5e-6
 BUDGET = CacheBudget(size=14, sinks=2, window=4)
@@ -69,19 +70,17 @@ def test_an_eviction_one_token_late_is_noticed(decoder: str, implementation: str
 
 
 @pytest.mark.parametrize(("decoder", "implementation"), CASES)
-def test_wrong_positions_are_noticed(decoder: str, implementation: str) -> None:
-    """Negative control: positions that continue from the number of held tokens differ."""
+def test_wrong_positions_are_refused(decoder: str, implementation: str) -> None:
+    """Positions that continue from the number of held tokens, instead of the number of tokens read, are an error."""
     model, batch = tiny_decoder(decoder, implementation), texts("none")
-    policy = random_scorers(model)
-    logits, _ = run_cache(model, policy, BUDGET, batch, [39, 1])
 
     class Compacted(type(batch)):  # type: ignore[misc]
         @property
         def position_ids(self) -> torch.Tensor:
             return torch.arange(40).clamp_max(BUDGET.size).expand(3, -1)
 
-    wrong, _ = run_cache(model, policy, BUDGET, Compacted(batch.input_ids, batch.attention_mask), [39, 1])
-    assert float((logits - wrong)[:, -1].abs().max()) > 100 * TOLERANCE
+    with pytest.raises(ConfigError, match="the cache has read 39 tokens, which the new ones do not follow"):
+        run_cache(model, random_scorers(model), BUDGET, Compacted(batch.input_ids, batch.attention_mask), [39, 1])
 
 
 @pytest.mark.parametrize("chunks", [[40], [1] * 40, [17, 23]], ids=["once", "tokens", "chunks"])
