@@ -74,7 +74,7 @@ def read_compared(kinds: Sequence[Sequence[Path]], read: Callable[[Path], Mappin
     rows = [[read(folder / _PREDICTIONS) for folder in folders] for folders in by_seed]
     described = [[_read_labels_and_documents(folder / _PREDICTIONS) for folder in folders] for folders in by_seed]
     folds = _require_folds(_flat(by_seed), records)
-    for alike in map(slice, range(len(by_seed)), range(1, len(by_seed) + 1)) if folds else [slice(None)]:
+    for alike in [slice(seed, seed + 1) for seed in range(len(by_seed))] if folds else [slice(None)]:
         folders = _flat(by_seed[alike])
         _require_same_rows(folders, _flat(records[alike]), _flat(rows[alike]))
         _require_same_labels(folders, [labels for labels, _ in _flat(described[alike])])

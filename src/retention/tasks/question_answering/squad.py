@@ -82,22 +82,21 @@ class SquadData(QuestionAnsweringData):
         self, passages: Sequence[Passage], candidates: Mapping[tuple[int, int], AnswerCandidates]
     ) -> dict[str, float]:
         """Compute the scores of ``SquadScore`` and, with ``allow_no_answer``, those of the best threshold."""
-        predictions, references, answered = [], [], []
-        probabilities = []
+        predictions, references, spans, probabilities = [], [], [], []
         for number, passage in enumerate(passages):
             tokens = self.tokens_of(passage)
             for index, question in enumerate(passage.questions):
                 candidate = candidates.get((number, index))
-                predictions.append({"text": self._answer(passage, tokens, candidate)})
-                references.append({"texts": question.references})
-                answered.append(_best_span(passage, tokens, candidate))
+                spans.append(_best_span(passage, tokens, candidate))
                 probabilities.append(_no_answer_probability(candidate))
+                predictions.append({"text": self._answer(spans[-1], probabilities[-1])})
+                references.append({"texts": question.references})
         scores: dict[str, float] = self._metric.compute(predictions=predictions, references=references)
         if self._allow_no_answer:
             texts = [reference["texts"] for reference in references]
             best = best_threshold(
                 probabilities,
-                [answer_scores(text, each)[1] for text, each in zip(answered, texts, strict=True)],
+                [answer_scores(span, each)[1] for span, each in zip(spans, texts, strict=True)],
                 [answer_scores("", each)[1] for each in texts],
             )
             scores |= {"best_f1": best[0], "best_threshold": best[1]}
@@ -110,16 +109,14 @@ class SquadData(QuestionAnsweringData):
 
         And ``score``, the F1 of the answer, the best over the annotators.
         """
-        text = self._answer(passage, tokens, candidates)
-        f1 = answer_scores(text, question.references)[1]
         probability = _no_answer_probability(candidates)
+        text = self._answer(_best_span(passage, tokens, candidates), probability)
+        f1 = answer_scores(text, question.references)[1]
         return {"id": question.id, "prediction_text": text, "no_answer_probability": probability, "score": f1}
 
-    def _answer(self, passage: Passage, tokens: TokenizedText, candidates: AnswerCandidates | None) -> str:
-        """Return the text of the most likely answer, empty for no answer."""
-        if self._allow_no_answer and _no_answer_probability(candidates) > self._no_answer_threshold:
-            return ""
-        return _best_span(passage, tokens, candidates)
+    def _answer(self, span: str, no_answer_probability: float) -> str:
+        """Return the text of the best span, or empty for no answer."""
+        return "" if self._allow_no_answer and no_answer_probability > self._no_answer_threshold else span
 
     def _documents_of(self, split: str) -> list[SquadDocument]:
         if self.source.dir is None:
