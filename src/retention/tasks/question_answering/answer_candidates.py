@@ -34,12 +34,8 @@ class AnswerCandidates:
     @property
     def answer_type(self) -> int:
         """Return the most likely answer type; never a span where there are no spans."""
-        return self.most_likely_type(range(len(ANSWER_TYPES)))
-
-    def most_likely_type(self, allowed: Sequence[int]) -> int:
-        """Return the most likely of some answer types; ``none`` where only a span is allowed and there are no spans."""
-        options = [index for index in allowed if index != SPAN or self.spans]
-        return max(options, key=lambda index: self.types[index], default=NONE)
+        options = [index for index in range(len(ANSWER_TYPES)) if index != SPAN or self.spans]
+        return max(options, key=lambda index: self.types[index])
 
     def best_spans(self, count: int) -> list[tuple[tuple[int, int], float]]:
         """Return the most likely spans with their log-probability, best first, at most ``count``."""

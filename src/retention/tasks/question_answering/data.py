@@ -105,9 +105,9 @@ class QuestionAnsweringData(BenchmarkData):
             rows["train"] = passage_rows([replace(p, negatives=self._negatives) for p in passages_of(rows["train"])])
         return rows
 
-    def answer_types(self) -> Sequence[int]:
-        """Return the answer types that may be predicted, as indices into ``ANSWER_TYPES``; by default all."""
-        return range(len(ANSWER_TYPES))
+    def answer_type(self, candidates: AnswerCandidates) -> int:
+        """Choose the type of an answer, an index into ``ANSWER_TYPES``; by default the most likely one."""
+        return candidates.answer_type
 
     @abstractmethod
     def format_answer(

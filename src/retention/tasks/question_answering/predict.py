@@ -94,13 +94,14 @@ def answers_of(
         return []
     tokens = tokenize_text(data.tokenizer, text)
     candidates = merge_windows(as_columns([result.output for result in results]))
-    allowed = data.answer_types() if isinstance(data, QuestionAnsweringData) else range(len(ANSWER_TYPES))
     windows: dict[int, list[int]] = {}
     for number, row in enumerate(rows):
         windows.setdefault(row["question"][1], []).append(number)
     answers = []
     for question, numbers in windows.items():
-        kind, probability, characters = _best_answer(candidates[0, question], tokens, allowed)
+        each = candidates[0, question]
+        chosen = data.answer_type(each) if isinstance(data, QuestionAnsweringData) else each.answer_type
+        kind, probability, characters = _best_answer(each, tokens, chosen)
         answers.append(
             Answer(
                 kind=kind,
@@ -115,10 +116,9 @@ def answers_of(
 
 
 def _best_answer(
-    candidates: AnswerCandidates, tokens: TokenizedText, allowed: Sequence[int]
+    candidates: AnswerCandidates, tokens: TokenizedText, kind: int
 ) -> tuple[str, float, tuple[int, int] | None]:
-    """Return kind, probability and characters of the most likely answer of an allowed type."""
-    kind = candidates.most_likely_type(allowed)
+    """Return kind, probability and characters of the most likely answer of the chosen type."""
     log_probability, characters = candidates.types[kind], None
     if kind == SPAN:
         [((first, last), log_probability)] = candidates.best_spans(1)

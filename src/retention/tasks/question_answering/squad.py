@@ -63,9 +63,10 @@ class SquadData(QuestionAnsweringData):
         self._no_answer_threshold = float(no_answer_threshold)
         self._metric = SquadScore()
 
-    def answer_types(self) -> tuple[int, ...]:
-        """Return a span and, if allowed, no answer."""
-        return (SPAN, NONE) if self._allow_no_answer else (SPAN,)
+    def answer_type(self, candidates: AnswerCandidates) -> int:
+        """Choose a span or, if there is none or its threshold allows it, no answer."""
+        is_open = self._allow_no_answer and _no_answer_probability(candidates) > self._no_answer_threshold
+        return NONE if is_open or not candidates.spans else SPAN
 
     def file_names(self, split: str) -> list[str]:
         """Return the names that a JSON file of a split can have, with or without its version."""
@@ -89,7 +90,7 @@ class SquadData(QuestionAnsweringData):
                 candidate = candidates.get((number, index))
                 spans.append(_best_span(passage, tokens, candidate))
                 probabilities.append(_no_answer_probability(candidate))
-                predictions.append({"text": self._answer(spans[-1], probabilities[-1])})
+                predictions.append({"text": self._answer(spans[-1], candidate)})
                 references.append({"texts": question.references})
         scores: dict[str, float] = self._metric.compute(predictions=predictions, references=references)
         if self._allow_no_answer:
@@ -110,13 +111,13 @@ class SquadData(QuestionAnsweringData):
         And ``score``, the F1 of the answer, the best over the annotators.
         """
         probability = _no_answer_probability(candidates)
-        text = self._answer(_best_span(passage, tokens, candidates), probability)
+        text = self._answer(_best_span(passage, tokens, candidates), candidates)
         f1 = answer_scores(text, question.references)[1]
         return {"id": question.id, "prediction_text": text, "no_answer_probability": probability, "score": f1}
 
-    def _answer(self, span: str, no_answer_probability: float) -> str:
+    def _answer(self, span: str, candidates: AnswerCandidates | None) -> str:
         """Return the text of the best span, or empty for no answer."""
-        return "" if self._allow_no_answer and no_answer_probability > self._no_answer_threshold else span
+        return span if candidates is not None and self.answer_type(candidates) == SPAN else ""
 
     def _documents_of(self, split: str) -> list[SquadDocument]:
         if self.source.dir is None:
