@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reproduction.figures.tokens_per_layer import EXAMPLE
-from retention.errors import DataError
+from retention.errors import RetentionError
 from retention.records import write_atomic
 from retention.records.provenance import command_line, commit
 from retention.tasks.classification.predict import Classifier
@@ -27,9 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="run folder of a classification task")
     parser.add_argument("text", help="the document")
     arguments = parser.parse_args(words)
-    model = load(arguments.run)
+    try:
+        model = load(arguments.run)
+    except RetentionError as error:
+        parser.error(str(error))
     if not isinstance(model, Classifier):
-        raise DataError(f"{arguments.run}: is not a run of a classification task")
+        parser.error(f"{arguments.run}: is not a run of a classification task")
     [prediction] = model.predict([arguments.text])
     example = {
         "tokens": prediction.tokens,

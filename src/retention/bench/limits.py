@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.benchmark import Timer
 
-from retention.bench.settings import DTYPES, SHAPES
+from retention.bench.settings import DEVICES, DTYPES, SHAPES
 from retention.core.flops import EncoderShape
 from retention.models.backbone import ScratchBackbone
 from retention.records import Limits, append_record, build_record
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     token_counts = [16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192]
     parser.add_argument("--shape", default="minilm", choices=sorted(SHAPES), help="of the encoder (default: minilm)")
     parser.add_argument("--tokens", nargs="+", type=int, default=token_counts, help="tokens in a batch")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", choices=DEVICES, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32", choices=sorted(DTYPES))
     parser.add_argument(
         "--record", type=Path, default=Path("results/speed/limits.jsonl"), help="JSON Lines file to append to"
@@ -83,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if min(options.tokens) < 1:
         parser.error(f"--tokens: must be at least 1, got {min(options.tokens)}")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device: this machine has no CUDA device; use --device cpu")
     started = time.perf_counter()
     shape = ScratchBackbone(name=options.shape, **SHAPES[options.shape]).shape()
     device, dtype = torch.device(options.device), DTYPES[options.dtype]

@@ -32,6 +32,7 @@ from retention.bench.report import build_records, format_table
 from retention.bench.settings import DEVICES, DTYPES, PHASES, SHAPES, BenchSettings
 from retention.errors import RetentionError, option_names
 from retention.experiment.hydra_setup import config_dir
+from retention.experiment.listed_ratios import mean_of_list
 from retention.records import append_record
 
 # Keys of the configuration that have an option of their own; the others can be given by --set.
@@ -65,7 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("what runs").add_argument
     add("--phase", default=default.phase, help=f"{' | '.join(PHASES)}; train = forward, backward, AdamW")
     add("--policy", nargs="+", default=default.policies, help="names of retention policies")
-    add("--rho", nargs="+", type=float, default=default.rhos, help="target keep ratios, in (0, 1]")
+    rhos = " ".join(map(str, default.rhos))
+    add("--rho", nargs="+", type=float, help=f"target keep ratios, in (0, 1] (default: {rhos}, or that of a schedule)")
     add("--schedule", nargs="+", type=_number_or_name, help="of the budget: a name, or a keep ratio per gated layer")
     add("--slope", type=float, help="of the linear schedule, in [0, 1]")
     add("--prune-at", nargs="+", default=default.prune_points, help="after_layer, after_attention or both")
@@ -128,6 +130,7 @@ def _settings(options: argparse.Namespace) -> BenchSettings:
     schedule = options.schedule
     if schedule is not None:
         schedule = schedule[0] if len(schedule) == 1 and isinstance(schedule[0], str) else tuple(schedule)
+    mean = mean_of_list(schedule)
     return BenchSettings(
         conf=config_dir(),
         phase=options.phase,
@@ -141,7 +144,7 @@ def _settings(options: argparse.Namespace) -> BenchSettings:
         path=options.path,
         shape=options.shape,
         policies=tuple(options.policy),
-        rhos=tuple(options.rho),
+        rhos=tuple(options.rho or (BenchSettings.rhos if mean is None else [mean])),
         schedule=schedule,
         slope=options.slope,
         prune_points=tuple(options.prune_at),

@@ -21,6 +21,7 @@ from retention.engine.observer import check_observed
 from retention.errors import Checks, ConfigError, Problem, first_line
 from retention.experiment.builder import Builder
 from retention.experiment.hydra_setup import register_policies
+from retention.experiment.listed_ratios import set_rho_of_list
 from retention.models.backbone import Backbone
 from retention.policies import RetentionPolicy
 
@@ -169,7 +170,9 @@ def _build_candidate(settings: BenchSettings, name: str, rho: float, prune_at: s
     schedule = list(settings.schedule) if isinstance(settings.schedule, tuple) else settings.schedule
     changes = {"retention.rho": rho, "retention.slope": settings.slope, "retention.schedule": schedule}
     try:
-        builder = Builder(_config(settings, changes, name))
+        config = _config(settings, changes, name)
+        set_rho_of_list(config, given=True)
+        builder = Builder(config)
     except ConfigError as error:
         checks.problems += error.problems
         return None

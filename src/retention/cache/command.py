@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from retention.cache.budget import CacheBudget
-from retention.errors import RetentionError
+from retention.errors import CheckpointError, RetentionError, first_line, require
 
 if TYPE_CHECKING:  # needs the extra ``experiments``
     from retention.records import Decoding
@@ -37,13 +37,38 @@ def load_decoder(name: str, attn_implementation: str | None = None) -> Any:
     Args:
         name: folder or hub name.
         attn_implementation: None = the default of the family.
+
+    Raises:
+        CheckpointError: there is none that can be loaded.
     """
     from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        name, dtype=torch.float32, attn_implementation=attn_implementation
-    )
-    return model.eval()
+    options = {"dtype": torch.float32, "attn_implementation": attn_implementation}
+    return _load(AutoModelForCausalLM, name, "decoder", options).eval()
+
+
+def load_tokenizer(name: str) -> Any:
+    """Load the tokenizer of a decoder.
+
+    Args:
+        name: folder or hub name.
+
+    Raises:
+        CheckpointError: there is none that can be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    return _load(AutoTokenizer, name, "tokenizer", {})
+
+
+def _load(loader: Any, name: str, part: str, options: dict[str, Any]) -> Any:
+    try:
+        return loader.from_pretrained(name, **options)
+    except (OSError, ValueError) as error:
+        local = Path(name).is_dir()
+        place = f"the folder holds no usable {part}" if local else "neither a folder nor a hub model within reach"
+        remedy = f"give the folder of a decoder with its {part}"
+        raise CheckpointError(f"{name}: {place}; {remedy} ({first_line(error)})") from error
 
 
 def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,9 +84,17 @@ def cache_budget(size: int, arguments: argparse.Namespace) -> CacheBudget:
     """Build the budget of a cache of ``size`` tokens per layer or head from the arguments of a command.
 
     Raises:
-        ConfigError: size, sinks or window do not fit together.
+        ConfigError: size, sinks or window do not fit together; names the options of the command.
     """
+    require(arguments.sinks >= 0, "--sinks", f"must be 0 or more, got {arguments.sinks}")
+    message = f"must be in (0, 1], got {arguments.window_share}"
+    require(0 < arguments.window_share <= 1, "--window-share", message)
     window = max(1, int(size * arguments.window_share))
+    message = (
+        f"must leave room for {arguments.sinks} first tokens (--sinks) and a window of {window} "
+        f"(--window-share {arguments.window_share:g}), got {size}"
+    )
+    require(size >= arguments.sinks + window, "--sizes" if hasattr(arguments, "sizes") else "--size", message)
     return CacheBudget(size=size, sinks=arguments.sinks, window=window, per_head=arguments.per_head)
 
 

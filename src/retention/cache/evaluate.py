@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from retention.cache.budget import CacheBudget
-from retention.cache.command import add_cache_arguments, append_result, cache_budget, exit_code, load_decoder
+from retention.cache.command import (
+    add_cache_arguments,
+    append_result,
+    cache_budget,
+    exit_code,
+    load_decoder,
+    load_tokenizer,
+)
 from retention.cache.comparison import Measure, Measurement, compare_policies
 from retention.cache.evaluation import measure_losses
 from retention.cache.policies.base import CachePolicy
@@ -29,6 +36,7 @@ from retention.errors import require
 # task -> field of the record that holds its main value
 MAIN_FIELDS = {"text": "loss", "recall": "accuracy", "tracking": "accuracy", "needle": "accuracy", "qa": "f1"}
 TASKS = tuple(MAIN_FIELDS)
+_BASELINE = "random"
 _HEADER = "| task | size | policy | {measure} | interval | minus {baseline} | interval | s |"
 
 
@@ -40,8 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace, words: Sequence[str]) -> None:
-    from transformers import AutoTokenizer
-
     needs_texts = {"text", "needle"} & set(arguments.tasks)
     require(arguments.texts is not None or not needs_texts, "--texts", f"must be given for {', '.join(needs_texts)}")
     asks = "qa" in arguments.tasks
@@ -49,8 +55,13 @@ def _run(arguments: argparse.Namespace, words: Sequence[str]) -> None:
     require(asks == (arguments.questions is not None), "--questions", message)
     message = f"must be in (0, 1] and given only with --tasks qa, got {arguments.shares}"
     require(all(0 < share <= 1 for share in arguments.shares) and (asks or not arguments.shares), "--shares", message)
+    for size in [] if arguments.shares else arguments.sizes:
+        cache_budget(size, arguments)  # reports options that do not fit before anything is loaded
     policies = build_policies(list(arguments.policies), arguments.scores, arguments.seed)
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    message = f"must be one of the policies to compare, {', '.join(policies)}; got {arguments.baseline!r}"
+    require(arguments.baseline in (None, *policies), "--baseline", message)
+    arguments.baseline = arguments.baseline or _BASELINE
+    tokenizer = load_tokenizer(arguments.model)
     model = load_decoder(arguments.model)
     inputs = {task: _inputs(task, arguments, tokenizer, model.config) for task in arguments.tasks}
     for task in arguments.tasks:
@@ -196,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", type=int, nargs="+", default=[48, 96], help="tokens per layer (default: 48 96)")
     parser.add_argument("--shares", type=float, nargs="*", default=[], help="sizes of qa as shares of the context")
     parser.add_argument("--policies", nargs="*", choices=POLICIES, default=POLICIES, help="default: all of them")
-    parser.add_argument("--baseline", default="random", help="policy that others are compared with (default: random)")
+    parser.add_argument("--baseline", help=f"policy that others are compared with (default: {_BASELINE}, if measured)")
     parser.add_argument("--limit", type=int, default=4, help="number of texts, examples or documents (default: 4)")
     parser.add_argument("--skip", type=int, default=0, help="texts to leave out first (default: 0)")
     parser.add_argument("--length", type=int, default=1024, help="tokens of a text at most (default: 1024)")

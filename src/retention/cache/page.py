@@ -14,7 +14,7 @@ from torch import Tensor
 
 from retention.cache.budget import CacheBudget
 from retention.cache.cache import retain_cache
-from retention.cache.command import add_cache_arguments, cache_budget, exit_code, load_decoder
+from retention.cache.command import add_cache_arguments, cache_budget, exit_code, load_decoder, load_tokenizer
 from retention.cache.policies.base import CachePolicy
 from retention.cache.policies.named import FULL, POLICIES, build_policies
 from retention.cache.reading import TokenBatch, attention_for, read_context
@@ -103,11 +103,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from transformers import AutoTokenizer
-
     text = next((text for index, text in enumerate(read_texts(arguments.texts)) if index == arguments.index), None)
     require(text is not None, "--index", f"{arguments.texts} has no text with the index {arguments.index}")
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    tokenizer = load_tokenizer(arguments.model)
     ids = tokenizer(text, return_tensors="pt", truncation=True, max_length=arguments.length)["input_ids"]
     model = load_decoder(arguments.model)
     budget = cache_budget(arguments.size, arguments)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from retention.cache.budget import CacheBudget
-from retention.cache.command import exit_code, load_decoder
+from retention.cache.command import exit_code, load_decoder, load_tokenizer
 from retention.cache.distillation import (
     BankGates,
     DistillationExample,
@@ -49,14 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from transformers import AutoTokenizer
-
     distills = arguments.loss == DISTILLATION
     require(distills or arguments.lora is None, "--lora", "is for --loss distillation; other losses train scorers only")
     folder = _adapter_folder(arguments.output)
     message = f"the folder of the adapters, {folder}, exists; choose another --output or remove it"
     require(arguments.lora is None or not folder.exists(), "--output", message)
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    tokenizer = load_tokenizer(arguments.model)
     model = load_decoder(arguments.model, None if distills else "eager")
     torch.manual_seed(arguments.seed)
     policy = _scorers(model, arguments)

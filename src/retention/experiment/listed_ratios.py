@@ -34,20 +34,24 @@ def set_rho_of_list(config: DictConfig, *, given: bool) -> None:
     """
     try:
         ratios, rho = config.retention.get("schedule"), config.retention.get("rho")
-        listed = isinstance(ratios, ListConfig) and len(ratios) > 0 and all(map(_is_number, ratios))
+        mean = mean_of_list(ratios)
     except OmegaConfBaseException:  # a reference that cannot be resolved
         return
-    if not listed or not _is_number(rho):
-        return
-    mean = fmean(ratios)
-    if abs(rho - mean) <= _ROUNDING:
+    if mean is None or not _is_number(rho) or abs(rho - mean) <= _ROUNDING:
         return
     message = (
-        f"is {rho}, but the keep ratios in retention.schedule have the mean {mean:.{_DIGITS}g}; leave rho out, change "
+        f"is {rho}, but the keep ratios in retention.schedule have the mean {mean:g}; leave rho out, change "
         "the list, or name a schedule such as linear"
     )
     require(not given, "retention.rho", message)
-    config.retention.rho = round(mean, _DIGITS)
+    config.retention.rho = mean
+
+
+def mean_of_list(schedule: object) -> float | None:
+    """Return the mean of the keep ratios that a schedule lists, rounded to four digits; None if it lists none."""
+    if not isinstance(schedule, ListConfig | tuple | list) or len(schedule) == 0:
+        return None
+    return round(fmean(schedule), _DIGITS) if all(map(_is_number, schedule)) else None
 
 
 def _is_number(value: object) -> bool:

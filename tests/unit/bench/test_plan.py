@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from retention.bench import main
 from retention.bench.plan import BenchPlan, build_plan
 from retention.bench.settings import SHAPES, BenchSettings
 from retention.engine import adapter_for
@@ -51,7 +52,8 @@ def test_all_problems_of_the_command_line_are_reported_together(settings: Callab
         ({"rhos": (0.5, 1.7)}, "retention.rho", "1.7"),
         ({"slope": 3.0}, "retention.slope", "[0, 1]"),
         ({"schedule": "wobbly"}, "retention.schedule", "geometric"),
-        ({"schedule": (0.9, 0.5)}, "retention.schedule", "1 gated layer"),
+        ({"schedule": (0.9, 0.5), "rhos": (0.7,)}, "retention.schedule", "1 gated layer"),
+        ({"schedule": (0.25,), "rhos": (0.5,)}, "retention.rho", "have the mean 0.25"),
         ({"lengths": (141,)}, "--length", "at most 140"),
         ({"backbone": "nothing.yaml"}, "--backbone", "no such file"),
         ({"backbone": "nothing"}, "--backbone", "minilm"),
@@ -89,8 +91,17 @@ def test_set_reaches_policy_and_encoder(plan: Callable[..., BenchPlan]) -> None:
 
 
 def test_schedule_can_be_a_list(plan: Callable[..., BenchPlan]) -> None:
-    made = plan(policies=("truncate",), schedule=(0.25,))
+    made = plan(policies=("truncate",), schedule=(0.25,), rhos=(0.25,))
     assert made.candidates[0].policy.budget.keep_ratios().tolist() == [0.25]
+
+
+def test_the_command_takes_the_keep_ratio_from_a_list() -> None:
+    def rhos(*words: str) -> tuple[float, ...]:
+        return main._settings(main.build_parser().parse_args(list(words))).rhos
+
+    assert rhos("--schedule", "0.5", "0.25") == (0.375,)
+    assert rhos("--schedule", "0.5", "0.25", "--rho", "0.3") == (0.3,)  # build_plan refuses it
+    assert rhos("--schedule", "flat") == rhos() == (0.5, 0.3, 0.1)
 
 
 def test_path_replaces_the_checkpoint_and_is_not_parsed(settings: Callable[..., BenchSettings], tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retention.cache.command import load_decoder
+from retention.cache.command import load_decoder, load_tokenizer
 from retention.cache.families import ATTENTION, check_family
-from retention.errors import CheckpointError, ConfigError, Problem, first_line, require
+from retention.errors import ConfigError, Problem, first_line, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +62,7 @@ class PretrainedDecoder:
         Raises:
             CheckpointError: there is none.
         """
-        from transformers import AutoTokenizer
-
-        try:
-            return AutoTokenizer.from_pretrained(str(self.path))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{self.path}: has no tokenizer that can be loaded ({first_line(error)})") from error
+        return load_tokenizer(str(self.path))
 
     def load(self) -> Any:
         """Load the weights in float32, in evaluation mode.
@@ -75,7 +70,4 @@ class PretrainedDecoder:
         Raises:
             CheckpointError: they cannot be loaded.
         """
-        try:
-            return load_decoder(str(self.path), self.attn_implementation or "sdpa")
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{self.path}: has no weights that can be loaded ({first_line(error)})") from error
+        return load_decoder(str(self.path), self.attn_implementation or "sdpa")

@@ -1,0 +1,38 @@
+"""Test that the commands of the cache name the option that is wrong, before they load a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.unit.cache.test_training import save_decoder
+
+from retention.cache import bench, evaluate
+
+RECALL = ["--tasks", "recall", "--limit", "1", "--pairs", "3"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sizes", "4"], "--sizes: must leave room for 4 first tokens (--sinks) and a window of 2"),
+        (["--sizes", "16", "--window-share", "0"], "--window-share: must be in (0, 1], got 0.0"),
+        (["--sizes", "16", "--sinks", "-1"], "--sinks: must be 0 or more, got -1"),
+        (["--policies", "tova", "--baseline", "h2o"], "--baseline: must be one of the policies to compare, tova;"),
+        (["--sizes", "16"], "none: neither a folder nor a hub model within reach"),
+    ],
+)
+def test_evaluate_names_the_option(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main(["--model", "none", *RECALL, *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_bench_names_its_own_option_of_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_decoder(tmp_path / "model")
+    assert bench.main(["--model", str(tmp_path / "model"), "--lengths", "20", "--size", "4", "--new-tokens", "3"]) == 1
+    assert "--size: must leave room" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main(["--model", str(tmp_path), *RECALL, "--sizes", "16"]) == 1
+    assert f"{tmp_path}: the folder holds no usable tokenizer" in capsys.readouterr().err
