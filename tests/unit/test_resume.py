@@ -18,7 +18,7 @@ from retention.experiment.data_files import write_data_files
 from retention.experiment.resume import (
     check_job_folder,
     check_ranks,
-    check_resumed_settings,
+    check_resumed_training,
     check_strategy,
     finished_record,
     put_record_aside,
@@ -253,13 +253,22 @@ def test_training_is_resumed_with_the_settings_that_it_was_started_with(make: Ma
     def resumed(**changes: Any) -> DictConfig:
         return OmegaConf.merge(started, {"ckpt": str(last)}, changes)  # type: ignore[return-value]
 
-    check_resumed_settings(resumed())
-    check_resumed_settings(
+    check_resumed_training(resumed())
+    check_resumed_training(
         resumed(trainer={"max_epochs": 5}, task={"epochs": 5, "data": {"num_workers": 2}}, record="r.jsonl")
     )
     with pytest.raises(ConfigError, match=r"trained with 0\.001, got 1e-05; .*old value.*hydra\.run\.dir") as caught:
-        check_resumed_settings(resumed(task={"lr": 1e-5}, trainer={"precision": "bf16-mixed"}))
+        check_resumed_training(resumed(task={"lr": 1e-5}, trainer={"precision": "bf16-mixed"}))
     assert [problem.key for problem in caught.value.problems] == ["optimizer.lr", "task.lr", "trainer.precision"]
+
+    rows, later = tmp_path / "train.csv", tmp_path / "test.csv"
+    rows.write_text("text,label\n")
+    write_data_files(run, [rows])
+    later.write_text("text,label\n")
+    check_resumed_training(resumed(), [rows, later])  # a file that the training did not read may be new
+    rows.write_text("text,label\nnew,1\n")
+    with pytest.raises(ConfigError, match=r"train\.csv has changed since the training of .*last\.ckpt was started"):
+        check_resumed_training(resumed(), [rows])
 
 
 def test_training_is_resumed_on_the_same_number_of_processes_only() -> None:

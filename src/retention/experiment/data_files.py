@@ -24,7 +24,7 @@ def write_data_files(folder: Path, files: Iterable[Path]) -> None:
         (folder / DATA_FILES).unlink(missing_ok=True)  # of an earlier run in this folder
 
 
-def changed_files(folder: Path, files: Iterable[Path]) -> list[str]:
+def changed_files(folder: Path, files: Iterable[Path], *, new: bool = True) -> list[str]:
     """Return ``<file> has changed`` or ``<file> is new`` for each data file that differs from when a run started.
 
     Only a file with another size or time of change is read. Files that are gone do not count: the run could not be
@@ -33,9 +33,13 @@ def changed_files(folder: Path, files: Iterable[Path]) -> list[str]:
     Args:
         folder: run folder.
         files: existing data files of the configuration.
+        new: False to leave out files that the run did not read.
     """
     before = _described(folder / DATA_FILES)
-    return [] if before is None else [reason for file in files if (reason := _change(file, before.get(str(file))))]
+    if before is None:
+        return []
+    compared = [file for file in files if new or str(file) in before]
+    return [reason for file in compared if (reason := _change(file, before.get(str(file))))]
 
 
 def newer_files(folder: Path, record: Path, files: Iterable[Path]) -> list[str]:

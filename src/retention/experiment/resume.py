@@ -112,14 +112,15 @@ def use_local_checkpoint(config: DictConfig) -> None:
         config.ckpt = str(local) if local.exists() and not has_record(local) else None
 
 
-def check_resumed_settings(config: DictConfig) -> None:
-    """Raise ``ConfigError`` if a training would be resumed with other settings than it was started with.
+def check_resumed_training(config: DictConfig, data_files: Iterable[Path] = ()) -> None:
+    """Raise ``ConfigError`` if a training would be resumed with other settings or data than it was started with.
 
     Optimizer and schedule come from the checkpoint, so the run would have a record of settings that were not in use.
     Limits of the training may be raised, and settings that do not change the training may differ.
 
     Args:
         config: of the run, with the checkpoint ``ckpt``.
+        data_files: files that the run reads its rows from; one that the training did not read may differ.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -141,6 +142,13 @@ def check_resumed_settings(config: DictConfig) -> None:
             "value; to train with the new one, leave ckpt out and choose another hydra.run.dir"
         )
         checks.require(before == after, key, message)
+    if path.name == LAST:
+        for reason in changed_files(path.resolve().parent.parent, data_files, new=False):
+            message = (
+                f"{reason} since the training of {path} was started; restore the file, or leave ckpt out and choose "
+                "another hydra.run.dir to train on the new rows"
+            )
+            checks.require(False, "data", message)
     checks.finish()
 
 

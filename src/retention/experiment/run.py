@@ -32,7 +32,7 @@ from retention.experiment.resume import (
     CONFIG,
     check_job_folder,
     check_ranks,
-    check_resumed_settings,
+    check_resumed_training,
     check_strategy,
     checkpoint_path,
     finished_epochs,
@@ -120,7 +120,7 @@ def run_one(config: DictConfig, parts: Parts | DecoderParts, argv: Sequence[str]
         Its result records; the main one is the last.
 
     Raises:
-        ConfigError: a training is resumed with other settings than it was started with.
+        ConfigError: a training is resumed with other settings or data than it was started with.
     """
     started = time.perf_counter()
     folder = Path(config.paths.run_dir)
@@ -129,7 +129,7 @@ def run_one(config: DictConfig, parts: Parts | DecoderParts, argv: Sequence[str]
     if trained_before is not None:
         config.ckpt = str(trained_before)
     elif config.mode == "fit" and config.ckpt is not None:
-        check_resumed_settings(config)  # before the configuration of the interrupted training is replaced
+        check_resumed_training(config, data_files)  # before the files of the interrupted training are replaced
     pl.seed_everything(config.seed, verbose=False)
     signals = StopSignals(checkpoint_path(folder))
     steps = DecoderSteps(config, parts) if isinstance(parts, DecoderParts) else EncoderSteps(config, parts)
