@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from retention.data.base import RetentionData
 from retention.errors import ConfigError, DataError
 from retention.experiment.config import baseline_config, build_runs
 from retention.experiment.entry import check_overrides, main
-from retention.experiment.override_keys import check_override_keys
+from retention.experiment.override_keys import complete_overrides
 from retention.models.backbone import Backbone, PretrainedBackbone
 from retention.tasks.classification.keywords import KeywordData
 
@@ -195,14 +196,14 @@ def test_unknown_options_are_reported_by_hydra(typed: str, message: str, start: 
 )
 def test_unknown_keys_are_reported_with_similar_ones(typed: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_override_keys(["-m", "seed=0", typed])
+        complete_overrides(["-m", "seed=0", typed])
     [problem] = caught.value.problems
     assert problem.key == typed.partition("=")[0] and message in problem.message
 
 
 def test_all_unknown_keys_are_reported_and_other_faults_are_left_to_hydra() -> None:
     with pytest.raises(ConfigError) as caught:
-        check_override_keys(["retention.roh=0.3", "seed=1", "data.trian_size=3", "data.trian_size=4"])
+        complete_overrides(["retention.roh=0.3", "seed=1", "data.trian_size=3", "data.trian_size=4"])
     assert [problem.key for problem in caught.value.problems] == [
         *("retention.roh", "data.trian_size", "data.trian_size"),
     ]
@@ -211,7 +212,20 @@ def test_all_unknown_keys_are_reported_and_other_faults_are_left_to_hydra() -> N
         *(["-m", "seed=interval(0,1)"], ["-m", "sweep=table2", "retention.treshold=0.1,0.2"]),
         *(["--config-dir=elsewhere", "retention.roh=1"], ["retention.schedule=[0.5,0.3]", "hydra.run.dir=x"]),
     ):
-        check_override_keys(words)
+        assert complete_overrides(words) == words
+
+
+def test_keys_of_the_tested_run_need_no_plus_sign(tmp_path: Path) -> None:
+    data = {"_target_": "retention.tasks.question_answering.squad.SquadData", "stride": 8}
+    run = {"task": {"data": data}, "retention": {"threshold": 0.5}}
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(run)))
+    words = ["mode=test", f"ckpt={tmp_path}/checkpoints/last.ckpt"]
+    typed = ["task.data.stride=4", "retention.threshold=0.1,0.2", "task.data.no_answer_threshold=0.7"]
+    assert complete_overrides(["-m", *words, *typed]) == ["-m", *words, *(f"+{word}" for word in typed)]
+    with pytest.raises(ConfigError, match=r"task\.data\.strde: unknown key"):
+        complete_overrides([*words, "task.data.strde=4"])
+    with pytest.raises(ConfigError, match=r"retention\.threshold: unknown key"):
+        complete_overrides(["mode=fit", words[1], typed[1]])
 
 
 def test_command_line_reports_an_unknown_key_first(

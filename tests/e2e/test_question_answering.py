@@ -218,6 +218,18 @@ def test_chain_from_squad_over_covid_qa_to_qasper(encoder: Path, files: Path, st
     with torch.no_grad():
         reader.model.head.type_head.bias[3] += 50.0
     assert reader.ask(["which wine"], "we use the red wine")[0].kind == "span", "covid_qa always predicts a span"
+    with pytest.raises(ConfigError, match=r"no_answer_threshold: must be None: .*allow_no_answer=false"):
+        reader.ask(["which wine"], "we use the red wine", no_answer_threshold=0.5)
+    reader = load(tmp_path / "first")
+    for threshold, kind in ((0.0, "none"), (1.0, "span")):
+        assert reader.ask(["which wine"], "we use the red wine", no_answer_threshold=threshold)[0].kind == kind
+        checkpoint = f"ckpt={tmp_path}/first/checkpoints/last.ckpt"
+        typed = f"+task.data.no_answer_threshold={threshold}"
+        start_bare(tmp_path / kind, "mode=test", checkpoint, typed)
+        tested = [json.loads(line) for line in (tmp_path / kind / "predictions.jsonl").read_text().splitlines()]
+        assert {bool(row["prediction_text"]) for row in tested} == {kind == "span"}
+    with pytest.raises(ConfigError, match=r"no_answer_threshold: must be a number in \[0, 1\], got 1.5"):
+        reader.ask(["which wine"], "we use the red wine", no_answer_threshold=1.5)
 
 
 def formatted(answer: Answer) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
@@ -126,7 +127,8 @@ def _read(source: Source, split: str) -> Dataset:
     table = source.read(split, {"text_column": "text", "label_column": "label"})
     names = read_label_names(source.dir)
     if names is None:
-        whole = [label for label in table.columns["label"] if isinstance(label, int)]
+        column = table.columns["label"]  # of a CSV file as text
+        whole = [int(label) for label in column if isinstance(label, int) or re.fullmatch(r"\s*\d+\s*", str(label))]
         if not whole:
             raise DataError(f"{table.source}: no label is a whole number; use 0, 1, ... or add labels.json")
         names = tuple(map(str, range(max(whole) + 1)))

@@ -20,7 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from retention.errors import Checks, RetentionError, require
 from retention.experiment.hydra_setup import config_dir, register_policies
 from retention.experiment.outputs import check_parent
-from retention.experiment.override_keys import check_override_keys
+from retention.experiment.override_keys import complete_overrides
 from retention.experiment.results import main_metric
 from retention.experiment.resume import resume_hint
 from retention.experiment.run import run
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_folders(sys.argv[1:])
         check_run_folder(sys.argv[1:], os.environ)
         register_policies()
-        check_override_keys(sys.argv[1:])
+        sys.argv[1:] = complete_overrides(sys.argv[1:])
     except RetentionError as error:
         _fail(error)
     try:

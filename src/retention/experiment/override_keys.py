@@ -5,43 +5,70 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import pytorch_lightning as pl
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from retention.errors import Checks
 from retention.experiment.hydra_setup import config_dir
 from retention.experiment.keys import unknown_key
+from retention.experiment.run_config import CONFIG, read_run_config
 from retention.records.signatures import constructor_parameters
 from retention.records.targets import TargetError, resolve_class
 
 _OTHER_FILES = ("--config", "-cp", "-cn", "-cd")  # flags that choose other configuration files
 
 
-def check_override_keys(arguments: Sequence[str]) -> None:
-    """Raise ``ConfigError`` for keys that the composed configuration lacks; other faults are left to Hydra.
+def complete_overrides(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of a command, with a plus sign before keys that only the tested run has.
 
-    Policies of other packages must be registered.
+    With ``mode=test`` Hydra composes the default task, while the settings are those of the checkpoint. Policies of
+    other packages must be registered.
 
     Args:
         arguments: of the command line.
+
+    Raises:
+        ConfigError: keys that neither the composed configuration nor that of the tested run has; other faults are left
+            to Hydra.
     """
     if any(argument.startswith(_OTHER_FILES) for argument in arguments):
-        return
+        return list(arguments)
     words = _single_values([each for each in arguments if "=" in each and not each.startswith("-")])
-    checks = Checks()
+    tested, added, checks = _tested_run(words), set(), Checks()
     while (error := _missing_key(words)) is not None:
         path = str(error.full_key)
         unknown = [word for word in words if _key(word) == path or _key(word).startswith(f"{path}.")]
         if not unknown:
-            return
+            break
         for word in unknown:
-            checks.require(False, _key(word), _message(word, path, error))
+            if _has(tested, _key(word)):
+                added.add(_key(word))
+            else:
+                checks.require(False, _key(word), _message(word, path, error))
         words = [word for word in words if word not in unknown]
     checks.finish()
+    return [f"+{argument}" if _key(argument) in added else argument for argument in arguments]
+
+
+def _tested_run(words: Sequence[str]) -> DictConfig:
+    """Return the configuration in the folder of the checkpoint that is tested; empty if there is none."""
+    values = dict(word.split("=", 1) for word in words)
+    path = values.get("ckpt", "").strip("'\"")
+    content = read_run_config(Path(path).resolve().parent.parent / CONFIG) if values.get("mode") == "test" else None
+    return OmegaConf.create(content or {})
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    """Return True if a configuration has a key, or its node is of a class with such a parameter."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    return isinstance(node, Mapping) and (name in node or name in _options(parent, node))
 
 
 def _single_values(words: Sequence[str]) -> list[str]:

@@ -16,14 +16,13 @@ from retention.callbacks.last_checkpoint import LAST
 from retention.errors import CheckpointError, Checks
 from retention.experiment.checkpoints import read_checkpoint
 from retention.experiment.data_files import changed_files, newer_files
+from retention.experiment.run_config import CONFIG, read_run_config
 from retention.experiment.sharded_strategy import SHARDED
 from retention.experiment.stored import FROM_COMMAND, plain_config, plain_container
 from retention.records import Record
 from retention.records.defaults import derived_defaults
-from retention.records.legacy import upgrade_config
 from retention.records.run_folders import RECORD, VALIDATION_RECORD, run_records
 
-CONFIG = "config.yaml"  # written when a run starts
 _REPLACED = "record.replaced.json"
 _INPUTS = ("init", "ckpt", "distill.teacher")  # checkpoints, which may have been overwritten since
 # another file for the record, the rows that are scored last, how often a checkpoint is written
@@ -130,7 +129,7 @@ def check_resumed_training(config: DictConfig, data_files: Iterable[Path] = ()) 
     from_command = {key: value for key, value in now.items() if key in FROM_COMMAND}
     stored = OmegaConf.create({**from_command, **plain_config(read_checkpoint(path), path)})
     old, new, defaults = _settings(plain_container(stored, path)), _settings(now), derived_defaults(now)
-    started = _read_config(path.resolve().parent.parent / CONFIG) if path.name == LAST else None
+    started = read_run_config(path.resolve().parent.parent / CONFIG) if path.name == LAST else None
     trainer = (started or {}).get("trainer")
     if isinstance(trainer, Mapping):  # a checkpoint has no trainer
         old |= {f"trainer.{key}": trainer.get(key) for key in _TRAINER}
@@ -163,7 +162,7 @@ def check_job_folder(config: DictConfig, data_files: Iterable[Path] = ()) -> Non
     """
     folder, checks = Path(config.paths.run_dir), Checks()
     finished = any((folder / name).exists() for name in (RECORD, VALIDATION_RECORD))
-    before = _read_config(folder / CONFIG) if finished else None
+    before = read_run_config(folder / CONFIG) if finished else None
     if before is None:
         return
     old = _settings(before)
@@ -325,7 +324,7 @@ def _changes(file: Path, config: DictConfig) -> list[str]:
     """Return ``key: before -> now`` for every resolved setting that differs from a ``config.yaml``."""
     if not file.exists():
         return [f"{file.name} is missing"]
-    before = _read_config(file)
+    before = read_run_config(file)
     if before is None:
         return [f"{file.name} cannot be read"]
     paths = before.get("paths")
@@ -344,15 +343,6 @@ def _changes(file: Path, config: DictConfig) -> list[str]:
         for key in sorted(old.keys() | new.keys())
         if key not in _INCIDENTAL and not (key in old and key in new and old[key] == new[key])
     ]
-
-
-def _read_config(file: Path) -> dict[str, Any] | None:
-    """Return the ``config.yaml`` of a run folder with present key names; None if it is missing or cannot be read."""
-    try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))  # plain data: references in it are not followed
-    except (FileNotFoundError, yaml.YAMLError, UnicodeDecodeError):
-        return None
-    return upgrade_config(config) if isinstance(config, dict) else None
 
 
 def _settings(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -29,7 +29,6 @@ from retention.experiment.outputs import check_outputs
 from retention.experiment.parts import Parts
 from retention.experiment.results import record_of
 from retention.experiment.resume import (
-    CONFIG,
     check_job_folder,
     check_ranks,
     check_resumed_training,
@@ -45,6 +44,7 @@ from retention.experiment.resume import (
     trained_checkpoint,
     training_is_complete,
 )
+from retention.experiment.run_config import CONFIG
 from retention.experiment.sharded_strategy import SHARDED, FullyShardedStrategy
 from retention.experiment.steps import RunParts, RunSteps
 from retention.experiment.stopping import StopSignals

@@ -37,13 +37,12 @@ def nested_records(folder: Path) -> list[Record]:
 
 
 def folder_records(folder: Path) -> list[Record]:
-    """Return the records of a run folder, or those of all run folders in another folder.
+    """Return the records of a run folder and of its baselines, or those of all run folders in another folder.
 
     Raises:
         DataError: there is no record, or one cannot be read.
     """
-    own = [file for name in (RECORD, VALIDATION_RECORD) if (file := folder / name).exists()]
-    records = [record for file in own for record in run_records(file)] or nested_records(folder)
+    records = nested_records(folder)
     if not records:
         raise DataError(
             f"{folder}: holds no {RECORD}, and no folder in it does; give the folder of a finished run or of a sweep, "

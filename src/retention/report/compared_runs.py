@@ -73,7 +73,7 @@ def read_compared(kinds: Sequence[Sequence[Path]], read: Callable[[Path], Mappin
     records = [[_read_record(folder) for folder in folders] for folders in by_seed]
     rows = [[read(folder / _PREDICTIONS) for folder in folders] for folders in by_seed]
     described = [[_read_labels_and_documents(folder / _PREDICTIONS) for folder in folders] for folders in by_seed]
-    folds = _require_folds(_flat(by_seed), records)
+    folds = _number_of_folds(_flat(by_seed), records)
     for alike in [slice(seed, seed + 1) for seed in range(len(by_seed))] if folds else [slice(None)]:
         folders = _flat(by_seed[alike])
         _require_same_rows(folders, _flat(records[alike]), _flat(rows[alike]))
@@ -167,7 +167,7 @@ def _join(seeds: Sequence[int], rows: Sequence[Mapping[str, Row]]) -> dict[str, 
     return {f"{seed}: {name}": row for seed, each in zip(seeds, rows, strict=True) for name, row in each.items()}
 
 
-def _require_folds(folders: Sequence[Path], records: Sequence[Sequence[Record]]) -> int | None:
+def _number_of_folds(folders: Sequence[Path], records: Sequence[Sequence[Record]]) -> int | None:
     """Return the number of folds of cross-validation, None without; each fold may be compared once."""
     folds: set[int | None] = {record["data"].get("folds") for record in _flat(records)}
     if len(folds) > 1:

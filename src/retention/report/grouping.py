@@ -36,6 +36,7 @@ class EvaluationSetup:
         length: number of tokens that rows are cut to, "" if the record does not say.
         provenance: relation of the data to the task's benchmark, "" if the record does not say; see
             ``reproduction.data_provenance``.
+        evaluated: the rows that ``test`` counts, "test" or "validation".
     """
 
     task: str
@@ -46,11 +47,13 @@ class EvaluationSetup:
     test: str
     length: str
     provenance: str = field(default="", compare=False)
+    evaluated: str = "test"
 
     def describe(self) -> str:
         """Return task, data, numbers of rows and encoder in one line."""
         cut = f" cut to {self.length} tokens" if self.length else ""
-        return f"{self.task}: {self.source}, {self.train} training and {self.test} test rows{cut}, {self.backbone}"
+        rows = f"{self.train} training and {self.test} {self.evaluated} rows"
+        return f"{self.task}: {self.source}, {rows}{cut}, {self.backbone}"
 
     def same_data(self, other: EvaluationSetup) -> bool:
         """Return True if two setups differ in nothing but the encoder and the length of its input."""
@@ -245,6 +248,7 @@ def _setup(record: Record) -> EvaluationSetup:
         test=str(drawn.get("test", "?")),
         length=str(data.get("max_length") or ""),
         provenance=str(data.get("provenance") or ""),
+        evaluated=str(record.get("evaluated", "test")),
     )
 
 

@@ -29,8 +29,7 @@ def run_tables(records: Sequence[Record]) -> str:
     if any(record["kind"] == Quality.kind for record in records) or not (tables or validated):
         tables.append(quality_table(records))
     if validated:
-        table = quality_table(validated).replace(" test rows", " validation rows")
-        tables.append(f"Scores on validation rows:\n\n{table}")
+        tables.append(f"Scores on validation rows:\n\n{quality_table(validated)}")
     return "\n".join(tables)
 
 
@@ -61,4 +60,4 @@ def _as_test(record: Record) -> Record:
     data = record["data"]
     if contracts := data.get("contracts"):
         data = {**data, "contracts": {**contracts, "test": contracts.get("val")}}
-    return {**record, "kind": Quality.kind, "data": {**data, "test": data.get("val")}}
+    return {**record, "kind": Quality.kind, "evaluated": "validation", "data": {**data, "test": data.get("val")}}

@@ -127,6 +127,18 @@ class TestTextClassification:
         for name, difference in benchmark.differences(chance.rows, chance.rows).items():
             assert (difference.mean, difference.low, difference.high) == (0.0, 0.0, 0.0), name
 
+    def test_labels_of_a_csv_file_are_numbers(self, folder: Path, tmp_path: Path) -> None:
+        csv = tmp_path / "csv"
+        csv.mkdir()
+        for split, count in (("train", 300), ("test", 80)):
+            lines = ["text,label", *(f"{split} {n},{n % 2}" for n in range(count))]
+            (csv / f"{split}.csv").write_text("\n".join(lines))
+        embeddings = random_embeddings(len(self.build(folder).texts))
+        assert self.build(csv).evaluate(embeddings).rows == self.build(folder).evaluate(embeddings).rows
+        (csv / "test.csv").write_text("text,label\na,good\n")
+        with pytest.raises(DataError, match=r"no label is a whole number; use 0, 1, \.\.\. or add labels\.json"):
+            self.build(csv)
+
     @pytest.mark.parametrize("split", ["validation", "test"])
     def test_no_scored_text_is_trained_on(self, folder: Path, split: str) -> None:
         benchmark = self.build(folder, split)

@@ -190,6 +190,13 @@ def test_command_prints_the_tables_of_a_sweep(tmp_path: Path, capsys: pytest.Cap
     assert "Scores on validation rows" in capsys.readouterr().out
 
 
+def test_command_shows_the_baselines_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_record(tmp_path / "run" / "record.json", record("adaptive", 0.5, 0.7))
+    write_record(tmp_path / "run" / "dense" / "record.json", record("dense", 1.0, 0.8))
+    assert main([str(tmp_path / "run")]) == 0
+    assert [row[0] for row in cells(capsys.readouterr().out)] == ["dense", "adaptive"]
+
+
 def test_folder_without_a_run_is_refused_with_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 2
     message = capsys.readouterr().err

@@ -105,8 +105,18 @@ class QuestionAnsweringData(BenchmarkData):
             rows["train"] = passage_rows([replace(p, negatives=self._negatives) for p in passages_of(rows["train"])])
         return rows
 
-    def answer_type(self, candidates: AnswerCandidates) -> int:
-        """Choose the type of an answer, an index into ``ANSWER_TYPES``; by default the most likely one."""
+    def answer_type(self, candidates: AnswerCandidates, no_answer_threshold: float | None = None) -> int:
+        """Choose the type of an answer, an index into ``ANSWER_TYPES``; by default the most likely one.
+
+        Args:
+            candidates: of all windows of a question.
+            no_answer_threshold: in place of that of the data set; None = that one.
+
+        Raises:
+            ConfigError: a threshold is given, but this data set has none.
+        """
+        message = "must be None: only SQuAD's format, with allow_no_answer, has such a threshold"
+        require(no_answer_threshold is None, "no_answer_threshold", message)
         return candidates.answer_type
 
     @abstractmethod

@@ -46,26 +46,32 @@ class Reader(TrainedModel):
 
     example: ClassVar[str] = 'model.ask(["Which law governs the contract?"], contract)[0].text'
 
-    def ask(self, questions: Iterable[str], text: str, *, batch_size: int = 32) -> list[Answer]:
+    def ask(
+        self, questions: Iterable[str], text: str, *, batch_size: int = 32, no_answer_threshold: float | None = None
+    ) -> list[Answer]:
         """Answer questions about one text of any length, read in the windows that the model was trained with.
 
         Args:
             questions: list of questions; also a NumPy array or a pandas Series.
             text: text that the questions are about.
             batch_size: windows per forward pass, >= 1.
+            no_answer_threshold: a question has no answer if the probability of that, beside the probability that some
+                span answers it, is above this number in [0, 1]; None = as in training. Only for models trained on
+                SQuAD's format with ``allow_no_answer``.
 
         Returns:
             One answer per question, in their order.
 
         Raises:
-            ConfigError: ``questions`` is not a list of strings, ``text`` is not a string, or ``batch_size`` is below 1.
+            ConfigError: ``questions`` is not a list of strings, ``text`` is not a string, ``batch_size`` is below 1, or
+                a threshold is out of range or given to a model without one.
             DataError: the text or a question is empty.
         """
         require(isinstance(text, str), "text", f"must be one string, got {type(text).__name__}")
         check_texts([text], "text")
         questions = check_texts(questions, "question")
         rows = question_rows(self.data, questions, text) if questions else []
-        return answers_of(self.data, text, rows, self._evaluated(rows, batch_size))
+        return answers_of(self.data, text, rows, self._evaluated(rows, batch_size), no_answer_threshold)
 
 
 def question_rows(data: RetentionData, questions: Sequence[str], text: str) -> list[dict[str, Any]]:
@@ -80,7 +86,11 @@ def question_rows(data: RetentionData, questions: Sequence[str], text: str) -> l
 
 
 def answers_of(
-    data: RetentionData, text: str, rows: Sequence[dict[str, Any]], results: Sequence[RowResult]
+    data: RetentionData,
+    text: str,
+    rows: Sequence[dict[str, Any]],
+    results: Sequence[RowResult],
+    no_answer_threshold: float | None = None,
 ) -> list[Answer]:
     """Merge the results of all windows into one answer per question.
 
@@ -89,6 +99,7 @@ def answers_of(
         text: text that the questions are about.
         rows: of ``question_rows``.
         results: the head's evaluation row for each of them.
+        no_answer_threshold: see ``Reader.ask``.
     """
     if not rows:
         return []
@@ -100,7 +111,9 @@ def answers_of(
     answers = []
     for question, numbers in windows.items():
         each = candidates[0, question]
-        chosen = data.answer_type(each) if isinstance(data, QuestionAnsweringData) else each.answer_type
+        chosen = each.answer_type
+        if isinstance(data, QuestionAnsweringData):
+            chosen = data.answer_type(each, no_answer_threshold)
         kind, probability, characters = _best_answer(each, tokens, chosen)
         answers.append(
             Answer(

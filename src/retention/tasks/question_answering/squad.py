@@ -57,15 +57,20 @@ class SquadData(QuestionAnsweringData):
         super().__init__(**settings)
         is_bool = isinstance(allow_no_answer, bool)
         require(is_bool, "allow_no_answer", f"must be true or false, got {allow_no_answer!r}")
-        is_share = isinstance(no_answer_threshold, int | float) and 0.0 <= no_answer_threshold <= 1.0
-        require(is_share, "no_answer_threshold", f"must be a number in [0, 1], got {no_answer_threshold!r}")
+        _require_share(no_answer_threshold)
         self._allow_no_answer = allow_no_answer
         self._no_answer_threshold = float(no_answer_threshold)
         self._metric = SquadScore()
 
-    def answer_type(self, candidates: AnswerCandidates) -> int:
-        """Choose a span or, if there is none or its threshold allows it, no answer."""
-        is_open = self._allow_no_answer and _no_answer_probability(candidates) > self._no_answer_threshold
+    def answer_type(self, candidates: AnswerCandidates, no_answer_threshold: float | None = None) -> int:
+        """Choose a span or, if there is none or the threshold allows it, no answer."""
+        threshold = self._no_answer_threshold
+        if no_answer_threshold is not None:
+            message = "must be None: the model was trained with allow_no_answer=false"
+            require(self._allow_no_answer, "no_answer_threshold", message)
+            _require_share(no_answer_threshold)
+            threshold = no_answer_threshold
+        is_open = self._allow_no_answer and _no_answer_probability(candidates) > threshold
         return NONE if is_open or not candidates.spans else SPAN
 
     def file_names(self, split: str) -> list[str]:
@@ -174,6 +179,11 @@ def best_threshold(
         if following > probabilities[index] or position + 1 == len(order):
             best = max(best, (total, (probabilities[index] + following) / 2), key=lambda pair: pair[0])
     return best[0] / len(order), best[1]
+
+
+def _require_share(threshold: object) -> None:
+    is_share = isinstance(threshold, int | float) and not isinstance(threshold, bool) and 0.0 <= threshold <= 1.0
+    require(is_share, "no_answer_threshold", f"must be a number in [0, 1], got {threshold!r}")
 
 
 def _no_answer_probability(candidates: AnswerCandidates | None) -> float:
