@@ -20,14 +20,14 @@ from pathlib import Path
 
 from reproduction.decoder_results import cost_table, loss_table, quarter_table, recall_table
 from reproduction.embedding_results import embedding_results_table
-from reproduction.equal_time import equal_time_table
-from reproduction.ladder import INGREDIENTS, ladder_table
+from reproduction.equal_time import equal_time_table, int8_table
+from reproduction.ladder import INGREDIENTS, LONG_TEXT, ladder_table
 from reproduction.prose_figures import FIGURE
 from reproduction.reliability.page import reliability_table
 from reproduction.result_tables import read_tables, result_table
 from reproduction.sources import RecordSet
 from reproduction.target_speeds import level_speed_table, speed_summary_table, target_speed_table
-from reproduction.timed_models import TIMED_TASKS
+from reproduction.timed_models import OTHER_ENCODERS, TIMED_TASKS
 from retention.errors import DataError
 from retention.records import write_atomic
 
@@ -38,6 +38,7 @@ _TIMED_TABLES: Mapping[str, Callable[..., str]] = {
     "target_speeds": target_speed_table,
     "equal_time_bfloat16": partial(equal_time_table, dtype="bfloat16"),
     "level_speeds": level_speed_table,
+    "int8": int8_table,
 }
 GENERATED: Mapping[str, Callable[[RecordSet], str]] = {
     "decoder_costs": lambda records: cost_table(records.records),
@@ -52,10 +53,15 @@ GENERATED: Mapping[str, Callable[[RecordSet], str]] = {
     "reliability": lambda records: reliability_table(records.records),
     "results": lambda records: speed_summary_table(records, TIMED_TASKS, (3.0,)),
     "results_by_speed": lambda records: speed_summary_table(records, TIMED_TASKS),
-    **{f"{name}_{task}": partial(make, task=task) for name, make in _TIMED_TABLES.items() for task in TIMED_TASKS},
+    **{
+        f"{name}_{task}": partial(make, task=task)
+        for name, make in _TIMED_TABLES.items()
+        for task in (*TIMED_TASKS, *OTHER_ENCODERS)
+    },
 }
 
 OF_FILES: Mapping[str, Callable[[Path], str]] = {  # of root
+    "ladder_newsgroups20": partial(ladder_table, task="newsgroups20", path=LONG_TEXT),
     "ladder_sst2": partial(ladder_table, task="sst2"),
     "ladder_sst2_short": partial(ladder_table, task="sst2_short", path=INGREDIENTS),
 }

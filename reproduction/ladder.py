@@ -29,6 +29,7 @@ from retention.report.tables import markdown_table, text_frame
 
 LADDER = Path(__file__).with_name("ladder.yaml")
 INGREDIENTS = LADDER.with_name("ladder_ingredients.yaml")
+LONG_TEXT = LADDER.with_name("ladder_long_text.yaml")
 _COLUMNS = ("step", "score", "change from the row above", "slack in training", "FLOPs ratio")
 
 

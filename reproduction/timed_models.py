@@ -22,6 +22,8 @@ TIMED_TASKS = {
     "hyperpartisan": ("Hyperpartisan news (articles)", "accuracy"),
     "sst2": ("SST-2 (sentences)", "accuracy"),
 }
+# Models of another encoder than the others of their task: name -> task and encoder in the latency record.
+OTHER_ENCODERS = {"imdb_mpnet": ("imdb", "mpnet")}
 FEWER_LAYERS = "fewer_layers"  # method of shallower students in records
 UNPRUNED = (DENSE, FEWER_LAYERS)
 _NORMAL = 1.96  # 97.5 % quantile of the normal distribution
@@ -89,15 +91,20 @@ class TimedModel:
         return mean_and_deviation(list(self.points.values()))
 
 
-def timed_models(records: RecordSet, task: str, dtype: str = "float32") -> list[TimedModel]:
+def timed_models(records: RecordSet, name: str, dtype: str = "float32") -> list[TimedModel]:
     """Return the models of the task's latest latency record, from slow to fast; of two seeds of a model the first.
 
     Scores are those of the test runs, whatever number format is timed.
 
+    Args:
+        records: committed records.
+        name: of a task, or of ``OTHER_ENCODERS``.
+        dtype: number format that was timed.
+
     Raises:
         DataError: there is no latency record of the task.
     """
-    entries = latest_latency(records, task, dtype)["models"]
+    entries, task = latest_latency(records, name, dtype)["models"], task_of(name)
     groups = [_group_of(entry, records, task) for entry in entries]
     setups = [group.setup for group in groups if group is not None]
     models: dict[tuple[Any, ...], TimedModel] = {}
@@ -107,21 +114,41 @@ def timed_models(records: RecordSet, task: str, dtype: str = "float32") -> list[
     return sorted(models.values(), key=lambda model: -model.ms_per_row)
 
 
-def latest_latency(records: RecordSet, task: str, dtype: str = "float32") -> Record:
+def task_of(name: str) -> str:
+    """Return the task of a name of ``OTHER_ENCODERS``; other names are those of tasks."""
+    return OTHER_ENCODERS.get(name, (name, ""))[0]
+
+
+def latency_name(latency: Record) -> str:
+    """Return the name of the task, or of ``OTHER_ENCODERS``, of a latency record."""
+    pair = (latency.get("task"), latency.get("backbone"))
+    return next((name for name, other in OTHER_ENCODERS.items() if other == pair), str(latency.get("task")))
+
+
+def latest_latency(records: RecordSet, name: str, dtype: str = "float32", *, int8: bool = False) -> Record:
     """Return the latest latency record of a task in a number format.
+
+    Args:
+        records: committed records.
+        name: of a task, or of ``OTHER_ENCODERS``.
+        dtype: number format that was timed.
+        int8: True for a record that has INT8 copies of the models beside them.
 
     Raises:
         DataError: there is none.
     """
-    wanted = ("latency", task, dtype)
     matching = [
         record
         for record in records.records
-        if (record["kind"], record.get("task"), record.get("dtype", "float32")) == wanted
+        if record["kind"] == "latency"
+        and latency_name(record) == name
+        and record.get("dtype", "float32") == dtype
+        and any(model.get("int8", False) for model in record["models"]) == int8
     ]
     if not matching:
+        formats = f"{dtype} with --int8" if int8 else dtype
         raise DataError(
-            f"equal-time table: no latency record of {task} in {dtype} in results/speed; run retention bench-models"
+            f"equal-time table: no latency record of {name} in {formats} in results/speed; run retention bench-models"
         )
     return max(matching, key=lambda record: str(record.get("date", "")))
 
@@ -136,7 +163,7 @@ def method_name(model: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def paired_difference(records: RecordSet, task: str, first: TimedModel, second: TimedModel) -> Estimate | None:
+def paired_difference(records: RecordSet, name: str, first: TimedModel, second: TimedModel) -> Estimate | None:
     """Return first minus second in points, with its 95 % interval.
 
     Records of row scores and of metrics of the whole test set count, those of divergences do not. A record of several
@@ -144,6 +171,7 @@ def paired_difference(records: RecordSet, task: str, first: TimedModel, second: 
     and test rows. Records of single seeds are pooled, see ``pooled``. Without any, Student's t interval over the seeds
     that both have; None if that has no interval either.
     """
+    task = task_of(name)
     matches: list[tuple[int, str, int, Estimate]] = []
     for record in records.records:
         if record["kind"] == "paired" and record["task"] == task and record.get("measure") != "divergence":

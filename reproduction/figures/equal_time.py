@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from reproduction.figures.canvas import Subplot, draw_subplots
 from reproduction.figures.labels import Label, place_labels
 from reproduction.sources import RecordSet
-from reproduction.timed_models import TIMED_TASKS, TimedModel, latest_latency, timed_models
+from reproduction.timed_models import TIMED_TASKS, TimedModel, latency_name, latest_latency, task_of, timed_models
 from retention.records.identity import PRUNE_AT
 from retention.report.figure_style import COLORS, GREY, INK
 from retention.report.grouping import Record
@@ -27,10 +27,10 @@ def equal_time_figure(records: RecordSet) -> Figure:
     Of our models and of the shallower students, a line connects those that no other of the same kind beats in time and
     score. The Pareto front does so for all models. Bars are standard deviations over seeds.
     """
-    tasks = sorted({record["task"] for record in records.records if record["kind"] == "latency"})
+    tasks = sorted({latency_name(record) for record in records.records if record["kind"] == "latency"})
     subplots = []
     for task in tasks:
-        rows, metric = TIMED_TASKS.get(task, (task, "score"))
+        rows, metric = TIMED_TASKS.get(task_of(task), (task, "score"))
         draw = partial(
             _draw, models=timed_models(records, task), metric=metric, hardware=_hardware(latest_latency(records, task))
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from reproduction.equal_time import equal_time_table
+from reproduction.equal_time import equal_time_table, int8_table
 from reproduction.sources import RecordSet
-from reproduction.timed_models import latest_latency
+from reproduction.timed_models import OTHER_ENCODERS, latest_latency
 
 from retention.errors import DataError
 
@@ -32,11 +32,32 @@ def test_models_are_sorted_from_slow_to_fast() -> None:
     assert cells == ["0.3", "all", "75.0 (1 seed)", "40.0 %", "4.00", "2.50x (1.00-9.00)"]
 
 
+def test_models_of_another_encoder_have_a_table_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OTHER_ENCODERS, "reviews_large", ("reviews", "large"))
+    small = latency("2026-01-01", model("dense", 10.0)) | {"backbone": "small"}
+    large = latency("2026-02-01", model("dense", 40.0)) | {"backbone": "large"}
+    records = RecordSet((small, large))
+    assert latest_latency(records, "reviews") is small and latest_latency(records, "reviews_large") is large
+    assert "40.00" in equal_time_table(records, "reviews_large")
+
+
+def test_int8_copies_stand_beside_their_models_with_the_scores_of_the_timed_rows() -> None:
+    models = [model("dense", 10.0, int8=False, metric_on_rows=0.5), model("dense", 4.0, int8=True, metric_on_rows=0.25)]
+    record = latency("2026-01-02", *models) | {"data": {"rows": 8}}
+    lines = int8_table(RecordSet((record,)), "reviews").splitlines()
+    assert "accuracy on 8 rows" in lines[0]
+    cells = [[cell.strip() for cell in line.split("|")[4:-1]] for line in lines[2:]]
+    assert cells == [["float32", "50.0", "10.00", "1.00x"], ["INT8", "25.0", "4.00", "2.50x"]]
+
+
 def test_the_latest_record_of_the_task_counts() -> None:
     old, new = latency("2026-01-01", model("dense", 1.0)), latency("2026-02-01", model("dense", 2.0))
     assert latest_latency(RecordSet((new, old)), "reviews") is new
     half = latency("2026-03-01", model("dense", 3.0)) | {"dtype": "bfloat16"}
     assert latest_latency(RecordSet((new, half)), "reviews") is new
     assert latest_latency(RecordSet((new, half)), "reviews", "bfloat16") is half
+    copies = latency("2026-04-01", model("dense", 1.0, int8=False), model("dense", 0.5, int8=True))
+    assert latest_latency(RecordSet((new, copies)), "reviews") is new
+    assert latest_latency(RecordSet((new, copies)), "reviews", int8=True) is copies
     with pytest.raises(DataError, match="no latency record of papers"):
         latest_latency(RecordSet((new,)), "papers")

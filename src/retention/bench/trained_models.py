@@ -152,6 +152,7 @@ def measure_latency(
         results.append({**identity, **entry})
     return Latency(
         task=description["name"],
+        backbone=_record(runs[0])["backbone"],
         data={**description, "rows": count},
         device=device,
         dtype=dtype,

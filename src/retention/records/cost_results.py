@@ -72,6 +72,7 @@ class Latency:
 
     Attributes:
         task: name of the task.
+        backbone: name of the encoder of the first model; earlier records do not have it.
         data: description of the rows, and their number ``rows``.
         device: device type, ``cpu`` or ``cuda``.
         dtype: of weights and activations.
@@ -87,6 +88,7 @@ class Latency:
 
     kind: ClassVar[str] = "latency"
     task: str
+    backbone: str
     data: Mapping[str, Any]
     device: str
     dtype: str

@@ -25,6 +25,7 @@ def test_runs_are_timed_on_their_test_rows(
     [model] = record["models"]
     assert (record["kind"], record["data"]["rows"], record["rounds"]) == ("latency", 12, 2)
     assert model["speedup"]["median"] == 1.0 and model["ms_per_row"]["median"] > 0
+    assert record["backbone"] == "tiny"
     assert model["policy"] == "adaptive" and 0 < model["flops_ratio"] < 1
 
 
