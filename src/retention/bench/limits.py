@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.benchmark import Timer
 
-from retention.bench.settings import DEVICES, DTYPES, SHAPES
+from retention.bench.settings import DEVICES, DTYPES, NO_CUDA, SHAPES, is_usable
 from retention.core.flops import EncoderShape
 from retention.models.backbone import ScratchBackbone
 from retention.records import Limits, append_record, build_record
@@ -83,8 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if min(options.tokens) < 1:
         parser.error(f"--tokens: must be at least 1, got {min(options.tokens)}")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device: this machine has no CUDA device; use --device cpu")
+    if not is_usable(options.device):
+        parser.error(f"--device: {NO_CUDA}")
     started = time.perf_counter()
     shape = ScratchBackbone(name=options.shape, **SHAPES[options.shape]).shape()
     device, dtype = torch.device(options.device), DTYPES[options.dtype]

@@ -14,6 +14,7 @@ from retention.policies.registry import available_policies
 PHASES = ("inference", "train")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("cpu", "cuda")
+NO_CUDA = "this machine has no CUDA device; use --device cpu"
 VOCABULARY = 30522  # vocabulary size of models with random weights: that of bert-base-uncased
 
 _BERT = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
@@ -108,8 +109,7 @@ class BenchSettings:
         choices = {"--phase": (self.phase, PHASES), "--dtype": (self.dtype, tuple(DTYPES))}
         for flag, (value, allowed) in {**choices, "--device": (self.device, DEVICES)}.items():
             checks.require(value in allowed, flag, f"must be one of {', '.join(allowed)}, got {value!r}")
-        usable = self.device != "cuda" or torch.cuda.is_available()
-        checks.require(usable, "--device", "this machine has no CUDA device; use --device cpu")
+        checks.require(is_usable(self.device), "--device", NO_CUDA)
         stable = self.phase != "train" or self.dtype != "float16"
         checks.require(
             stable, "--dtype", "float16 needs a loss scaler, which --phase train does not have; use bfloat16"
@@ -145,3 +145,8 @@ class BenchSettings:
             available |= set(available_policies()) if group == "retention" else set()
             message = f"must be one of {', '.join(sorted(available))}, got {name!r}"
             checks.require(name in available, flag, message)
+
+
+def is_usable(device: str) -> bool:
+    """Return True unless a device is ``cuda`` and this machine has none."""
+    return device != "cuda" or torch.cuda.is_available()

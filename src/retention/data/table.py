@@ -60,8 +60,8 @@ class RawTable:
         by_name = {name: label for label, name in enumerate(names)}
         for entry, value in enumerate(self.columns[column]):
             if isinstance(value, str):
-                text = value.strip()
-                value = int(text) if _INTEGER.fullmatch(text) else by_name.get(text, value)
+                number = whole_number(value)
+                value = by_name.get(value.strip(), value) if number is None else number
             problem = _label_problem(value, len(names))
             if problem:
                 meaning = ", ".join(f"{label} = {name}" for label, name in enumerate(names))
@@ -71,6 +71,13 @@ class RawTable:
                 raise DataError(f"{self.location(entry)}: {column!r} {problem}; {remedy}")
             labels.append(value)
         return labels
+
+
+def whole_number(value: object) -> int | None:
+    """Return the whole number that a value is, or that its digits stand for; None for other values."""
+    if isinstance(value, str):
+        return int(value) if _INTEGER.fullmatch(value.strip()) else None
+    return value if isinstance(value, int) else None
 
 
 def require_columns(source: str, present: Iterable[str], columns: Mapping[str, str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from retention.data.sources import Source
 from retention.data.splits import draw_rows, hold_out
+from retention.data.table import whole_number
 from retention.embedding_eval.scores import Row, Scores, mean_difference, paired
 from retention.errors import DataError
 from retention.report.intervals import Estimate
@@ -127,8 +127,7 @@ def _read(source: Source, split: str) -> Dataset:
     table = source.read(split, {"text_column": "text", "label_column": "label"})
     names = read_label_names(source.dir)
     if names is None:
-        column = table.columns["label"]  # of a CSV file as text
-        whole = [int(label) for label in column if isinstance(label, int) or re.fullmatch(r"\s*\d+\s*", str(label))]
+        whole = [number for label in table.columns["label"] if (number := whole_number(label)) is not None]
         if not whole:
             raise DataError(f"{table.source}: no label is a whole number; use 0, 1, ... or add labels.json")
         names = tuple(map(str, range(max(whole) + 1)))

@@ -6,12 +6,12 @@ import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from retention.errors import Checks
@@ -56,19 +56,21 @@ def complete_overrides(arguments: Sequence[str]) -> list[str]:
     return [f"+{argument}" if _key(argument) in added else argument for argument in arguments]
 
 
-def _tested_run(words: Sequence[str]) -> DictConfig:
-    """Return the configuration in the folder of the checkpoint that is tested; empty if there is none."""
+def _tested_run(words: Sequence[str]) -> Mapping[str, Any]:
+    """Return the configuration in the folder of the checkpoint that is tested, as plain data; empty without one."""
     values = dict(word.split("=", 1) for word in words)
     path = values.get("ckpt", "").strip("'\"")
     content = read_run_config(Path(path).resolve().parent.parent / CONFIG) if values.get("mode") == "test" else None
-    return OmegaConf.create(content or {})
+    return content or {}
 
 
-def _has(config: DictConfig, key: str) -> bool:
+def _has(config: Mapping[str, Any], key: str) -> bool:
     """Return True if a configuration has a key, or its node is of a class with such a parameter."""
-    parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(config, parent) if parent else config
-    return isinstance(node, Mapping) and (name in node or name in _options(parent, node))
+    *parents, name = key.split(".")
+    node: Any = config
+    for parent in parents:
+        node = node.get(parent) if isinstance(node, Mapping) else None
+    return isinstance(node, Mapping) and (name in node or name in _options(".".join(parents), node))
 
 
 def _single_values(words: Sequence[str]) -> list[str]:
