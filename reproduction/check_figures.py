@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
+from reproduction.comparison_family import comparison_family_table
 from reproduction.decoder_results import cost_table, loss_table, quarter_table, recall_table
 from reproduction.embedding_results import embedding_results_table
 from reproduction.equal_time import equal_time_table, int8_table
@@ -41,6 +42,7 @@ _TIMED_TABLES: Mapping[str, Callable[..., str]] = {
     "int8": int8_table,
 }
 GENERATED: Mapping[str, Callable[[RecordSet], str]] = {
+    "comparison_family": lambda records: comparison_family_table(records, TIMED_TASKS),
     "decoder_costs": lambda records: cost_table(records.records),
     "decoder_losses": lambda records: loss_table(records.records, 1024),
     "decoder_quarters": lambda records: quarter_table(records.records),

@@ -33,7 +33,7 @@ def target_speed_table(records: RecordSet, task: str, speeds: Sequence[float] = 
     models = timed_models(records, task)
     rows = []
     for speed in speeds:
-        ours, shallow = (_best(models, family, speed) for family in ("ours", "shallow"))
+        ours, shallow = best_models(models, speed)
         cells = [f"{speed:g}x", *_cells(ours), *_cells(shallow)]
         rows.append([*cells, _difference(records, task, ours, shallow)])
     header = ("speedup of", "ours", "score", "speedup", "fewer layers", "score", "speedup", "difference")
@@ -64,7 +64,7 @@ def speed_summary_table(
         dense = f"{reference.score:.1f}"
         above: list[TimedModel | None] = [None, None]
         for speed in speeds:
-            ours, shallow = (_best(models, family, speed) for family in ("ours", "shallow"))
+            ours, shallow = best_models(models, speed)
             if ours is not None or shallow is not None:
                 sides = [_side(*pair) for pair in zip((ours, shallow), above, strict=True)]
                 above = [ours, shallow]
@@ -99,6 +99,16 @@ def level_speed_table(records: RecordSet, task: str) -> str:
         ]
     header = ("reference", "score", "fastest of ours whose interval reaches 0", "score", "faster by", "difference")
     return markdown_table(text_frame(header, rows))
+
+
+def best_models(models: Sequence[TimedModel], speed: float) -> tuple[TimedModel | None, TimedModel | None]:
+    """Return our best model and the best shallow student, by test score, that reach a speedup; None if none does.
+
+    Args:
+        models: of one task.
+        speed: required speedup over the dense model; 5 % less is enough.
+    """
+    return _best(models, "ours", speed), _best(models, "shallow", speed)
 
 
 def _best(models: Sequence[TimedModel], family: str, speed: float) -> TimedModel | None:

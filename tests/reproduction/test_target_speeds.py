@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from reproduction.comparison_family import comparison_family_table
 from reproduction.figures.equal_time import equal_time_figure, pareto_front
 from reproduction.figures.labels import Label, place_labels
 from reproduction.sources import RecordSet
@@ -86,6 +87,12 @@ def test_the_summary_has_one_row_per_speed_that_is_reached(record_set: Any) -> N
     assert rows[0][:5] == shown and rows[0][5].startswith("+5.0 [")
     assert rows[1][:2] == ["", ""] and rows[1][3:] == ["the same", "none that fast", "-"]
     assert len(rows) == 2
+
+
+def test_all_comparisons_are_corrected_for_their_number(record_set: Any) -> None:
+    rows = cells(comparison_family_table(record_set(), {"sst2": ("SST-2", "accuracy")}, (1.0, 2.5, 4.0)))
+    assert [row[:2] for row in rows] == [["SST-2", "1x"], ["SST-2", "2.5x"]], "no student is four times as fast"
+    assert [float(row[4]) for row in rows] == [pytest.approx(2 * float(row[3]), abs=0.002) for row in rows]
 
 
 def test_level_speed_compares_with_models_that_are_not_worse(record_set: Any) -> None:
