@@ -46,7 +46,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     available_policies.cache_clear()
     yield tmp_path
     available_policies.cache_clear()
-    ConfigStore.instance().repo["retention"].pop("largest_norm.yaml", None)
+    ConfigStore.instance().repo.get("retention", {}).pop("largest_norm.yaml", None)
     sys.modules.pop("norm_policies", None)
 
 
