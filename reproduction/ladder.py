@@ -19,12 +19,12 @@ from statistics import fmean
 from typing import Any
 
 from reproduction.comparison import interval, signed
+from reproduction.pooling import pooled, seed_differences
 from reproduction.series import Entry, read_list
 from retention.errors import DataError
 from retention.records import Paired, Quality, read_records
 from retention.report import paired_comparison
 from retention.report.grouping import Record, mean_and_deviation, percent
-from retention.report.intervals import Estimate
 from retention.report.tables import markdown_table, text_frame
 
 LADDER = Path(__file__).with_name("ladder.yaml")
@@ -67,13 +67,17 @@ def ladder_table(root: Path, task: str, path: Path = LADDER) -> str:
 
 
 def _change(records: Sequence[Record], entry: Entry, before: Entry) -> str:
-    """Format the difference of a step from the one before, with its bootstrap interval over seeds and rows."""
+    """Format the difference of a step from the one before, with its interval over seeds and rows."""
     names = {"run": _pattern(entry), "other": _pattern(before)}
-    for record in reversed(records):
-        if record["kind"] == Paired.kind and all(record["config"][key] == name for key, name in names.items()):
-            mean, low, high = (100.0 * record["difference"][key] for key in ("mean", "bootstrap_low", "bootstrap_high"))
-            return f"{signed(mean)} {interval(Estimate(mean, low, high, record['rows']))}"
-    raise DataError(f"there is no comparison of {names['run']} with {names['other']}")
+    compared = [
+        seed_differences(record)
+        for record in records
+        if record["kind"] == Paired.kind and all(record["config"][key] == name for key, name in names.items())
+    ]
+    if not compared:
+        raise DataError(f"there is no comparison of {names['run']} with {names['other']}")
+    difference = pooled(compared)
+    return f"{signed(difference.mean)} {interval(difference)}"
 
 
 def _slack(runs: Sequence[Record]) -> str:

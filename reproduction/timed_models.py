@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, variance
+from statistics import fmean
 from typing import Any
 
 from reproduction.paper import ADAPTIVE
+from reproduction.pooling import pooled, seed_differences
 from reproduction.sources import RecordSet
 from retention.errors import DataError
 from retention.records.identity import PRUNE_AT, model_settings
@@ -26,7 +27,7 @@ TIMED_TASKS = {
 OTHER_ENCODERS = {"imdb_mpnet": ("imdb", "mpnet")}
 FEWER_LAYERS = "fewer_layers"  # method of shallower students in records
 UNPRUNED = (DENSE, FEWER_LAYERS)
-_NORMAL = 1.96  # 97.5 % quantile of the normal distribution
+_SETTINGS = ("layers", "saliency", "prune_at", "lr", "epochs")  # see ``model_settings``
 _SAME = 5e-5  # largest difference of two means of the same row scores
 
 
@@ -45,6 +46,7 @@ class TimedModel:
         saliency: weight of the saliency distillation.
         prune_at: ``after_layer`` or ``after_attention``.
         lr: learning rate; None if it is not known.
+        epochs: of its training; None if they are not known.
         flops_ratio: FLOPs divided by those of the dense model.
         ms_per_row: median time.
         speedup: median speedup over the reference of the record.
@@ -62,6 +64,7 @@ class TimedModel:
     saliency: float
     prune_at: str
     lr: float | None
+    epochs: int | None
     flops_ratio: float
     ms_per_row: float
     speedup: float
@@ -77,7 +80,7 @@ class TimedModel:
     @property
     def settings(self) -> dict[str, Any]:
         """What tells it from other models of its policy and keep ratio, see ``model_settings``."""
-        return {key: getattr(self, key) for key in ("layers", "saliency", "prune_at", "lr")}
+        return {key: getattr(self, key) for key in _SETTINGS}
 
     @property
     def score_text(self) -> str:
@@ -160,58 +163,30 @@ def method_name(model: Mapping[str, Any]) -> str:
     prune_at = str(model.get("prune_at", PRUNE_AT))
     if prune_at != PRUNE_AT and model["policy"] not in UNPRUNED:
         parts.append(f"pruned {prune_at.replace('_', ' ')}")
+    parts += [f"{model['epochs']} epochs"] if model.get("epochs") not in (None, 1) else []
     return ", ".join(parts)
 
 
 def paired_difference(records: RecordSet, name: str, first: TimedModel, second: TimedModel) -> Estimate | None:
     """Return first minus second in points, with its 95 % interval.
 
-    Records of row scores and of metrics of the whole test set count, those of divergences do not. A record of several
-    seeds decides (``retention compare --seeds --record``), the one with most: its interval is a bootstrap over seeds
-    and test rows. Records of single seeds are pooled, see ``pooled``. Without any, Student's t interval over the seeds
-    that both have; None if that has no interval either.
+    Records of row scores and of metrics of the whole test set count, those of divergences do not. Records of different
+    seeds are pooled. Without any record, Student's t interval over the seeds that both have; None if that has no
+    interval either.
     """
-    task = task_of(name)
-    matches: list[tuple[int, str, int, Estimate]] = []
-    for record in records.records:
-        if record["kind"] == "paired" and record["task"] == task and record.get("measure") != "divergence":
-            for sign, sides in ((1.0, ("first", "second")), (-1.0, ("second", "first"))):
-                if _is_of(record[sides[0]], first) and _is_of(record[sides[1]], second):
-                    seed = record["first"]["seed"] if _seeds(record) == 1 else -1
-                    matches.append((_seeds(record), str(record.get("date", "")), seed, _estimate(record, sign)))
-    single = {seed: estimated for seeds, _, seed, estimated in sorted(matches, key=lambda each: each[:2]) if seeds == 1}
-    if matches and max(seeds for seeds, *_ in matches) >= max(len(single), 1):
-        return max(matches, key=lambda match: match[:2])[3]
-    if single:
-        return pooled(list(single.values()))
+    matches = [
+        seed_differences(record, sign)
+        for record in records.records
+        if record["kind"] == "paired" and record["task"] == task_of(name) and record.get("measure") != "divergence"
+        for sign, sides in ((1.0, ("first", "second")), (-1.0, ("second", "first")))
+        if _is_of(record[sides[0]], first) and _is_of(record[sides[1]], second)
+    ]
+    if matches:
+        return pooled(matches)
     common = sorted(first.points.keys() & second.points.keys())
     if len(common) < 2:
         return None
     return estimate([first.points[seed] - second.points[seed] for seed in common])
-
-
-def pooled(estimates: Sequence[Estimate]) -> Estimate:
-    """Pool the differences of several seeds on the same test rows: their mean, with a normal interval.
-
-    Its variance is the mean variance over rows, which more seeds do not reduce because the rows are the same, and the
-    variance of the mean over seeds.
-
-    Args:
-        estimates: one per seed, at least two, each with an interval over rows.
-    """
-    means = [each.mean for each in estimates]
-    widths = [each.high - each.low for each in estimates if each.low is not None and each.high is not None]
-    rows = [width / (2 * _NORMAL) for width in widths]
-    error = (fmean(each**2 for each in rows) + variance(means) / len(means)) ** 0.5
-    mean = fmean(means)
-    return Estimate(mean, mean - _NORMAL * error, mean + _NORMAL * error, estimates[0].count)
-
-
-def _estimate(record: Record, sign: float) -> Estimate:
-    difference = record["difference"]
-    low, high = (difference.get(f"bootstrap_{end}", difference.get(end)) for end in ("low", "high"))
-    ends = sorted(100 * sign * end for end in (low, high))
-    return Estimate(100 * sign * difference["mean"], ends[0], ends[1], record["rows"])
 
 
 def _timed_model(entry: Mapping[str, Any], group: RunGroup | None) -> TimedModel:
@@ -233,6 +208,7 @@ def _timed_model(entry: Mapping[str, Any], group: RunGroup | None) -> TimedModel
         saliency=float(entry["saliency"]),
         prune_at=known["prune_at"],
         lr=known.get("lr"),
+        epochs=known.get("epochs"),
         flops_ratio=float(entry["flops_ratio"]),
         ms_per_row=float(entry["ms_per_row"]["median"]),
         speedup=float(speedup["median"]),
@@ -287,17 +263,11 @@ def _is_of(run: Mapping[str, Any], model: TimedModel) -> bool:
 
 
 def _settings(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a model in a latency or paired record; earlier ones have no ``prune_at`` and no ``lr``."""
-    return {"prune_at": PRUNE_AT} | {
-        key: entry[key] for key in ("layers", "saliency", "prune_at", "lr") if key in entry
-    }
+    """Return the settings of a model in a latency or paired record; earlier ones lack some of them."""
+    return {"prune_at": PRUNE_AT} | {key: entry[key] for key in _SETTINGS if key in entry}
 
 
 def _same_settings(record: Record, entry: Mapping[str, Any]) -> bool:
     """Return True if a run has the settings of a model in a latency record, as far as that has them."""
     of_run, of_entry = model_settings(record.get("config") or {}), _settings(entry)
     return {key: of_run[key] for key in of_entry} == of_entry
-
-
-def _seeds(record: Record) -> int:
-    return len(record["first"]["seed"]) if isinstance(record["first"]["seed"], list) else 1

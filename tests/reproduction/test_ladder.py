@@ -26,7 +26,13 @@ DISTILLED = ("distillation_saliency_and_states", "distillation_saliency")
 
 def compared(run: str, other: str, mean: float) -> dict[str, Any]:
     difference = {"mean": mean, "low": 0.0, "high": 0.0, "bootstrap_low": mean - 0.02, "bootstrap_high": mean + 0.03}
-    return {"kind": "paired", "config": {"run": run, "other": other}, "difference": difference, "rows": 100}
+    return {
+        "kind": "paired",
+        "config": {"run": run, "other": other},
+        "difference": difference,
+        "rows": 100,
+        "first": {"seed": [0, 1]},
+    }
 
 
 @pytest.fixture

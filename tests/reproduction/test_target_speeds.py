@@ -13,10 +13,9 @@ from reproduction.figures.equal_time import equal_time_figure, pareto_front
 from reproduction.figures.labels import Label, place_labels
 from reproduction.sources import RecordSet
 from reproduction.target_speeds import level_speed_table, speed_summary_table, target_speed_table
-from reproduction.timed_models import paired_difference, pooled, timed_models
+from reproduction.timed_models import paired_difference, timed_models
 
 from retention.errors import DataError
-from retention.report.intervals import Estimate
 
 SCORES = {"dense": (0.90, 0.92), "fewer_layers": (0.80, 0.84), "adaptive": (0.86, 0.88), "random": (0.70, 0.72)}
 SPEEDUPS = {"dense": 1.0, "fewer_layers": 2.5, "adaptive": 3.0, "random": 3.1}
@@ -101,6 +100,22 @@ def test_level_speed_compares_with_models_that_are_not_worse(record_set: Any) ->
     level = paired(side("adaptive", 0.87), side("dense", 0.91), -0.015, [0, 1])
     assert cells(level_speed_table(record_set(level), "sst2"))[0][2] == "adaptive, rho 0.3", "its interval reaches 0"
     assert rows[0][2] == "none" and rows[1][2:5] == ["adaptive, rho 0.3", "87.0 ± 1.4 (2 seeds)", "1.20x"]
+
+
+def test_longer_trainings_are_told_apart_and_named(record_set: Any, quality: Callable[..., dict[str, Any]]) -> None:
+    longer = quality("fewer_layers", 1.0, 0.85, 0)
+    longer["config"] = {"backbone": {"layers": 2}, "trainer": {"max_epochs": 4}}
+    records = record_set(longer)
+    [latency] = [record for record in records.records if record["kind"] == "latency"]
+    latency["models"].append(entry("fewer_layers", 2.6, metric=0.85, epochs=4))
+    _, once, four_times, ours, _ = timed_models(records, "sst2")
+    assert four_times.label == "fewer layers, 4 epochs, 2 layers" and once.label == "fewer layers, 2 layers"
+    side_of = {"layers": 2, "saliency": 0.0, "lr": None, "epochs": 4}
+    first = side("adaptive", 0.86, layers=None, saliency=0.0, lr=None, epochs=None)
+    compared = record_set(longer, paired(first, side("fewer_layers", 0.85, **side_of), 0.2))
+    difference = paired_difference(compared, "sst2", ours, four_times)
+    assert difference is not None and difference.mean == pytest.approx(20.0)
+    assert paired_difference(compared, "sst2", ours, once) != difference
 
 
 def test_the_paired_record_with_most_seeds_decides_in_either_direction(record_set: Any) -> None:
@@ -202,10 +217,3 @@ def test_labels_move_away_from_each_other() -> None:
     fixed = [axes.annotate(each.text, (each.x, each.y), xytext=(7, 0), textcoords="offset points") for each in labels]
     beside = [text.get_window_extent(renderer) for text in fixed]
     assert any(a.overlaps(b) for index, a in enumerate(beside) for b in beside[:index]), "side by side they do"
-
-
-def test_pooled_seeds_share_their_test_rows() -> None:
-    same = pooled([Estimate(1.0, 0.0, 2.0, 500), Estimate(1.0, 0.0, 2.0, 500)])
-    assert (same.mean, same.low, same.high) == pytest.approx((1.0, 0.0, 2.0)), "more seeds do not add test rows"
-    apart = pooled([Estimate(0.0, -1.0, 1.0, 500), Estimate(2.0, 1.0, 3.0, 500)])
-    assert apart.mean == pytest.approx(1.0) and apart.low is not None and apart.low < -1.0

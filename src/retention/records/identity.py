@@ -96,7 +96,7 @@ def model_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``layers`` (kept layers of a shallower student: a number, a list, or None = all), ``saliency`` (weight of the
-        saliency distillation), ``prune_at`` and ``lr`` (learning rate).
+        saliency distillation), ``prune_at``, ``lr`` (learning rate) and ``epochs``.
     """
     flat = settings(config)
     return {
@@ -104,6 +104,7 @@ def model_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "saliency": flat.get("distill.saliency", 0.0),
         "prune_at": flat.get("prune_at", PRUNE_AT),
         "lr": flat.get("task.lr"),
+        "epochs": flat.get("trainer.max_epochs"),
     }
 
 
