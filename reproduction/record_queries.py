@@ -11,7 +11,8 @@ A query is a mapping:
 fields in ``by``; a list of values allows each of them. Fields are dotted paths, in which a number selects an entry of a
 list. The result is the mean of the ``value`` over the records, or the summary before the value: ``sd`` (sample
 standard deviation), ``min``, ``max``, ``median`` or ``count`` (of the records), times ``scale``. ``summary`` is another
-place for the summary.
+place for the summary. Of paired records, ``pooled mean``, ``pooled low`` and ``pooled high`` are the difference of the
+seeds of all of them together and the ends of its interval, see ``reproduction.pooling``.
 
 ``minus`` and ``over`` name a second set of records, with its own ``records``, ``where`` or ``value``; the value of each
 record is then its difference from, or ratio to, the record of the same seed (``by``) in the second set. What such a
@@ -27,10 +28,12 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
+from reproduction.pooling import pooled, seed_differences
 from retention.errors import DataError
 from retention.records import Record, read_records
 
 Query = Mapping[str, Any]
+_POOLED = "pooled"
 _SUMMARIES: Mapping[str, Callable[[list[float]], float]] = {
     "": fmean,
     "sd": stdev,
@@ -60,6 +63,8 @@ class RecordQueries:
         Raises:
             DataError: the query leaves no record, or several per seed, or a record lacks the value.
         """
+        if summary(query) == _POOLED:
+            return float(query.get("scale", 1)) * self._pooled(query)
         result = _summarize(query, self.values(query))
         if "relative_to" in query:
             reference = nested(query, query["relative_to"])
@@ -82,15 +87,25 @@ class RecordQueries:
                     values[key] = value - second[key] if operation == "minus" else value / second[key]
         return values
 
-    def _select(self, query: Query) -> dict[tuple[str, ...], float]:
+    def _pooled(self, query: Query) -> float:
+        end, records = query["value"].rpartition(" ")[2], self._matching(query)
+        if not records:
+            raise DataError(f"{_describe(query)} leaves no record to pool")
+        return float(getattr(pooled(map(seed_differences, records)), end)) / 100
+
+    def _matching(self, query: Query) -> list[Record]:
         files = [query["records"]] if isinstance(query["records"], str) else query["records"]
-        where, by, path = query.get("where", {}), query.get("by", ["seed"]), query["value"].rpartition(" ")[2]
-        records = [
+        where = query.get("where", {}).items()
+        return [
             record
             for file in files
             for record in self._read(file)
-            if all(_matches(_lookup(record, key), value) for key, value in where.items())
+            if all(_matches(_lookup(record, key), value) for key, value in where)
         ]
+
+    def _select(self, query: Query) -> dict[tuple[str, ...], float]:
+        by, path = query.get("by", ["seed"]), query["value"].rpartition(" ")[2]
+        records = self._matching(query)
         values = {tuple(str(_lookup(record, key)) for key in by): _lookup(record, path) for record in records}
         if not records or len(values) < len(records) or None in values.values():
             raise DataError(
