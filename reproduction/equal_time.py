@@ -10,7 +10,8 @@ from retention.report.tables import markdown_table, text_frame
 def equal_time_table(records: RecordSet, task: str, dtype: str = "float32") -> str:
     """Return one row per model of the task's latest latency record, from slow to fast.
 
-    Times are those of the record; scores are means over all seeds that were tested.
+    Times are those of the record; scores are means over all seeds that were tested. The training is counted from the
+    model's start on, the teacher's share included, in the FLOPs of dense epochs.
 
     Args:
         records: committed records.
@@ -21,7 +22,7 @@ def equal_time_table(records: RecordSet, task: str, dtype: str = "float32") -> s
         DataError: there is no latency record of the task.
     """
     metric = str(latest_latency(records, task, dtype)["models"][0]["monitor"])
-    header = ("method", "keep ratio", "layers", metric, "FLOPs ratio", "ms per row", "speedup")
+    header = ("method", "keep ratio", "layers", metric, "training", "FLOPs ratio", "ms per row", "speedup")
     return markdown_table(text_frame(header, [_row(model) for model in timed_models(records, task, dtype)]))
 
 
@@ -62,6 +63,7 @@ def _row(model: TimedModel) -> list[str]:
         f"{model.rho:g}",
         "all" if model.layers is None else str(model.layers),
         model.score_text,
+        "-" if model.training_cost is None else f"{model.training_cost:.1f} epochs",
         f"{100 * model.flops_ratio:.1f} %",
         f"{model.ms_per_row:.2f}",
         f"{model.speedup:.2f}x ({model.speedup_range[0]:.2f}-{model.speedup_range[1]:.2f})",

@@ -12,7 +12,15 @@ from reproduction.pooling import pooled, seed_differences
 from reproduction.sources import RecordSet
 from retention.errors import DataError
 from retention.records.identity import PRUNE_AT, model_settings
-from retention.report.grouping import DENSE, EvaluationSetup, Record, RunGroup, headline, mean_and_deviation
+from retention.report.grouping import (
+    DENSE,
+    EvaluationSetup,
+    Record,
+    RunGroup,
+    headline,
+    mean_and_deviation,
+    mean_of_measured,
+)
 from retention.report.intervals import Estimate, estimate
 
 # Tasks with models that were timed: what their rows are, and their metric.
@@ -53,6 +61,8 @@ class TimedModel:
         speedup_range: its 10 and 90 % quantiles over the rounds.
         points: seed -> headline metric times 100.
         folds: number of parts of a cross-validation, of which each seed tests one; None = all seeds test the same rows.
+        training_cost: FLOPs of its training from its start on, the teacher's included, in dense epochs; mean over the
+            runs that counted them, None if none did.
     """
 
     method: str
@@ -71,6 +81,7 @@ class TimedModel:
     speedup_range: tuple[float, float]
     points: Mapping[int, float]
     folds: int | None = None
+    training_cost: float | None = None
 
     @property
     def score(self) -> float:
@@ -215,7 +226,12 @@ def _timed_model(entry: Mapping[str, Any], group: RunGroup | None) -> TimedModel
         speedup_range=(float(speedup["low"]), float(speedup["high"])),
         points=points,
         folds=None if group is None else group.records[0]["data"].get("folds"),
+        training_cost=None if group is None else _training_cost(group),
     )
+
+
+def _training_cost(group: RunGroup) -> float | None:
+    return mean_of_measured((record.get("training_cost") or {}).get("dense_epochs") for record in group.records)
 
 
 def _family(policy: str) -> str:

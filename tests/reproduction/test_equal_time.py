@@ -29,7 +29,15 @@ def test_models_are_sorted_from_slow_to_fast() -> None:
     lines = equal_time_table(RecordSet((record,)), "reviews").splitlines()[2:]
     assert [line.split("|")[1].strip() for line in lines] == ["dense", "fewer layers", "adaptive, saliency-distilled"]
     cells = [cell.strip() for cell in lines[2].split("|")[2:-1]]
-    assert cells == ["0.3", "all", "75.0 (1 seed)", "40.0 %", "4.00", "2.50x (1.00-9.00)"]
+    assert cells == ["0.3", "all", "75.0 (1 seed)", "-", "40.0 %", "4.00", "2.50x (1.00-9.00)"]
+
+
+def test_training_is_counted_in_dense_epochs(quality: Any) -> None:
+    counted = quality("adaptive", 0.3, 0.75, task="reviews", training_cost={"dense_epochs": 1.26})
+    earlier = quality("adaptive", 0.3, 0.85, 1, task="reviews")
+    record = latency("2026-01-02", model("adaptive", 4.0, rho=0.3, metric=0.75))
+    [line] = equal_time_table(RecordSet((counted, earlier, record)), "reviews").splitlines()[2:]
+    assert [cell.strip() for cell in line.split("|")[4:6]] == ["80.0 ± 7.1 (2 seeds)", "1.3 epochs"]
 
 
 def test_models_of_another_encoder_have_a_table_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
