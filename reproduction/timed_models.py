@@ -54,7 +54,7 @@ class TimedModel:
         saliency: weight of the saliency distillation.
         prune_at: ``after_layer`` or ``after_attention``.
         lr: learning rate; None if it is not known.
-        epochs: of its training; None if they are not known.
+        epochs: of its training, as in the latency record; None in earlier records.
         flops_ratio: FLOPs divided by those of the dense model.
         ms_per_row: median time.
         speedup: median speedup over the reference of the record.
@@ -208,7 +208,8 @@ def _timed_model(entry: Mapping[str, Any], group: RunGroup | None) -> TimedModel
     known = _settings(entry) if group is None else model_settings(group.records[0].get("config") or {})
     parts = [method_name(entry)]
     parts += [f"rho {entry['rho']:g}"] if entry["policy"] not in UNPRUNED else []
-    parts += [f"{layers if isinstance(layers, int) else len(layers)} layers"] if layers is not None else []
+    count = layers if isinstance(layers, int | None) else len(layers)
+    parts += [] if count is None else ["1 layer" if count == 1 else f"{count} layers"]
     return TimedModel(
         method=parts[0],
         label=", ".join(parts),
@@ -219,7 +220,7 @@ def _timed_model(entry: Mapping[str, Any], group: RunGroup | None) -> TimedModel
         saliency=float(entry["saliency"]),
         prune_at=known["prune_at"],
         lr=known.get("lr"),
-        epochs=known.get("epochs"),
+        epochs=entry.get("epochs"),
         flops_ratio=float(entry["flops_ratio"]),
         ms_per_row=float(entry["ms_per_row"]["median"]),
         speedup=float(speedup["median"]),
@@ -266,12 +267,13 @@ def _is_run(record: Record, entry: Mapping[str, Any]) -> bool:
 
 
 def _is_of(run: Mapping[str, Any], model: TimedModel) -> bool:
-    """Return True if one side of a paired record is a model; where the learning rate is unknown, the score decides."""
+    """Return True if one side of a paired record is a model; where the record lacks settings, the score decides."""
     if (run["policy"], run["rho"]) != (model.policy, model.rho):
         return False
-    if any(model.settings[key] != value for key, value in _settings(run).items()):
+    known = {key: value for key, value in _settings(run).items() if key != "epochs" or model.epochs is not None}
+    if any(model.settings[key] != value for key, value in known.items()):
         return False
-    if "lr" in run:
+    if "lr" in run and ("epochs" in run or model.epochs in (None, 1)):  # earlier records have none
         return True
     seeds: Sequence[int] = run["seed"] if isinstance(run["seed"], list) else [run["seed"]]
     points = [model.points[seed] for seed in seeds if seed in model.points]

@@ -107,6 +107,7 @@ def test_longer_trainings_are_told_apart_and_named(record_set: Any, quality: Cal
     longer["config"] = {"backbone": {"layers": 2}, "trainer": {"max_epochs": 4}}
     records = record_set(longer)
     [latency] = [record for record in records.records if record["kind"] == "latency"]
+    latency["models"][1]["epochs"] = 1
     latency["models"].append(entry("fewer_layers", 2.6, metric=0.85, epochs=4))
     _, once, four_times, ours, _ = timed_models(records, "sst2")
     assert four_times.label == "fewer layers, 4 epochs, 2 layers" and once.label == "fewer layers, 2 layers"
