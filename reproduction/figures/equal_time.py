@@ -25,7 +25,8 @@ def equal_time_figure(records: RecordSet) -> Figure:
     """Draw one subplot per task with a latency record.
 
     Of our models and of the shallower students, a line connects those that no other of the same kind beats in time and
-    score. The Pareto front does so for all models. Bars are standard deviations over seeds.
+    score. The Pareto front does so for all models. Bars are standard deviations over seeds. Models that were also
+    trained longer, and are better then, are pale and have no label.
     """
     tasks = sorted({latency_name(record) for record in records.records if record["kind"] == "latency"})
     subplots = []
@@ -66,6 +67,7 @@ def _draw(axes: Axes, *, models: Sequence[TimedModel], metric: str, hardware: st
             points = list(model.points.values())
             deviation = stdev(points) if len(points) > 1 else None
             size = 12 if marker == "*" else 6
+            alpha = 0.35 if _improves(model, members) else 1.0
             axes.errorbar(
                 [model.ms_per_row],
                 [model.score],
@@ -76,6 +78,7 @@ def _draw(axes: Axes, *, models: Sequence[TimedModel], metric: str, hardware: st
                 linestyle="none",
                 capsize=2.0,
                 elinewidth=0.9,
+                alpha=alpha,
                 zorder=3,
             )
         if family in ("ours", "shallow"):
@@ -87,18 +90,33 @@ def _draw(axes: Axes, *, models: Sequence[TimedModel], metric: str, hardware: st
     axes.set_ylabel(f"{metric}, %")
 
 
+def _improves(model: TimedModel, others: Sequence[TimedModel]) -> bool:
+    """Return True if the same model has a better score after a longer training."""
+
+    def name(each: TimedModel) -> tuple[object, ...]:
+        return each.policy, each.rho, str(each.layers), each.prune_at, each.saliency
+
+    return any(
+        name(other) == name(model) and (other.epochs or 1) > (model.epochs or 1) and other.score > model.score
+        for other in others
+    )
+
+
 def _labels(models: Sequence[TimedModel]) -> list[Label]:
-    return [Label(model.ms_per_row, model.score, _text(model), _STYLES[model.family][0]) for model in models]
+    shown = [model for model in models if not _improves(model, models)]
+    return [Label(model.ms_per_row, model.score, _text(model), _STYLES[model.family][0]) for model in shown]
 
 
 def _text(model: TimedModel) -> str:
     layers = model.layers if isinstance(model.layers, int) or model.layers is None else len(model.layers)
+    depth = "" if layers is None else "1 layer" if layers == 1 else f"{layers} layers"
+    trained = f", {model.epochs} epochs" if (model.epochs or 1) > 1 else ""
     if model.family == "dense":
         return "dense"
     if model.family == "shallow":
-        return f"{layers} layers"
-    if layers is not None:
-        return f"keep {model.rho:g}, {layers} layers"
+        return f"{depth}{trained}"
+    if depth:
+        return f"keep {model.rho:g}, {depth}{trained}"
     name = "ours" if model.family == "ours" else model.policy.replace("_", " ")
     pruned = "" if model.prune_at == PRUNE_AT else f" {model.prune_at.replace('_', ' ')}"
-    return f"{name}, keep {model.rho:g}{pruned}"
+    return f"{name}, keep {model.rho:g}{pruned}{trained}"

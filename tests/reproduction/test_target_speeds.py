@@ -198,6 +198,16 @@ def test_pareto_front_has_no_dominated_model(record_set: Any) -> None:
     assert [model.policy for model in front] == ["dense", "adaptive", "random"]
 
 
+def test_a_model_that_longer_training_improves_has_no_label(record_set: Any) -> None:
+    records = record_set()
+    [latency] = [record for record in records.records if record["kind"] == "latency"]
+    latency["models"].append(entry("fewer_layers", 2.6, metric=0.95, epochs=4))
+    texts = [text.get_text() for text in equal_time_figure(records).axes[0].texts]
+    assert "2 layers, 4 epochs" in texts and "2 layers" not in texts
+    latency["models"][-1]["metric"] = 0.5
+    assert "2 layers" in [text.get_text() for text in equal_time_figure(records).axes[0].texts]
+
+
 def test_labels_of_the_figure_do_not_overlap(record_set: Any) -> None:
     figure = equal_time_figure(record_set())
     [axes] = figure.axes
