@@ -54,7 +54,8 @@ class TimedModel:
         saliency: weight of the saliency distillation.
         prune_at: ``after_layer`` or ``after_attention``.
         lr: learning rate; None if it is not known.
-        epochs: of its training, as in the latency record; None in earlier records.
+        epochs: of its training; None if they are not known.
+        longer: True if the latency record names more than one epoch.
         flops_ratio: FLOPs divided by those of the dense model.
         ms_per_row: median time.
         speedup: median speedup over the reference of the record.
@@ -75,6 +76,7 @@ class TimedModel:
     prune_at: str
     lr: float | None
     epochs: int | None
+    longer: bool
     flops_ratio: float
     ms_per_row: float
     speedup: float
@@ -174,7 +176,7 @@ def method_name(model: Mapping[str, Any]) -> str:
     prune_at = str(model.get("prune_at", PRUNE_AT))
     if prune_at != PRUNE_AT and model["policy"] not in UNPRUNED:
         parts.append(f"pruned {prune_at.replace('_', ' ')}")
-    parts += [f"{model['epochs']} epochs"] if model.get("epochs") not in (None, 1) else []
+    parts += [f"{model['epochs']} epochs"] if _longer(model) else []
     return ", ".join(parts)
 
 
@@ -220,7 +222,8 @@ def _timed_model(entry: Mapping[str, Any], group: RunGroup | None) -> TimedModel
         saliency=float(entry["saliency"]),
         prune_at=known["prune_at"],
         lr=known.get("lr"),
-        epochs=entry.get("epochs"),
+        epochs=known.get("epochs"),
+        longer=_longer(entry),
         flops_ratio=float(entry["flops_ratio"]),
         ms_per_row=float(entry["ms_per_row"]["median"]),
         speedup=float(speedup["median"]),
@@ -233,6 +236,10 @@ def _timed_model(entry: Mapping[str, Any], group: RunGroup | None) -> TimedModel
 
 def _training_cost(group: RunGroup) -> float | None:
     return mean_of_measured((record.get("training_cost") or {}).get("dense_epochs") for record in group.records)
+
+
+def _longer(entry: Mapping[str, Any]) -> bool:
+    return entry.get("epochs") not in (None, 1)
 
 
 def _family(policy: str) -> str:
@@ -273,7 +280,7 @@ def _is_of(run: Mapping[str, Any], model: TimedModel) -> bool:
     known = {key: value for key, value in _settings(run).items() if key != "epochs" or model.epochs is not None}
     if any(model.settings[key] != value for key, value in known.items()):
         return False
-    if "lr" in run and ("epochs" in run or model.epochs in (None, 1)):  # earlier records have none
+    if "lr" in run and ("epochs" in run or not model.longer):  # earlier records have no epochs
         return True
     seeds: Sequence[int] = run["seed"] if isinstance(run["seed"], list) else [run["seed"]]
     points = [model.points[seed] for seed in seeds if seed in model.points]

@@ -110,7 +110,7 @@ def _labels(models: Sequence[TimedModel]) -> list[Label]:
 def _text(model: TimedModel) -> str:
     layers = model.layers if isinstance(model.layers, int) or model.layers is None else len(model.layers)
     depth = "" if layers is None else "1 layer" if layers == 1 else f"{layers} layers"
-    trained = f", {model.epochs} epochs" if (model.epochs or 1) > 1 else ""
+    trained = f", {model.epochs} epochs" if model.longer else ""
     if model.family == "dense":
         return "dense"
     if model.family == "shallow":

@@ -119,6 +119,20 @@ def test_longer_trainings_are_told_apart_and_named(record_set: Any, quality: Cal
     assert paired_difference(compared, "sst2", ours, once) != difference
 
 
+def test_a_longer_training_does_not_count_for_a_model_timed_without_its_epochs(
+    record_set: Any, quality: Callable[..., dict[str, Any]]
+) -> None:
+    once = quality("adaptive", 0.3, 0.865, 7)
+    once["config"] |= {"backbone": {"layers": None}, "trainer": {"max_epochs": 1}}
+    side_of = {"layers": None, "saliency": 0.0, "lr": None, "epochs": 4}
+    records = record_set(once, paired(side("adaptive", 0.86, **side_of), side("dense", 0.90), 0.2, 7))
+    [latency] = [record for record in records.records if record["kind"] == "latency"]
+    latency["models"] = [latency["models"][0], entry("adaptive", seed=7, metric=0.865)]
+    dense, ours = timed_models(records, "sst2")
+    assert (ours.epochs, ours.longer) == (1, False)
+    assert paired_difference(records, "sst2", ours, dense) is None
+
+
 def test_the_paired_record_with_most_seeds_decides_in_either_direction(record_set: Any) -> None:
     one = paired(side("adaptive", 0.86), side("fewer_layers", 0.80), 0.06)
     two = paired(side("fewer_layers", 0.82), side("adaptive", 0.87), -0.05, [0, 1])
