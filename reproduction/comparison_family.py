@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 from reproduction.comparison import interval, signed
+from reproduction.pooling import standard_error
 from reproduction.sources import RecordSet
 from reproduction.target_speeds import SPEEDS, best_models
 from reproduction.timed_models import paired_difference, timed_models
 from retention.report.intervals import Estimate
 from retention.report.tables import markdown_table, text_frame
 
-_NORMAL = NormalDist()
 _HEADER = ("task", "speedup of", "ours minus fewer layers", "p", "p, corrected")
 
 
@@ -51,11 +51,10 @@ def p_value(difference: Estimate) -> float:
     Args:
         difference: with an interval.
     """
-    assert difference.low is not None and difference.high is not None
-    error = (difference.high - difference.low) / (2 * _NORMAL.inv_cdf(0.975))
+    error = standard_error(difference)
     if error == 0:
         return 1.0 if difference.mean == 0 else 0.0
-    return 2 * _NORMAL.cdf(-abs(difference.mean) / error)
+    return 2 * NormalDist().cdf(-abs(difference.mean) / error)
 
 
 def holm(values: Sequence[float]) -> list[float]:

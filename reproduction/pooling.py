@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, variance
+from statistics import NormalDist, fmean, variance
 
 from retention.report.grouping import Record
 from retention.report.intervals import Estimate
 
-_NORMAL = 1.96  # 97.5 % quantile of the normal distribution
+_QUANTILE = NormalDist().inv_cdf(0.975)  # ends of a 95 % interval, in standard errors
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,20 @@ def pooled(differences: Iterable[SeedDifferences]) -> Estimate:
     if len(chosen) == 1:
         return chosen[0].bootstrap
     values = [value for each in chosen for value in each.by_seed.values()]
-    rows = [_variance(each.fixed_models) for each in chosen for _ in each.by_seed]
+    rows = [standard_error(each.fixed_models) ** 2 for each in chosen for _ in each.by_seed]
     error = (fmean(rows) + variance(values) / len(values)) ** 0.5
     mean = fmean(values)
-    return Estimate(mean, mean - _NORMAL * error, mean + _NORMAL * error, chosen[0].bootstrap.count)
+    return Estimate(mean, mean - _QUANTILE * error, mean + _QUANTILE * error, chosen[0].bootstrap.count)
+
+
+def standard_error(estimate: Estimate) -> float:
+    """Return the standard error of a mean, from the width of its 95 % interval and a normal distribution.
+
+    Args:
+        estimate: with an interval.
+    """
+    assert estimate.low is not None and estimate.high is not None
+    return (estimate.high - estimate.low) / (2 * _QUANTILE)
 
 
 def _disjoint(differences: Iterable[SeedDifferences]) -> Sequence[SeedDifferences]:
@@ -80,8 +90,3 @@ def _disjoint(differences: Iterable[SeedDifferences]) -> Sequence[SeedDifference
             chosen.append(each)
             seen.update(each.by_seed)
     return chosen
-
-
-def _variance(rows: Estimate) -> float:
-    assert rows.low is not None and rows.high is not None
-    return ((rows.high - rows.low) / (2 * _NORMAL)) ** 2
