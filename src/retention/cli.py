@@ -24,7 +24,7 @@ COMMANDS = {
         "retention.experiment.entry", "main", "train and test a model with key=value settings; -m for sweeps"
     ),
     "distill": Command(
-        "retention.experiment.distill", "main", "train a pruned embedding model from texts without labels"
+        "retention.experiment.distill", "main", "prune an embedding model or a classifier with texts without labels"
     ),
     "bench": Command("retention.bench.main", "main", "measure speed and memory against the fastest dense model"),
     "bench-models": Command(

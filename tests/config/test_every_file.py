@@ -65,7 +65,7 @@ def required(path: Path) -> list[str]:
     name = content.get("head", {}).get("_target_")
     target = None if name is None else get_object(name)
     typed = [f"texts={__file__}", *local_data(content)]
-    if getattr(target, "writes", False):
+    if getattr(target, "loads", "encoder") == "encoder_decoder":
         typed.append("backbone=led")
     if getattr(target, "compares_with_teacher", False):
         typed.append("distill.weight=1")

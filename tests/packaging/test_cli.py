@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from retention import __version__, cli
+from retention.experiment.distill import with_recipe
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,6 +65,21 @@ def test_distill_adds_its_recipe(typed: list[str], passed: list[str], monkeypatc
     monkeypatch.setattr("retention.experiment.entry.main", received.append)
     assert cli.main(typed) == 0
     assert received == [passed]
+
+
+@pytest.mark.parametrize(
+    ("classes", "recipe"),
+    [
+        (["BertForSequenceClassification"], "classifier_distill"),
+        (["BertModel"], "embedding_distill"),
+        (None, "embedding_distill"),
+    ],
+)
+def test_distill_chooses_the_recipe_by_the_model(classes: list[str] | None, recipe: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": classes}))
+    typed = ["texts=a.txt", f"backbone.path={tmp_path}"]
+    assert with_recipe(typed) == [*typed, f"experiment={recipe}"]
+    assert with_recipe([f"backbone.path={tmp_path}/missing"])[-1] == "experiment=embedding_distill"
 
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,8 +59,47 @@ def encode_texts(
     """
     pairs = None if text_pairs is None else list(text_pairs)
     singles = [leading_part(tokenizer, text, max_length) for text in texts] if pairs is None else list(texts)
-    encoded = _tokenize(tokenizer, singles, pairs, truncation=True, max_length=max_length, padding=False)
-    encodings = encoded.encodings or []
+    return _token_rows(_encodings(tokenizer, singles, pairs, max_length))
+
+
+def encode_pairs(
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    text_pairs: Sequence[str],
+    max_length: int,
+    *,
+    protect_first: bool = False,
+) -> dict[str, list[Any]]:
+    """Tokenize pairs of texts for a model that tells them apart by token types; see ``encode_texts``.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        texts: first text of each row.
+        text_pairs: second text of each row.
+        max_length: tokens per row, special tokens included; of two long texts the longer one is truncated.
+        protect_first: True to protect the tokens of the first text as well.
+
+    Returns:
+        The columns of ``encode_texts``, and ``token_type_ids``.
+    """
+    encodings = _encodings(tokenizer, list(texts), list(text_pairs), max_length)
+    rows = _token_rows(encodings)
+    if protect_first:
+        rows["protected_mask"] = [
+            [special or sequence == 0 for special, sequence in zip(protected, encoding.sequence_ids, strict=True)]
+            for protected, encoding in zip(rows["protected_mask"], encodings, strict=True)
+        ]
+    return {**rows, "token_type_ids": [encoding.type_ids for encoding in encodings]}
+
+
+def _encodings(
+    tokenizer: PreTrainedTokenizerFast, texts: list[str], pairs: list[str] | None, max_length: int
+) -> Sequence[Any]:
+    encoded = _tokenize(tokenizer, texts, pairs, truncation=True, max_length=max_length, padding=False)
+    return encoded.encodings or []
+
+
+def _token_rows(encodings: Sequence[Any]) -> dict[str, list[Any]]:
     return {
         "input_ids": [encoding.ids for encoding in encodings],
         # special_tokens_mask is 1 on padding too; attention_mask is not.

@@ -95,9 +95,8 @@ def build_module(config: DictConfig, parts: Parts, vocab_size: int) -> Retention
 
 def build_model(config: DictConfig, parts: Parts, policy: RetentionPolicy, vocab_size: int) -> RetentionModel:
     """Build encoder and head around a policy, with the starting weights of the backbone."""
-    load = parts.backbone.encoder_decoder if parts.writes else parts.backbone.encoder
-    loaded = load(vocab_size)
-    encoder = encoder_of(loaded)  # before the head takes the decoder
+    loaded = parts.backbone.load(parts.loads, vocab_size)
+    encoder = encoder_of(loaded)  # before the head takes the rest of the model
     head = parts.head_type(encoder=loaded, **parts.data.head())
     if isinstance(policy, EarlyExit):
         return EarlyExitModel(encoder, policy, head, reference_shape=parts.backbone.full_shape())

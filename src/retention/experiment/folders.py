@@ -13,9 +13,20 @@ _MAX_BYTES = 150  # of a job's folder name; file systems allow 255
 
 
 def register_resolvers() -> None:
-    """Make ``${job_name:...}`` and ``${new_folder:...}`` available to configurations."""
+    """Make ``${job_name:...}``, ``${new_folder:...}`` and ``${last_part:...}`` available to configurations."""
     OmegaConf.register_new_resolver("job_name", job_name, replace=True)
     OmegaConf.register_new_resolver("new_folder", new_folder, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("last_part", last_part, replace=True)
+
+
+def last_part(path: str | None) -> str:
+    """Return the last part of the path of a model, or ``pretrained`` without one.
+
+    Examples:
+        >>> last_part("sentence-transformers/all-MiniLM-L6-v2")
+        'all-MiniLM-L6-v2'
+    """
+    return Path(path).name if path else "pretrained"
 
 
 def new_folder(path: str) -> str:

@@ -65,9 +65,9 @@ class Parts(RunParts):
         return FEWER_LAYERS if shallow else self.policy.name
 
     @property
-    def writes(self) -> bool:
-        """Return True if the task's head generates text and needs the decoder of the backbone."""
-        return _writes(self.head_type)
+    def loads(self) -> str:
+        """Return the part of the pretrained model that the task's head is built for, see ``Head.loads``."""
+        return _loads(self.head_type)
 
     @property
     def compares_with_teacher(self) -> bool:
@@ -125,8 +125,7 @@ def build_parts(config: DictConfig, resolve: Resolve | None = None) -> Parts:
         _build_policy(config, policy, shape, backbone.name, training, checks)
         if data is not None:
             checks.gather(lambda: backbone.check_length(data.settings.max_length))
-        if _writes(head_type):
-            checks.gather(backbone.check_decoder)
+        checks.gather(lambda: backbone.check_part(_loads(head_type)))
         checks.gather(lambda: backbone.check_prune_at(str(config.prune_at)))
         if policy is not None:
             checks.gather(partial(backbone.support_observation, policy.observes), "backbone")
@@ -238,8 +237,8 @@ def _class_of(head_type: Any) -> Any:
     return head_type.func
 
 
-def _writes(head_type: Any) -> bool:
-    return bool(getattr(_class_of(head_type), "writes", False))
+def _loads(head_type: Any) -> str:
+    return str(getattr(_class_of(head_type), "loads", Head.loads))
 
 
 def _check_output(config: DictConfig, head_type: Any) -> None:
@@ -257,7 +256,7 @@ def _check_teacher(head_type: Any, backbone: Backbone | None, training: Training
     if getattr(head, "compares_with_teacher", False):
         message = (
             f"must be 1, got {distill.weight}: this task has no labels and learns from a teacher; pass "
-            f"distill.weight=1 distill.teacher={BACKBONE}, or experiment=embedding_distill"
+            f"distill.weight=1 distill.teacher={BACKBONE}, or use `retention distill`"
         )
         require(distill.weight == 1.0, "distill.weight", message)
     if distill.active and distill.teacher == BACKBONE:
@@ -265,7 +264,7 @@ def _check_teacher(head_type: Any, backbone: Backbone | None, training: Training
         message = f"{BACKBONE} needs a pretrained encoder, {getattr(backbone, 'name', None)} is trained from scratch"
         require(pretrained, "distill.teacher", message)
         message = f"{BACKBONE} has no trained head for this task; pass the checkpoint of a dense run"
-        require(not getattr(head, "has_weights", True), "distill.teacher", message)
+        require(getattr(head, "starts_trained", False), "distill.teacher", message)
 
 
 def _check_budgets(policy: RetentionPolicy, training: TrainingSettings, mode: str, checks: Checks) -> None:

@@ -14,18 +14,20 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedTokenizerBase,
 )
 
 from retention.core.flops import EncoderShape
-from retention.engine.adapters import Adapter, adapter_for
+from retention.engine.adapters import Adapter, adapter_for, encoder_of
 from retention.engine.observer import check_observed
 from retention.engine.retainer import check_engine, check_prune_at
 from retention.errors import ConfigError, Problem, first_line, require
 from retention.models.encoders import build_encoder, strip_pooler
 from retention.models.layer_selection import config_of_layers, full_config, select_layers
 from retention.models.positions import extend_positions, extended_config
+from retention.models.pretrained_classifier import check_classifier
 
 _HIDDEN_DROPOUT = (  # names in the supported families; T5 has one field for both
     "hidden_dropout_prob",
@@ -76,10 +78,39 @@ class Backbone:
         """
         return self._with_checkpointing(build_encoder(self.config(vocab_size), self.attn_implementation))
 
+    def load(self, part: str, vocab_size: int) -> nn.Module:
+        """Load the part of the model that a head is built for, float32.
+
+        Args:
+            part: see ``Head.loads``.
+            vocab_size: of the tokenizer, for models that are trained from scratch.
+
+        Raises:
+            ConfigError: the model cannot be loaded, or lacks the part.
+        """
+        loaders = {"encoder": self.encoder, "encoder_decoder": self.encoder_decoder, "classifier": self.classifier}
+        return loaders[part](vocab_size)
+
+    def check_part(self, part: str) -> None:
+        """Raise ``ConfigError`` if the model lacks a part, see ``load``."""
+        if part == "encoder_decoder":
+            self.check_decoder()
+        elif part == "classifier":
+            check_classifier(self.config(), self.name)
+
+    def classifier(self, vocab_size: int) -> nn.Module:
+        """Load the encoder with the trained head of a sequence classifier, float32.
+
+        Args:
+            vocab_size: of the tokenizer, for models that are trained from scratch.
+        """
+        loader: Any = AutoModelForSequenceClassification
+        config = self.config(vocab_size)
+        model: nn.Module = loader.from_config(config, dtype=torch.float32, trust_remote_code=False, **self._attention())
+        return model
+
     def encoder_decoder(self, vocab_size: int) -> nn.Module:
         """Load the encoder with its decoder and language model head, float32, for heads that write text.
-
-        ``check_decoder`` refuses models without a decoder.
 
         Args:
             vocab_size: of the tokenizer, for models that are trained from scratch.
@@ -196,7 +227,7 @@ class PretrainedBackbone(Backbone):
         self,
         *,
         name: str,
-        path: str,
+        path: str | None,
         revision: str | None = None,
         trust_remote_code: bool = False,
         fields: dict[str, Any] | None = None,
@@ -208,6 +239,8 @@ class PretrainedBackbone(Backbone):
         freeze_embeddings: bool = False,
         layers: int | list[int] | None = None,
     ) -> None:
+        require(bool(path), "path", "is required: the folder or the hub name of a model; pass backbone.path=<folder>")
+        path = str(path)
         indices = list(range(layers)) if isinstance(layers, int) else layers
         valid = indices is None or (len(indices) > 0 and min(indices) >= 0 and sorted(set(indices)) == indices)
         message = f"must be a number of layers >= 1, an ascending list of layer indices or null, got {layers!r}"
@@ -269,6 +302,23 @@ class PretrainedBackbone(Backbone):
         """
         options = {"config": self._checkpoint_config(), "dtype": torch.float32, **self._attention()}
         return self._with_frozen_embeddings(self._load(AutoModelForSeq2SeqLM, **options))
+
+    def classifier(self, vocab_size: int) -> nn.Module:
+        """Load the encoder with the trained head of a sequence classifier, float32.
+
+        Raises:
+            ConfigError: the model cannot be loaded, or has no trained head.
+        """
+        message = "must be null for a trained classifier; extend its positions before you fine-tune it"
+        require(self.max_positions is None, "backbone.max_positions", message)
+        options = {"config": self._checkpoint_config(), "dtype": torch.float32, **self._attention()}
+        model, report = self._load(AutoModelForSequenceClassification, output_loading_info=True, **options)
+        missing = sorted(report["missing_keys"])
+        message = f"{self.path!r} lacks {len(missing)} weights of the classifier ({', '.join(missing[:3])})"
+        require(not missing, "backbone.path", f"{message}; pass the folder of a fine-tuned classifier")
+        if self._layers is not None:
+            select_layers(encoder_of(model), self._layers)
+        return self._with_checkpointing(self._with_frozen_embeddings(model))
 
     def check_decoder(self) -> None:
         """Raise ``ConfigError`` if the model has no decoder, or its positions would be extended."""

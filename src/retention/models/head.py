@@ -30,8 +30,9 @@ class Head(nn.Module, ABC):
             longest sequence of the batch.
         metric_names: names of all metrics, which ``task.monitor`` is checked against before training; empty = known
             only after an evaluation.
-        writes: True if the head is a decoder and needs an encoder-decoder model.
-        has_weights: False if the head has no parameters, so that a pretrained encoder can be the teacher as it is.
+        loads: part of the pretrained model that the head is built for: ``encoder``; ``encoder_decoder`` for heads that
+            write text; ``classifier`` for the trained head of a sequence classifier.
+        starts_trained: True if the head needs no training, so that a pretrained model can be the teacher as it is.
         compares_with_teacher: True if the task has no labels: the loss is distillation alone, and evaluation batches
             have the teacher's logits of their rows under ``teacher_logits``.
         loss_settings: settings that the logits do not depend on.
@@ -39,8 +40,8 @@ class Head(nn.Module, ABC):
 
     fixed_width: ClassVar[bool] = True
     metric_names: ClassVar[tuple[str, ...]] = ()
-    writes: ClassVar[bool] = False
-    has_weights: ClassVar[bool] = True
+    loads: ClassVar[str] = "encoder"
+    starts_trained: ClassVar[bool] = False
     compares_with_teacher: ClassVar[bool] = False
     loss_settings: ClassVar[tuple[str, ...]] = ()
 

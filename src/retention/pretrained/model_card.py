@@ -11,7 +11,14 @@ from retention.pretrained.retention_files import RetentionSettings
 LICENSE_NOTE = "The license of the base model and of the data applies to this model; neither was checked here."
 
 
-def model_card(policy: RetentionPolicy, settings: RetentionSettings, config: Any, details: str = "") -> str:
+def model_card(
+    policy: RetentionPolicy,
+    settings: RetentionSettings,
+    config: Any,
+    details: str = "",
+    *,
+    model_class: str | None = None,
+) -> str:
     """Return the ``README.md`` of a model folder: how tokens are removed, and how to load the model.
 
     Args:
@@ -19,6 +26,7 @@ def model_card(policy: RetentionPolicy, settings: RetentionSettings, config: Any
         settings: of the removal.
         config: Hugging Face configuration of the encoder.
         details: further sections, in Markdown.
+        model_class: Hugging Face class of a model with a head; None = an encoder without one.
     """
     embeds = settings.pooling is not None
     low, high = settings.budgets
@@ -34,13 +42,13 @@ def model_card(policy: RetentionPolicy, settings: RetentionSettings, config: Any
     if embeds:
         facts.append(("pooling", settings.pooling))
     sections = [
-        _front_matter("sentence-transformers" if embeds else "transformers", embeds),
+        _front_matter(embeds=embeds, model_class=model_class),
         f"# {policy.name} on {config.model_type}",
         "Tokens are really removed between the layers of this encoder. Made with the Python package `retention` "
-        "(adaptive-retention). `AutoModel` loads the same encoder without removal.",
+        f"(adaptive-retention). `{model_class or 'AutoModel'}` loads the same weights without removal.",
         markdown_table(("property", "value"), facts),
         "## Use",
-        _EMBEDDER if embeds else _ENCODER,
+        _use(embeds=embeds, model_class=model_class),
         *([details.strip()] if details.strip() else []),
         "## License",
         LICENSE_NOTE,
@@ -69,9 +77,29 @@ states = model(**tokenizer(["a text"], return_tensors="pt"), rho=0.3).last_hidde
 ```"""
 
 
-def _front_matter(library: str, embeds: bool) -> str:
+_WITH_HEAD = """```python
+from transformers import {model_class}
+from retention.pretrained import load_retained
+
+model, retainer = load_retained("<this folder>", {model_class})
+with retainer:
+    output = model(**tokenizer(["a text"], return_tensors="pt"))
+```"""
+
+
+def _use(*, embeds: bool, model_class: str | None) -> str:
+    if model_class is not None:
+        return _WITH_HEAD.format(model_class=model_class)
+    return _EMBEDDER if embeds else _ENCODER
+
+
+def _front_matter(*, embeds: bool, model_class: str | None) -> str:
+    header = [f"library_name: {'sentence-transformers' if embeds else 'transformers'}"]
+    if embeds:
+        header.append("pipeline_tag: sentence-similarity")
+    elif model_class is None:
+        header.append("pipeline_tag: feature-extraction")
+    elif model_class.endswith("ForSequenceClassification"):
+        header.append("pipeline_tag: text-classification")
     tags = ["adaptive-retention", "token-pruning", *(["sentence-transformers", "feature-extraction"] if embeds else [])]
-    task = "sentence-similarity" if embeds else "feature-extraction"
-    return "\n".join(
-        ["---", f"library_name: {library}", f"pipeline_tag: {task}", "tags:", *(f"- {tag}" for tag in tags), "---"]
-    )
+    return "\n".join(["---", *header, "tags:", *(f"- {tag}" for tag in tags), "---"])

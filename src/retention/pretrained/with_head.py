@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from retention.engine import Retainer
 from retention.policies.retain import retain
 from retention.pretrained.folder import resolve_folder, written_folder
+from retention.pretrained.model_card import model_card
 from retention.pretrained.model_files import load_model
 from retention.pretrained.retention_files import RetentionSettings, read_retention, write_retention
 
@@ -28,7 +29,12 @@ def retention_settings(retainer: Retainer) -> RetentionSettings:
 
 
 def save_retained(
-    folder: str | Path, model: Any, retainer: Retainer, tokenizer: PreTrainedTokenizerBase | None = None
+    folder: str | Path,
+    model: Any,
+    retainer: Retainer,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    details: str = "",
 ) -> None:
     """Write a model with its head, tokenizer and policy, completely or not at all.
 
@@ -38,6 +44,7 @@ def save_retained(
             ``merge_and_unload``.
         retainer: of ``retain(model, policy)``.
         tokenizer: written beside the model.
+        details: further sections of the model card, in Markdown.
 
     Raises:
         DataError: the folder holds other files.
@@ -48,7 +55,10 @@ def save_retained(
         model.save_pretrained(target)
         if tokenizer is not None:
             tokenizer.save_pretrained(target)
-        write_retention(target, policy, retention_settings(retainer))
+        settings = retention_settings(retainer)
+        write_retention(target, policy, settings)
+        card = model_card(policy, settings, retainer.encoder.config, details, model_class=type(model).__name__)
+        (target / "README.md").write_text(card, encoding="utf-8")
 
 
 def load_retained(

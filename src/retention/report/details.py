@@ -37,7 +37,7 @@ def _row(name: str, records: Sequence[Record]) -> list[str]:
     label, scale, digits = name, 100.0, 1
     if name.startswith(_COUNT):
         scale, digits = 1.0, 0
-    elif name.endswith("_loss") or name.startswith(("nll", "brier")):
+    elif name.endswith("_loss") or name.startswith(("nll", "brier", "divergence", "root_mean_square_error")):
         scale, digits = 1.0, 3
     elif name.startswith(_SCORE):
         counts = [record["metrics"].get(_COUNT + name.removeprefix(_SCORE)) for record in records]

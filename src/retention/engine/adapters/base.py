@@ -105,7 +105,8 @@ class Adapter(ABC):
 
     def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the arguments of the encoder's forward pass for a batch of the data modules."""
-        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        names = ("input_ids", "attention_mask", "token_type_ids")  # the last one for pairs that the model tells apart
+        return {name: batch[name] for name in names if name in batch}
 
     def global_tokens(self, call: Mapping[str, Any]) -> Tensor | None:
         """Return the global tokens [B, T] bool of a forward pass, from its arguments; they are never removed."""

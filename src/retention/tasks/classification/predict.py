@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, cast
@@ -12,7 +11,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor
 
 from retention.callbacks.profile import build_profile
-from retention.data.batching import Batch, pad_inputs
+from retention.data.batching import Batch, EncodedRow, pad_inputs
 from retention.data.encoding import encode_texts
 from retention.errors import DataError
 from retention.models.encoded import Encoded
@@ -82,10 +81,17 @@ class Classifier(TrainedModel):
         def read(logits: Tensor, encoded: Encoded, batch: Batch) -> list[tuple[list[float], list[bool]]]:
             return list(zip(head.probabilities(logits).tolist(), head.predicted_classes(logits).tolist(), strict=True))
 
-        rows = as_rows(encode_texts(self.tokenizer, texts, self.max_length, passages)) if texts else []
-        collate = partial(pad_inputs, pad_token_id=cast(int, self.tokenizer.pad_token_id))
-        results = run_rows(self.model, rows, collate, batch_size, read)
+        rows = as_rows(self.encoded_rows(texts, passages)) if texts else []
+        results = run_rows(self.model, rows, self._collate, batch_size, read)
         return [self._prediction(row, result) for row, result in zip(rows, results, strict=True)]
+
+    def encoded_rows(self, texts: list[str], passages: list[str] | None) -> dict[str, list[Any]]:
+        """Tokenize texts, with a passage for each or none, as in training."""
+        return encode_texts(self.tokenizer, texts, self.max_length, passages)
+
+    def _collate(self, rows: Sequence[EncodedRow]) -> Batch:
+        """Pad rows without labels."""
+        return pad_inputs(rows, cast(int, self.tokenizer.pad_token_id))
 
     def save_heatmap(self, texts: Iterable[str], path: str | Path, *, title: str = "Kept tokens") -> list[Prediction]:
         """Classify texts and write an HTML page that shows through how many layers each token was kept.

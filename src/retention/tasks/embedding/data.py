@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from datasets import Dataset
 
@@ -16,8 +16,10 @@ from retention.data.loading import Collate
 from retention.data.local_files import read_file
 from retention.data.settings import require_count
 from retention.data.splits import Split, draw_rows, hold_out
-from retention.data.table import require_column_names
+from retention.data.table import RawTable, require_column_names
 from retention.errors import DataError, require
+
+Row = TypeVar("Row")
 
 MIN_HELD_OUT = 3  # a rank correlation of pairs needs three rows
 _ROLES = {"train": "train", "val": "val", "test": "test"}  # parts of the same file, see ``TextData.read``
@@ -74,8 +76,8 @@ class TextData(BenchmarkData):
         )
         require_count("val_size", val_size, low=MIN_HELD_OUT)
         require_count("test_size", self.plan.test_size, low=MIN_HELD_OUT)
-        self._columns = {"text_column": text_column}
-        require_column_names(self._columns)
+        self.columns = {"text_column": text_column}
+        require_column_names(self.columns)
         self._repeated = 0
 
     @property
@@ -90,13 +92,28 @@ class TextData(BenchmarkData):
     def load(self, split: str) -> Dataset:
         """Load all texts of the file, each once: column ``text``."""
         del split
+        texts = self.read_columns(self.columns).texts(self.columns["text_column"])
+        return Dataset.from_dict({"text": self.without_repetitions(texts)})
+
+    def read_columns(self, columns: dict[str, str]) -> RawTable:
+        """Read columns of the file.
+
+        Args:
+            columns: setting that names a column -> its name.
+
+        Raises:
+            DataError: there is no such file, or it cannot be read.
+        """
         if not self.file.is_file():
             reason = "is a folder" if self.file.is_dir() else "no such file"
             raise DataError(f"{self.file}: {reason}; pass texts=<file of texts>")
-        texts = read_file(self.file, self._columns).texts(self._columns["text_column"])
-        unique = list(dict.fromkeys(texts))
-        self._repeated = len(texts) - len(unique)
-        return Dataset.from_dict({"text": unique})
+        return read_file(self.file, columns)
+
+    def without_repetitions(self, rows: Sequence[Row]) -> list[Row]:
+        """Return each of the rows once, and count the others for the remarks."""
+        unique = list(dict.fromkeys(rows))
+        self._repeated = len(rows) - len(unique)
+        return unique
 
     def read(self, splits: Sequence[Split]) -> dict[Split, Dataset]:
         """Read the file and divide its texts into training, validation and test rows.

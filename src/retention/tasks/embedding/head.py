@@ -47,7 +47,7 @@ class EmbeddingHead(Head):
     """
 
     metric_names: ClassVar[tuple[str, ...]] = ("cosine", "similarity_correlation")
-    has_weights: ClassVar[bool] = False
+    starts_trained: ClassVar[bool] = True
     compares_with_teacher: ClassVar[bool] = True
     loss_settings: ClassVar[tuple[str, ...]] = (
         "protect",

@@ -55,7 +55,7 @@ class AbstractiveSummarizationHead(Head):
 
     fixed_width: ClassVar[bool] = False
     metric_names: ClassVar[tuple[str, ...]] = (*ROUGE_TYPES, "token_loss")
-    writes: ClassVar[bool] = True
+    loads: ClassVar[str] = "encoder_decoder"
 
     @staticmethod
     def check_settings(*, beams: int = 1, no_repeat: int = 3, length_penalty: float = 1.0) -> None:
