@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import BertConfig, BertModel, LEDConfig, LEDForConditionalGeneration
 
 from retention.errors import ConfigError, DataError
+from retention.report.run_tables import run_tables
 from retention.tasks.classification.keywords import KeywordData, keyword_document
 from retention.trained import load
 
@@ -87,6 +89,39 @@ def test_labels_in_another_order_are_those_of_the_model(run_task: Any, start_bar
     (tmp_path / "labels.json").write_text(json.dumps(["a", "b", "c"]))
     with pytest.raises(DataError, match=r"rows are \['a', 'b', 'c'\], those of .*last.ckpt are \['horses', 'ships'"):
         start_bare(tmp_path / "other", "mode=test", f"ckpt={checkpoint}", "trainer.accelerator=cpu")
+
+
+def test_fold_is_tested_with_the_rows_of_its_training(
+    run_task: Any, start_bare: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": text, "label": label % 3} for text, label in TEXTS]
+    (tmp_path / "labels.json").write_text(json.dumps(["horses", "ships", "music"]))
+    for split, part in (("train", rows[:24]), ("test", rows[24:])):
+        write_rows(tmp_path, split, part)
+    trained = run_task("arxiv", "task.data.folds=3", "trainer.max_epochs=1")
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+
+    def tested() -> Any:
+        capsys.readouterr()
+        typed = ("mode=test", f"ckpt={checkpoint}", "trainer.accelerator=cpu", "retention.rho=0.9")
+        [record] = start_bare(tmp_path / "again", *typed)
+        shutil.rmtree(tmp_path / "again")
+        return record
+
+    assert (trained["data"]["train"], trained["data"]["val"], trained["data"]["test"]) == (24, 2, 14)
+    record = tested()
+    assert record["data"] == trained["data"]
+    assert "25 training and 13 test rows" in capsys.readouterr().out, "those of the smallest fold"
+    table = run_tables([trained, record])
+    assert "[1]" in table and "[2]" not in table, "one table with the run of its training"
+    content = torch.load(checkpoint, weights_only=True)
+    del content["training_rows"]  # of an earlier version
+    torch.save(content, checkpoint)
+    assert tested()["data"] == trained["data"], "from the record beside the checkpoint"
+    (tmp_path / "run" / "record.json").unlink()
+    data = tested()["data"]
+    assert (data["train"], data["val"], data["test"]) == (None, 2, 14)
+    assert "? training and 14 test rows" in capsys.readouterr().out
 
 
 def test_labels_follow_the_teacher_and_a_start_with_the_same_classes(run_task: Any, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_testing_the_checkpoint_reproduces_the_results(finished: Any, start_bare
     [record] = start_bare(tmp_path, "mode=test", f"ckpt={finished.checkpoint}", "trainer.accelerator=cpu")
     for name in ("metrics", "keep_ratio", "flops_ratio", "policy", "backbone", "rho", "task", "seed"):
         assert record[name] == finished.record[name], name
-    assert record["data"]["test"] == 32 and record["data"]["train"] == 64, "what it was trained on"
+    assert record["data"] == finished.record["data"], "with the rows that it was trained with"
     assert profile_of(tmp_path) == profile_of(finished.folder), "token by token"
     assert not (tmp_path / "checkpoints").exists()
 
@@ -178,6 +178,87 @@ def test_settings_fixed_by_the_checkpoint_cannot_be_overridden(finished: Any, st
         start_bare(tmp_path, *typed)
     assert [problem.key for problem in caught.value.problems] == ["retention", "task", "backbone.name"]
     assert all("the checkpoint determines it" in problem.message for problem in caught.value.problems)
+
+
+@pytest.fixture
+def tested(finished: Any, tmp_path: Path) -> Any:
+    """Return a function that checks what was typed with ``mode=test``, for a checkpoint with other settings."""
+
+    def check(*typed: str, **changes: Any) -> Any:
+        content = torch.load(finished.checkpoint, weights_only=True)
+        stored = OmegaConf.create(content["hyper_parameters"]["config"])
+        for key, value in changes.items():
+            OmegaConf.update(stored, key.replace("__", "."), value, force_add=True)
+        content["hyper_parameters"]["config"] = OmegaConf.to_container(stored, resolve=False)
+        torch.save(content, tmp_path / "last.ckpt")
+        overrides = [f"paths.run_dir={tmp_path}", "mode=test", f"ckpt={tmp_path}/last.ckpt", *typed]
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            return experiment_config.tested_config(compose("config", overrides=overrides), overrides)
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("typed", "remedy"),
+    [
+        ("optimizer.lr=5", "leave it out with mode=test"),
+        ("phases.pruning_start=0.1", "leave it out with mode=test"),
+        ("budgets.sampled=1", "leave it out with mode=test"),
+        ("distill.weight=0.5", "leave it out with mode=test"),
+        ("dual.count=nonzero", "leave it out with mode=test"),
+        ("task.lr=5", "leave it out with mode=test"),
+        ("task.epochs=9", "leave it out with mode=test"),
+        ("data.train_size=4000", "leave it out with mode=test"),
+        ("task.data.train_size=4000", "leave it out with mode=test"),
+        ("task.data.batch_size=2", "leave it out with mode=test"),
+        ("seed=7", "leave it out with mode=test"),
+        ("data.seed=7", "leave it out with mode=test"),
+        ("task.data.seed=7", "leave it out with mode=test"),
+        ("+task.data.folds=3", "leave it out with mode=test"),
+        ("+task.data.folds=null", "leave it out with mode=test"),
+        ("+task.data.splits.test=train", r"pass data\.dir="),
+        ("compare=[dense]", "or test the checkpoint of each baseline"),
+    ],
+)
+def test_settings_of_the_training_cannot_be_changed_by_a_test(tested: Any, typed: str, remedy: str) -> None:
+    key = typed.lstrip("+").partition("=")[0]
+    with pytest.raises(ConfigError, match=remedy) as caught:
+        tested(typed)
+    assert [problem.key for problem in caught.value.problems] == [key]
+
+
+def test_settings_of_the_evaluation_can_be_changed_by_a_test(tested: Any) -> None:
+    typed = ("retention.rho=0.5", "data.test_size=8", "task.data.eval_batch_size=2", "retention.layers=[0,1]")
+    config = tested(*typed, "task.rho=0.4", "compare=[]", "trainer.max_epochs=3", "+task.data.no_answer_threshold=0.4")
+    assert (config.retention.rho, config.data.test_size, config.task.data.eval_batch_size) == (0.5, 8, 2)
+    assert config.seed == 0 and config.task.data.no_answer_threshold == 0.4
+    random = tested("+retention.seed=7", retention__seed=0)
+    assert (random.seed, random.retention.seed) == (0, 7), "the record has the seed of the training"
+    with pytest.raises(ConfigError, match=r"pass retention\.seed"):
+        tested("seed=7", retention__seed=0)
+
+
+def test_teacher_of_a_task_with_labels_is_refused(finished: Any, start_bare: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"distill\.teacher: only a task without labels"):
+        start_bare(tmp_path, "mode=test", f"ckpt={finished.checkpoint}", f"distill.teacher={finished.checkpoint}")
+
+
+def test_other_splits_need_other_files(tested: Any, tmp_path: Path) -> None:
+    splits = {"train": "train", "val": None, "test": "test"}
+    changes = {"data__dir": str(tmp_path / "rows"), "task__data__splits": splits}
+    typed = "+task.data.splits.test=validation"
+    assert tested(typed, f"data.dir={tmp_path}/others", **changes).task.data.splits.test == "validation"
+    for folder in ((), (f"data.dir={tmp_path}/others/../rows",)):
+        with pytest.raises(ConfigError, match=r"task\.data\.splits\.test: with other splits, rows would be scored"):
+            tested(typed, *folder, **changes)
+
+
+def test_more_held_out_texts_need_another_file(tested: Any, tmp_path: Path) -> None:
+    changes = {"texts": "texts.txt", "task__data__texts": "${texts}", "task__data__test_size": 20}
+    assert tested("data.test_size=20", **changes).data.test_size == 20
+    assert tested("data.test_size=30", "task.data.val_size=9", "texts=other.txt", **changes).data.test_size == 30
+    with pytest.raises(ConfigError, match=r"data\.test_size: test rows are held out of the texts.*texts=<other file>"):
+        tested("data.test_size=30", **changes)
 
 
 def test_model_card_describes_the_run(finished: Any) -> None:

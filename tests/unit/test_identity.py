@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from retention.records.identity import settings, variants
+from retention.records.identity import incidental_differences, settings, variants
 
 
 def configs(*values: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -51,6 +51,23 @@ def test_repetitions_share_an_empty_label() -> None:
     one = {"seed": 1, "data": {"seed": 1, "dir": "sets/a"}, "teacher": "outputs/1/last.ckpt", "paths": {"run": "x"}}
     two = {"seed": 2, "data": {"seed": 2, "dir": None}, "teacher": "outputs/2/last.ckpt", "paths": {"run": "y"}}
     assert variants(configs(one, two)) == ["", ""]
+
+
+def test_seed_of_the_training_rows_is_named_where_it_is_not_that_of_the_run() -> None:
+    def config(seed: int, data_seed: int) -> dict[str, Any]:
+        return {"seed": seed, "data": {"seed": data_seed}, "task": {"data": {"seed": data_seed}}}
+
+    assert variants(configs(config(0, 0), config(0, 1))) == ["", "data.seed=1"]
+    assert variants(configs(config(0, 0), config(1, 1))) == ["", ""], "follows the seed"
+    assert variants(configs(config(0, 0), config(1, 0), config(2, 0))) == ["", "", ""], "the same rows for all seeds"
+    assert settings(config(0, 1)) != settings(config(0, 0)) == settings(config(1, 1))
+
+
+def test_differences_that_do_not_tell_runs_apart() -> None:
+    one = {"seed": 0, "trainer": {"precision": "32-true", "num_workers": 0}, "paths": {"devices": 1}}
+    other = {"seed": 0, "trainer": {"precision": "bf16-mixed", "num_workers": 2, "devices": 1}}
+    assert incidental_differences(one, other) == ["trainer.precision=32-true (not bf16-mixed)"]
+    assert incidental_differences(one, one) == []
 
 
 def test_missing_setting_without_default_reads_as_null() -> None:

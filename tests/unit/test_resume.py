@@ -237,6 +237,17 @@ def test_job_of_a_sweep_does_not_replace_a_finished_run_with_other_inputs(
     check_job_folder(make(mode="fit", data={"dir": "rows"}))
 
 
+def test_job_does_not_replace_a_run_of_another_task_of_the_same_name(make: Make, folder: Path) -> None:
+    config = make(mode="fit", data={"dir": None})
+    command = "retention -m task=keywords 'compare=[]' retention=random"
+    (folder / "record.json").write_text(json.dumps({**RECORD, "command": command}))
+    check_job_folder(config, overrides=["task=keywords", "retention=random"])
+    check_job_folder(config, overrides=["retention=random"])
+    with pytest.raises(ConfigError, match=r"is shorter, but .* run of task=keywords.* its own `name`") as caught:
+        check_job_folder(config, overrides=["task=shorter", "retention=random"])
+    assert [problem.key for problem in caught.value.problems] == ["task"]
+
+
 def test_training_is_resumed_with_the_settings_that_it_was_started_with(make: Make, tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import initialize_config_dir
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from retention.errors import ConfigError, Problem
 from retention.experiment.folders import job_name, new_folder
+from retention.experiment.hydra_setup import config_dir
 from retention.experiment.sweeps import Sweep, write_report
 
 
@@ -127,6 +129,32 @@ def test_swept_keys_that_share_a_folder_are_refused(tmp_path: Path, capsys: pyte
     message = capsys.readouterr().err
     assert "ConfigError: 2 problems" in message
     assert "  sweep: cannot be swept" in message and "  data.dir: " in message
+
+
+@pytest.mark.parametrize("recipe", [False, True])
+def test_swept_tasks_of_one_name_are_refused(recipe: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "task").mkdir()
+    text = (config_dir() / "task" / "keywords.yaml").read_text()
+    for option in ("shorter", "renamed"):
+        (tmp_path / "task" / f"{option}.yaml").write_text(text.replace("name: keywords", f"name: {option}", 1))
+    (tmp_path / "task" / "shorter.yaml").write_text(text.replace("max_length: 160", "max_length: 40"))
+
+    def begin(tasks: str) -> None:
+        others = ("retention=random,dense", "++trainer.max_steps=1,2")
+        config = job(tmp_path / "any", *(() if recipe else (f"task={tasks}",)), *others)
+        config.hydra.overrides.hydra = [f"hydra.searchpath=[file://{tmp_path}]"]
+        config.hydra.job.config_name = "config"
+        config.hydra.sweeper = {"params": {"task": tasks} if recipe else None}
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            Sweep().on_multirun_start(config)
+
+    begin("keywords,renamed")
+    begin("shorter")
+    with pytest.raises(SystemExit) as caught:
+        begin("keywords,renamed,shorter")
+    assert caught.value.code == 2
+    message = capsys.readouterr().err
+    assert "task: keywords and shorter are both named keywords" in message and "its own `name`" in message
 
 
 def test_unreadable_record_sets_the_exit_status(

@@ -49,6 +49,9 @@ class RawTable:
     def labels(self, column: str, names: Sequence[str]) -> list[int]:
         """Return the values of ``column`` as classes 0 .. len(names) - 1; digits and names of classes are converted.
 
+        A value that equals the name of a class means that class, whatever its number. Where names are digits
+        themselves, other digits mean nothing.
+
         Args:
             column: column with numbers, digits, or names of classes.
             names: names of the classes, in label order.
@@ -58,18 +61,23 @@ class RawTable:
         """
         labels = []
         by_name = {name: label for label, name in enumerate(names)}
+        only_names = any(whole_number(name) is not None for name in names)
         for entry, value in enumerate(self.columns[column]):
-            if isinstance(value, str):
+            named = isinstance(value, str | int) and not isinstance(value, bool)
+            label: Any = by_name.get(str(value).strip()) if named else None
+            if label is None:
                 number = whole_number(value)
-                value = by_name.get(value.strip(), value) if number is None else number
-            problem = _label_problem(value, len(names))
-            if problem:
-                meaning = ", ".join(f"{label} = {name}" for label, name in enumerate(names))
-                remedy = f"labels are {meaning}"
-                if isinstance(value, str) and value:
-                    remedy += f"; {_OTHER_NAMES}"
-                raise DataError(f"{self.location(entry)}: {column!r} {problem}; {remedy}")
-            labels.append(value)
+                label = value if number is None else number
+                problem = _label_problem(label, len(names))
+                if not problem and only_names:
+                    problem = f"must be one of the names {', '.join(names)}, got {value!r}"
+                if problem:
+                    meaning = ", ".join(f"{label} = {name}" for label, name in enumerate(names))
+                    remedy = f"labels are {meaning}"
+                    if only_names or (isinstance(label, str) and label):
+                        remedy += f"; {_OTHER_NAMES}"
+                    raise DataError(f"{self.location(entry)}: {column!r} {problem}; {remedy}")
+            labels.append(label)
         return labels
 
 

@@ -28,6 +28,7 @@ from retention.experiment.parts import Parts, build_parts
 from retention.experiment.results import EVALUATE
 from retention.experiment.resume import LOCAL_CHECKPOINT, use_local_checkpoint
 from retention.experiment.stored import FROM_COMMAND, StoredTargets, stored_config
+from retention.experiment.tested_settings import TEACHER, check_tested_settings
 from retention.experiment.trainer_settings import check_trainer
 from retention.experiment.values import check_values
 from retention.training.distillation import BACKBONE
@@ -69,10 +70,7 @@ def _build_runs(
     config: DictConfig, compose: Compose, overrides: Sequence[str]
 ) -> list[tuple[DictConfig, Parts | DecoderParts]]:
     if config.mode == "test":
-        check_run(config)
-        tested = tested_config(config, overrides)
-        set_rho_of_list(tested, given=types_rho(overrides))
-        return [(tested, build_parts(tested, StoredTargets(typed=typed_targets(overrides))))]
+        return [_tested_run(config, overrides)]
     checks = Checks()
     checks.gather(lambda: check_run(config))
     requested_ckpt = config.ckpt
@@ -96,6 +94,16 @@ def _build_runs(
     checks.problems = list(dict.fromkeys(checks.problems))  # a setting that the baselines take over is reported once
     checks.finish()
     return [(each, built) for each, built in zip(configs, parts, strict=True) if built is not None]
+
+
+def _tested_run(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, Parts]:
+    check_run(config)
+    tested = tested_config(config, overrides)
+    set_rho_of_list(tested, given=types_rho(overrides))
+    parts = build_parts(tested, StoredTargets(typed=typed_targets(overrides)))
+    message = "only a task without labels is tested with a teacher; leave it out with mode=test"
+    require(TEACHER not in typed_keys(overrides) or parts.compares_with_teacher, TEACHER, message)
+    return tested, parts
 
 
 def _decoder_run(config: DictConfig, compose: Compose) -> tuple[DictConfig, DecoderParts]:
@@ -145,16 +153,13 @@ def tested_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     merged = stored_config(read_checkpoint(config.ckpt), config.ckpt)
     for key in FROM_COMMAND:
         merged[key] = OmegaConf.to_container(config, resolve=False).get(key)  # type: ignore[union-attr]
-    checks = Checks()
-    names = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    names = typed_keys(overrides)
+    message = "no baseline is trained with mode=test; leave it out, or test the checkpoint of each baseline"
+    require("compare" not in names or not config.compare, "compare", message)
+    names = [name for name in names if name.split(".")[0] not in FROM_COMMAND and not name.startswith("hydra")]
+    check_tested_settings(merged, config, names)
     for name in names:
-        if name.split(".")[0] in FROM_COMMAND or name.startswith("hydra"):
-            continue
-        fixed = "." not in name or (name.startswith("backbone.") and name != "backbone.attn_implementation")
-        message = "the checkpoint determines it; leave it out with mode=test"
-        if checks.require(not fixed or name in ("seed", "texts"), name, message):
-            OmegaConf.update(merged, name, OmegaConf.select(config, name))
-    checks.finish()
+        OmegaConf.update(merged, name, OmegaConf.select(config, name))
     if "data.dir" in names:
         for key in _DATA_LABELS:
             if key not in names:
@@ -162,6 +167,11 @@ def tested_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     merged.compare = []
     _use_saved_encoder(merged, config.ckpt)
     return merged
+
+
+def typed_keys(overrides: Sequence[str]) -> list[str]:
+    """Return the dotted keys of overrides, as they were typed."""
+    return [override.partition("=")[0].lstrip("+~") for override in overrides]
 
 
 def typed_targets(overrides: Sequence[str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from retention.experiment.outputs import save_output
 from retention.experiment.parts import Parts
 from retention.experiment.results import evaluate, evaluates_validation
 from retention.experiment.steps import RunSteps, find_callback
+from retention.experiment.training_rows import TrainingRows, training_rows, with_training_rows
 from retention.models.saved import save_backbone
 from retention.records import Quality, Record, write_atomic
 from retention.report.token_heatmap import write_token_heatmap
@@ -41,7 +42,11 @@ class EncoderSteps(RunSteps):
     def __init__(self, config: DictConfig, parts: Parts) -> None:
         self.config, self.parts = config, parts
         self.data = parts.data
-        parts.callbacks.append(_training_cost(config, distills=parts.training.distill.active))
+        parts.callbacks += [
+            _training_cost(config, distills=parts.training.distill.active),
+            TrainingRows(parts.data),
+        ]
+        self._trained: dict[str, Any] = {}  # numbers of rows that a model which is only tested was trained with
 
     def build(self) -> None:
         """Read the rows, and build encoder, policy and head."""
@@ -54,6 +59,8 @@ class EncoderSteps(RunSteps):
     def load(self, content: dict[str, Any], *, tested: bool) -> None:
         """Copy the weights; a tested model may have another keep ratio."""
         load_weights(self.module.model, content, self.config.ckpt, policy=True, other_budget=tested)
+        if tested:
+            self._trained = training_rows(content, self.config.ckpt)
 
     def restore(self, content: Mapping[str, Any]) -> None:
         """Take over the cost of the training."""
@@ -68,7 +75,8 @@ class EncoderSteps(RunSteps):
     def evaluate(self, trainer: pl.Trainer, trained: Mapping[str, int]) -> Sequence[Quality]:
         """Score the model on its test rows, or on its validation rows."""
         result = evaluate(self.config, self.parts, self.module, trainer)
-        return [replace(result, training={**trained, **result.training})]
+        data = with_training_rows(result.data, self._trained)
+        return [replace(result, data=data, training={**trained, **result.training})]
 
     def write_results(self, folder: Path, records: Sequence[Record]) -> None:
         """Write the page of kept tokens, the model card and the model folder."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from retention.callbacks.last_checkpoint import LAST
-from retention.errors import CheckpointError, Checks
+from retention.errors import CheckpointError, Checks, DataError
 from retention.experiment.checkpoints import read_checkpoint
 from retention.experiment.data_files import changed_files, newer_files
 from retention.experiment.run_config import CONFIG, read_run_config
@@ -151,20 +153,27 @@ def check_resumed_training(config: DictConfig, data_files: Iterable[Path] = ()) 
     checks.finish()
 
 
-def check_job_folder(config: DictConfig, data_files: Iterable[Path] = ()) -> None:
-    """Raise ``ConfigError`` if a job of a sweep would replace a finished run with other input files.
+def check_job_folder(config: DictConfig, data_files: Iterable[Path] = (), overrides: Sequence[str] = ()) -> None:
+    """Raise ``ConfigError`` if a job of a sweep would replace a finished run of another task or with other input files.
 
-    Sweeps that differ in these alone have the same folders.
+    Sweeps that differ in these alone have the same folders; those of two tasks, if both have the same ``name``.
 
     Args:
         config: of the job.
         data_files: files that the job reads its rows from.
+        overrides: of the job.
     """
     folder, checks = Path(config.paths.run_dir), Checks()
     finished = any((folder / name).exists() for name in (RECORD, VALIDATION_RECORD))
     before = read_run_config(folder / CONFIG) if finished else None
     if before is None:
         return
+    option, finished_option = _task_option(overrides), _task_option(_command(folder))
+    message = (
+        f"is {option}, but {folder} holds a finished run of task={finished_option}, which has the same name and would "
+        "be replaced; give the task file its own `name`, choose another hydra.sweep.dir, or remove the folder"
+    )
+    checks.require(None in (option, finished_option) or option == finished_option, "task", message)
     old = _settings(before)
     for key in (*_NOT_IN_JOB_NAME, *(("ckpt",) if config.mode == "test" else ())):
         given = OmegaConf.select(config, key)
@@ -180,6 +189,20 @@ def check_job_folder(config: DictConfig, data_files: Iterable[Path] = ()) -> Non
         )
         checks.require(False, "data", message)
     checks.finish()
+
+
+def _task_option(words: Sequence[str]) -> str | None:
+    """Return the option of the config group ``task`` in overrides or a command; None if it is not given."""
+    return next((word.removeprefix("task=") for word in reversed(words) if word.startswith("task=")), None)
+
+
+def _command(folder: Path) -> list[str]:
+    """Return the words of the command of the finished run in a folder; empty if its record does not tell."""
+    for file in (folder / RECORD, folder / VALIDATION_RECORD):
+        with suppress(DataError, ValueError):  # a record that cannot be read, or a command that is no shell command
+            if file.exists():
+                return shlex.split(str(run_records(file)[-1].get("command", "")))
+    return []
 
 
 def has_record(checkpoint: str | Path) -> bool:

@@ -105,7 +105,7 @@ def run(
     check_outputs(runs)
     if sweep:
         for each, parts in runs:
-            check_job_folder(each, parts.data_files())
+            check_job_folder(each, parts.data_files(), overrides)
     records = [record for each, parts in runs for record in _earlier_records(each, parts) or run_one(each, parts, argv)]
     _write_table(records, Path(config.paths.run_dir))
     return records

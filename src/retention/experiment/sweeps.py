@@ -10,11 +10,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hydra import compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities import rank_zero_only
 
 from retention.errors import ConfigError, Problem, RetentionError
@@ -87,20 +91,57 @@ class Sweep(Callback):
 
 
 def check_folders(config: DictConfig) -> None:
-    """Raise ``ConfigError`` if a key is swept that is not part of a job's folder name.
+    """Raise ``ConfigError`` if jobs of a sweep would share a folder.
+
+    That is so if a key is swept that is not part of a job's folder name, and if swept tasks have the same name.
 
     Args:
         config: configuration of the whole sweep, with its ``hydra`` node.
     """
     excluded = set(config.hydra.job.config.override_dirname.exclude_keys) - _IN_FOLDER
-    overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    params = OmegaConf.select(config, "hydra.sweeper.params") or {}
+    typed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
     message = (
         "cannot be swept, its jobs would share a folder; run one sweep per value, each with its own hydra.sweep.dir"
     )
-    swept = [each.key_or_group for each in overrides if each.is_sweep_override()]
+    swept = [each.key_or_group for each in typed if each.is_sweep_override()]
     problems = [Problem(key, message) for key in swept if key in excluded]
     if problems:
         raise ConfigError(problems)
+    recipe = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
+    _check_task_names(config, [*recipe, *typed])
+
+
+def _check_task_names(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Raise ``ConfigError`` if two swept options of the config group ``task`` have the same ``name``."""
+    tasks = [each for each in overrides if each.key_or_group == "task" and each.is_sweep_override()]
+    options = list(dict.fromkeys(tasks[-1].sweep_string_iterator())) if tasks else []
+    if len(options) < 2:
+        return
+    words = [word for word in config.hydra.overrides.hydra if word.lstrip("+").startswith("hydra.searchpath")]
+    words += [_first_value(each) for each in overrides if each.key_or_group != "task"]
+    options_by_name: dict[str, str] = {}
+    problems = []
+    for option in options:
+        try:
+            name = str(compose(config.hydra.job.config_name, overrides=[*words, f"task={option}"]).task.name)
+        except (HydraException, OmegaConfBaseException):  # its job reports what is wrong
+            continue
+        other = options_by_name.setdefault(name, option)
+        message = (
+            f"{other} and {option} are both named {name}, so their jobs would share a folder; give one of the two task "
+            "files its own `name`"
+        )
+        problems += [] if other == option else [Problem("task", message)]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _first_value(override: Override) -> str:
+    """Return an override with the first of its swept values, as it is typed."""
+    line = str(override.input_line)
+    listed = override.is_choice_sweep() or override.is_range_sweep()
+    return f"{line.partition('=')[0]}={next(override.sweep_string_iterator())}" if listed else line
 
 
 def jobs_left(folder: Path, number: int) -> list[str]:

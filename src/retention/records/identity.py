@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from retention.records.defaults import derived_defaults
@@ -26,6 +26,9 @@ _INCIDENTAL = frozenset(
         "_target_",
     }
 )
+# Of these, what can change the scores of a run; of two runs that differ in nothing else, the later one counts.
+_INCIDENTAL_RESULTS = frozenset({"seed", "accelerator", "devices", "precision"})
+DATA_SEED = "data.seed"  # draws the training rows; counts where it is not the seed of the run
 _ROWS = frozenset({"texts", "source", "source_note", "local_note", "provenance", "local_provenance"})
 _TABLE_COLUMNS = frozenset({"retention.rho"})  # shown in a column of its own
 GIVEN = "given"  # stands for every path
@@ -54,8 +57,10 @@ def variants(records: Sequence[Mapping[str, Any]], *, short: bool = False) -> li
     """
     configs = [_method(record.get("config") or {}) for record in records]
     defaults = [_defaults(config) for config in configs]
-    filled = [{**default, **_flat(config, "")} for config, default in zip(configs, defaults, strict=True)]
+    filled = [{**default, **_settings(config)} for config, default in zip(configs, defaults, strict=True)]
     keys = sorted({key for flat in filled for key in flat})
+    if len({_data_seed(config) for config in configs}) == 1:
+        keys.remove(DATA_SEED)  # all runs draw the same rows, also the one whose seed is equal
     varying = [key for key in keys if len({word(flat.get(key)) for flat in filled}) > 1]
     if short:
         varying = _sufficient(varying, filled)
@@ -80,12 +85,28 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     A checkpoint that was only tested has the encoder settings that it was trained with.
     """
     method = _method(config)
-    return {**_defaults(method), **_flat(method, "")}
+    return {**_defaults(method), **_settings(method)}
 
 
 def training(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings outside of the policy's node: equal for two policies that were trained alike."""
     return {key: value for key, value in settings(config).items() if not key.startswith("retention.")}
+
+
+def incidental_differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return ``key=value (not other value)`` for settings that do not tell runs apart, such as precision.
+
+    Args:
+        config: resolved configuration of a run.
+        other: that of a run with equal ``settings`` and seed.
+    """
+    values = [dict(_incidental(_method(each), "")) for each in (config, other)]
+    shared = [key for key in values[0] if key in values[1]]
+    return [
+        f"{key}={word(values[0][key])} (not {word(values[1][key])})"
+        for key in shared
+        if values[0][key] != values[1][key]
+    ]
 
 
 def model_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,7 +143,7 @@ def _defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return dotted key -> value of settings that a configuration may leave out."""
     values = derived_defaults(config)
     values |= {key: value for key, value in _BEFORE_ADDED.items() if key in values}
-    return {key: value for key, value in values.items() if _defines_method(key)}
+    return {key: value for key, value in values.items() if _defines_method(key)} | {DATA_SEED: None}
 
 
 def _sufficient(keys: list[str], flats: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -141,6 +162,27 @@ def _kinds(keys: Sequence[str], flats: Sequence[Mapping[str, Any]]) -> set[tuple
 def _defines_method(key: str) -> bool:
     parts = key.split(".")
     return key not in _TABLE_COLUMNS and parts[0] not in _OUTSIDE and not (_INCIDENTAL | _ROWS) & set(parts)
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted key -> value of the settings that a configuration has, with the seed of other training rows."""
+    seed = _data_seed(config)
+    return {**_flat(config, ""), **({} if seed == config.get("seed") else {DATA_SEED: seed})}
+
+
+def _data_seed(config: Mapping[str, Any]) -> Any:
+    """Return the seed that draws the training rows, by default that of the run."""
+    nodes = ((config.get("task") or {}).get("data"), config.get("data"), config)
+    return next((node["seed"] for node in nodes if isinstance(node, Mapping) and "seed" in node), None)
+
+
+def _incidental(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            if prefix or name not in _OUTSIDE:
+                yield from _incidental(value, f"{prefix}{name}.")
+        elif name in _INCIDENTAL_RESULTS:
+            yield f"{prefix}{name}", value
 
 
 def _flat(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
 
 from retention.errors import DataError
-from retention.records.identity import training, variants
+from retention.records.identity import incidental_differences, settings, training, variants, word
 
 DENSE = "dense"
 NOT_RUN = "not run"
+UNKNOWN = "?"  # number of rows that a record does not say
 _REQUIRED = ("task", "data", "policy", "backbone", "rho", "seed", "keep_ratio", "flops_ratio", "metrics", "monitor")
 # Training settings that act on pruned or shallower models alone: a dense run without them may be trained alike.
 _PRUNING_SETTINGS = ("prune_at", "phases.", "budgets.", "distill.saliency", "backbone.layers")
@@ -30,8 +31,8 @@ class EvaluationSetup:
         monitor: name of the headline metric.
         backbone: name of the encoder.
         source: description of the data.
-        train: number of training rows, or of contracts where rows are drawn by contract; "?" if the record does not
-            say.
+        train: number of training rows, or of contracts where rows are drawn by contract; ``UNKNOWN`` if the record does
+            not say.
         test: number of test rows, likewise.
         length: number of tokens that rows are cut to, "" if the record does not say.
         provenance: relation of the data to the task's benchmark, "" if the record does not say; see
@@ -73,6 +74,7 @@ class RunGroup:
         rho: target keep ratio, in (0, 1].
         variant: settings in which these runs differ from others of the policy, "" if there are none.
         records: one quality record per seed, in the order of the seeds.
+        earlier: records that later ones of the same seed replace.
     """
 
     setup: EvaluationSetup
@@ -80,6 +82,7 @@ class RunGroup:
     rho: float
     variant: str
     records: tuple[Record, ...]
+    earlier: tuple[Record, ...] = ()
 
     @property
     def label(self) -> str:
@@ -191,13 +194,58 @@ def group_runs(records: Iterable[Record]) -> Runs:
     for _, members in frame.groupby(method, sort=False):
         frame.loc[members.index, "variant"] = variants(list(members["record"]))
     frame = frame.sort_values("date", kind="stable")
-    frame = frame.drop_duplicates([*method, "variant", "seed"], keep="last").sort_values("seed", kind="stable")
+    frame["earlier"] = frame.duplicated([*method, "variant", "seed"], keep="last")
+    frame = frame.sort_values("seed", kind="stable")
     groups = []
     for _, members in frame.groupby([*method, "variant"], sort=False):
-        first = members.iloc[0]
-        group = RunGroup(first["setup"], first["policy"], first["rho"], first["variant"], tuple(members["record"]))
-        groups.append(group)
+        first, counted = members.iloc[0], members[~members["earlier"]]
+        earlier = tuple(members[members["earlier"]]["record"])
+        kind = (first["setup"], first["policy"], first["rho"], first["variant"])
+        groups.append(RunGroup(*kind, tuple(counted["record"]), earlier))
     return Runs(tuple(sorted(groups, key=lambda group: (group.setup.describe(), *group.sort_key))))
+
+
+def with_known_training_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return records, with the number of training rows of models that were only tested, where another record tells it.
+
+    That is a record of the same policy, settings and seed on the same test rows; if such records give several numbers,
+    the number stays unknown.
+    """
+    kinds = [_model(record) for record in records]
+    known: dict[Any, set[int]] = {}
+    for record, kind in zip(records, kinds, strict=True):
+        if kind is not None and record["data"].get("train") is not None:
+            known.setdefault(kind, set()).add(record["data"]["train"])
+    return [
+        {**record, "data": {**record["data"], "train": min(known[kind])}}
+        if kind is not None and record["data"].get("train") is None and len(known.get(kind, ())) == 1
+        else dict(record)
+        for record, kind in zip(records, kinds, strict=True)
+    ]
+
+
+def left_out_line(records: Iterable[Record]) -> str:
+    """Return one line that names runs which ``group_runs`` leaves out although their configuration differs.
+
+    Precision, hardware and the seeds of parts do not tell runs apart, so that repetitions on other machines count once.
+
+    Returns:
+        The line, empty if there are no such runs.
+    """
+    quality = [record for record in records if record.get("kind") == "quality"]
+    named: dict[str, None] = {}
+    count = 0
+    for group in group_runs(quality).all:
+        for record in group.earlier:
+            counted = next(each for each in group.records if each["seed"] == record["seed"])
+            if differences := incidental_differences(record.get("config") or {}, counted.get("config") or {}):
+                count += 1
+                run = f"{group.label} at keep ratio {group.rho:g}, seed {record['seed']}"
+                named[f"{run} ({', '.join(differences)})"] = None
+    if not count:
+        return ""
+    runs = "1 older run" if count == 1 else f"{count} older runs"
+    return f"Left out: {runs} of equal settings and seed, whose configuration differs: {'; '.join(named)}"
 
 
 def mean_of_measured(values: Iterable[float | None]) -> float | None:
@@ -244,16 +292,32 @@ def _setup(record: Record) -> EvaluationSetup:
         monitor=record["monitor"],
         backbone=record["backbone"],
         source=str(data.get("source") or data.get("name") or "unnamed rows"),
-        train=str(drawn.get("train", "?")),
-        test=str(drawn.get("test", "?")),
+        train=_number(drawn.get("train")),
+        test=_number(drawn.get("test")),
         length=str(data.get("max_length") or ""),
         provenance=str(data.get("provenance") or ""),
         evaluated=str(record.get("evaluated", "test")),
     )
 
 
+def _model(record: Record) -> Any:
+    """Return what tells the model and the test rows of a quality record from others; None for other records."""
+    if record.get("kind") != "quality" or any(field not in record for field in _REQUIRED):
+        return None
+    if record["data"].get("contracts"):
+        return None
+    values = frozenset((key, word(value)) for key, value in settings(record.get("config") or {}).items())
+    return replace(_setup(record), train=""), record["policy"], record["seed"], values
+
+
+def _number(count: int | None) -> str:
+    return UNKNOWN if count is None else str(count)
+
+
 def _fold_sizes(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the numbers of rows as of the smallest fold, which are the same for all seeds: folds differ by one row."""
+    if any(data.get(split) is None for split in ("train", "val", "test")):
+        return data
     count = sum(data[split] for split in ("train", "val", "test"))
     test = count // data["folds"]
     return {"train": count - data["val"] - test, "test": test} if 0 <= data["test"] - test <= 1 else data

@@ -12,6 +12,7 @@ from retention.records import Quality, Record, Validation, read_records
 from retention.records.run_folders import folder_records
 from retention.report.decoding_table import decoding_table
 from retention.report.details import detail_table
+from retention.report.grouping import left_out_line, with_known_training_rows
 from retention.report.quality_table import quality_table
 
 
@@ -24,12 +25,13 @@ def run_tables(records: Sequence[Record]) -> str:
     Raises:
         DataError: there is no record of a run, or one cannot be used.
     """
+    records = with_known_training_rows(records)
     tables = [table] if (table := decoding_table(records)) else []
     validated = [_as_test(record) for record in records if record["kind"] == Validation.kind]
     if any(record["kind"] == Quality.kind for record in records) or not (tables or validated):
-        tables.append(quality_table(records))
+        tables.append(_quality(records))
     if validated:
-        tables.append(f"Scores on validation rows:\n\n{quality_table(validated)}")
+        tables.append(f"Scores on validation rows:\n\n{_quality(validated)}")
     return "\n".join(tables)
 
 
@@ -53,6 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _quality(records: Sequence[Record]) -> str:
+    """Return the quality table, with a line about runs that it leaves out although their configuration differs."""
+    table, line = quality_table(records), left_out_line(records)
+    return f"{table}{line}\n" if line else table
 
 
 def _as_test(record: Record) -> Record:

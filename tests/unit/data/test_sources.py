@@ -351,3 +351,18 @@ def test_a_file_instead_of_its_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("text,label\na,0\n")
     with pytest.raises(DataError, match=r"train\.csv: is a file; pass its folder, data\.dir="):
         find_file(str(tmp_path / "train.csv"), ["train.csv"], "train.csv")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_digits_that_are_names_of_classes_mean_these_classes(suffix: str, tmp_path: Path) -> None:
+    def labels(values: list[int], names: tuple[str, ...]) -> list[int]:
+        if suffix == "csv":
+            text_file(tmp_path, "csv", "text,label\n" + "".join(f"a,{value}\n" for value in values))
+        else:
+            jsonl(tmp_path, *({"text": "a", "label": value} for value in values))
+        return Source(str(tmp_path), None).read("train", COLUMNS).labels("label", names)
+
+    assert labels([1, 2, 1], ("1", "2", "3")) == [0, 1, 0], "not classes 1 and 2, which are 2 and 3"
+    assert labels([1, 2, 1], ("one", "two", "three")) == [1, 2, 1], "numbers of classes with other names"
+    with pytest.raises(DataError, match=r"'label' must be one of the names 1, 2, 3, got '?0'?; .*labels\.json"):
+        labels([1, 0], ("1", "2", "3"))

@@ -12,6 +12,7 @@ from retention.errors import DataError
 from retention.records import append_record, write_record
 from retention.report import main
 from retention.report.quality_table import quality_table
+from retention.report.run_tables import run_tables
 
 _DATES = iter(f"2026-01-01T00:{minute:02d}:{second:02d}+00:00" for minute in range(60) for second in range(60))
 
@@ -93,6 +94,36 @@ def test_runs_with_other_settings_get_a_separate_row() -> None:
 def test_later_run_of_a_seed_counts() -> None:
     late, early = record(value=0.8, date="2026-03-02"), record(value=0.6, date="2026-03-01")
     assert cells(quality_table([late, early]))[0][2] == "80.0 (1)"
+
+
+def test_older_run_with_another_precision_is_named() -> None:
+    configs = [{"seed": 1, "trainer": {"precision": precision}} for precision in ("32-true", "bf16-mixed")]
+    early, late = [record(value=value, config=config) for value, config in zip((0.6, 0.8), configs, strict=True)]
+    *_, line = run_tables([late, early]).splitlines()
+    named = "adaptive at keep ratio 0.3, seed 1 (trainer.precision=32-true (not bf16-mixed))"
+    assert line == f"Left out: 1 older run of equal settings and seed, whose configuration differs: {named}"
+    assert "Left out" not in run_tables([record(), record()]), "repetitions are not worth a line"
+
+
+def test_runs_on_training_rows_of_other_seeds_have_rows_of_their_own() -> None:
+    configs = [{"seed": 1, "data": {"seed": seed}} for seed in (1, 2)]
+    records = [record(value=value, config=config) for value, config in zip((0.6, 0.8), configs, strict=True)]
+    rows = [(row[0], row[2]) for row in cells(quality_table(records))]
+    assert rows == [("adaptive", "60.0 (1)"), ("adaptive (data.seed=2)", "80.0 (1)")]
+
+
+def test_tested_models_with_unknown_training_rows_are_in_the_table_of_their_training() -> None:
+    unknown = {"source": "SST-2 (GLUE)", "train": None, "test": 50}
+    tested = record(rho=0.5, value=0.9, data=unknown)
+    assert "[2]" not in run_tables([record(), tested])
+    table = run_tables([record(), record(rho=0.1, data=unknown | {"train": 90}), tested])
+    assert "? training and 50 test rows" in table and "None" not in table, "trained with 90 or 100 rows"
+    assert "[2]" in run_tables([record(config={"seed": 1}), tested]), "of another training"
+
+
+def test_tested_fold_with_unknown_training_rows() -> None:
+    data = {"source": "rows", "train": None, "val": 8, "test": 27, "folds": 3}
+    assert "? training and 27 test rows" in quality_table([record(data=data)])
 
 
 def test_dense_reference_has_equal_training_settings_whatever_it_scores() -> None:
