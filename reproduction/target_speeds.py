@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from reproduction.comparison import interval, signed
 from reproduction.sources import RecordSet
-from reproduction.timed_models import TimedModel, paired_difference, timed_models
+from reproduction.timed_models import TimedModel, difference_by_row, paired_difference, timed_models
 from retention.report.tables import markdown_table, text_frame
 
 SPEEDS = (2.0, 3.0, 4.0)  # speedups over the dense model
@@ -79,7 +79,8 @@ def level_speed_table(records: RecordSet, task: str) -> str:
     """Return one row per shallow student and dense model: our fastest model that is level with it or ahead.
 
     A model counts as level if the interval of its difference reaches 0: the test rows do not show it to be worse. That
-    is weak evidence where intervals are wide. Without an interval its mean score must not be lower.
+    is weak evidence where intervals are wide. Without a comparison row by row its mean score must not be lower: an
+    interval over two seeds alone would reach 0 for almost any model.
 
     Raises:
         DataError: there is no latency record of the task.
@@ -124,7 +125,7 @@ def _side(model: TimedModel | None, above: TimedModel | None) -> str:
 
 
 def _is_level(model: TimedModel, reference: TimedModel, records: RecordSet, task: str) -> bool:
-    difference = paired_difference(records, task, model, reference)
+    difference = difference_by_row(records, task, model, reference)
     if difference is None or difference.high is None:
         return model.score >= reference.score
     return difference.high >= 0

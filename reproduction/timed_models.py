@@ -187,6 +187,15 @@ def paired_difference(records: RecordSet, name: str, first: TimedModel, second: 
     seeds are pooled. Without any record, Student's t interval over the seeds that both have; None if that has no
     interval either.
     """
+    difference = difference_by_row(records, name, first, second)
+    common = sorted(first.points.keys() & second.points.keys())
+    if difference is not None or len(common) < 2:
+        return difference
+    return estimate([first.points[seed] - second.points[seed] for seed in common])
+
+
+def difference_by_row(records: RecordSet, name: str, first: TimedModel, second: TimedModel) -> Estimate | None:
+    """Return first minus second in points from records that compare them row by row; None without such a record."""
     matches = [
         seed_differences(record, sign)
         for record in records.records
@@ -194,12 +203,7 @@ def paired_difference(records: RecordSet, name: str, first: TimedModel, second: 
         for sign, sides in ((1.0, ("first", "second")), (-1.0, ("second", "first")))
         if _is_of(record[sides[0]], first) and _is_of(record[sides[1]], second)
     ]
-    if matches:
-        return pooled(matches)
-    common = sorted(first.points.keys() & second.points.keys())
-    if len(common) < 2:
-        return None
-    return estimate([first.points[seed] - second.points[seed] for seed in common])
+    return pooled(matches) if matches else None
 
 
 def _timed_model(entry: Mapping[str, Any], group: RunGroup | None) -> TimedModel:

@@ -102,6 +102,15 @@ def test_level_speed_compares_with_models_that_are_not_worse(record_set: Any) ->
     assert rows[0][2] == "none" and rows[1][2:5] == ["adaptive, rho 0.3", "87.0 ± 1.4 (2 seeds)", "1.20x"]
 
 
+def test_level_needs_a_comparison_row_by_row(record_set: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCORES, "adaptive", (0.80, 0.93))
+    records = record_set()
+    dense, _, ours, _ = timed_models(records, "sst2")
+    difference = paired_difference(records, "sst2", ours, dense)
+    assert difference is not None and difference.high is not None and difference.high > 0, "two seeds tell little"
+    assert cells(level_speed_table(records, "sst2"))[0][2] == "none"
+
+
 def test_longer_trainings_are_told_apart_and_named(record_set: Any, quality: Callable[..., dict[str, Any]]) -> None:
     longer = quality("fewer_layers", 1.0, 0.85, 0)
     longer["config"] = {"backbone": {"layers": 2}, "trainer": {"max_epochs": 4}}

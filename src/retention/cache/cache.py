@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +16,18 @@ from transformers.cache_utils import Cache
 from retention.cache.budget import CacheBudget
 from retention.cache.families import HeadCounts, attention_modules, decoder_of
 from retention.cache.fixed import FixedSlots
+from retention.cache.hooks import CacheHooks, remove
 from retention.cache.layer import RetentionLayer
 from retention.cache.policies.base import CachePolicy, RescoringPolicy
 from retention.cache.step import Step
 from retention.errors import ConfigError, Problem, require, require_object
 
-_CACHE_ARGUMENTS = ("past_key_values", "layer_past")
+_NOT_REACHED = (
+    "no layer of the model received the cache: under gradient checkpointing in training mode transformers takes it "
+    "away; call model.eval() or model.gradient_checkpointing_disable(), then reset() of the cache"
+)
+_NEW_PROMPT = "call reset() of the cache before another prompt"
+_ALL_AGAIN = "with use_cache=False generate passes all tokens again in every step; pass use_cache=True"
 
 
 class RetentionCache(Cache):
@@ -36,9 +41,10 @@ class RetentionCache(Cache):
 
     Source: section "Limitations" of Adaptive Retention (arXiv 2510.08798): score on arrival, keep the top M.
 
-    Hooks on the model pass the hidden states to the policy. They act only while this object is passed as
+    Hooks on the model (``hooks``) pass the hidden states to the policy. They act only while this object is passed as
     ``past_key_values``; ``detach`` removes them, and warns if the model was called meanwhile, but never with a
-    cache of this class. ``retain_cache`` does both.
+    cache of this class. ``retain_cache`` does both, for copies of the cache as well. The hooks do not keep the cache
+    alive, and go with it.
 
     A used cache continues its sequences: call ``reset`` before another prompt. Tokens at positions that the cache has
     read are refused. ``generate`` takes the first tokens of a longer prompt for those that the cache has read, so
@@ -80,27 +86,20 @@ class RetentionCache(Cache):
         self.policy = policy
         self.budget = budget
         self._model = model
-        self._parameters = {name: index for index, name in enumerate(inspect.signature(decoder.forward).parameters)}
         self._fixed: FixedSlots | None = None
         self._token_scorer = policy.token_scorer()
         self._decoding = False  # True while single tokens are decoded in the fixed form
         self._additive = getattr(decoder.config, "_attn_implementation", "") == "eager"
         self._counts: list[int] = []
         self._step: Step | None = None
-        self._used = False  # by a call of the model
-        self._passed_over = False  # by a call of the model with another kind of cache, or none
         self.fixed = fixed
-        self._hooks = [decoder.register_forward_pre_hook(self._before_decoder, with_kwargs=True)]
-        if fixed:
-            self._hooks.append(decoder.register_forward_hook(self._after_decoder, with_kwargs=True))
-        for index, module in enumerate(modules):
-            hook = partial(self._before_attention, index)
-            self._hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        rotary = getattr(decoder, "rotary_emb", None)
         if isinstance(policy, RescoringPolicy):
-            policy.check_layer(modules[0], getattr(decoder, "rotary_emb", None))
-            for index, module in enumerate(modules):
-                after = partial(self._after_attention, index, getattr(decoder, "rotary_emb", None))
-                self._hooks.append(module.register_forward_hook(after, with_kwargs=True))
+            policy.check_layer(modules[0], rotary)
+        self.hooks = CacheHooks(decoder)
+        self._handles = self.hooks.register(decoder, modules, rotary, rescoring=isinstance(policy, RescoringPolicy))
+        weakref.finalize(self, remove, self._handles)
+        self._copies = weakref.WeakSet([self])  # shared by the copies of a cache
 
     @property
     def kept(self) -> list[Tensor]:
@@ -120,11 +119,9 @@ class RetentionCache(Cache):
 
         Warns if the model was called meanwhile, but never with a cache of this class.
         """
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
-        if self._passed_over and not self._used:
-            self._passed_over = False
+        remove(self._handles)
+        if self.hooks.passed_over and not self.hooks.used:
+            self.hooks.passed_over = False
             message = (
                 "the model was called without its RetentionCache and held all tokens; pass the cache to every call, "
                 "model.generate(..., past_key_values=cache)"
@@ -167,10 +164,12 @@ class RetentionCache(Cache):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RetentionCache:
         """Copy the tokens, for example to reuse a common prompt; the copy shares model and policy."""
-        require(bool(self._hooks), "past_key_values", "a detached cache cannot be copied")
+        require(bool(self._handles), "past_key_values", "a detached cache cannot be copied")
         copy = RetentionCache(self._model, self.policy, self.budget, fixed=self.fixed)
         memo[id(self)] = copy
-        copy._counts, copy._decoding, copy._used = list(self._counts), self._decoding, self._used
+        copy._copies = self._copies
+        copy._copies.add(copy)
+        copy._counts, copy._decoding, copy.hooks.used = list(self._counts), self._decoding, self.hooks.used
         if (fixed := self._buffers) is not None:
             copy._fixed = copied = deepcopy(fixed, memo)
             for new, old in zip(copy._retention_layers, self._retention_layers, strict=True):
@@ -201,53 +200,45 @@ class RetentionCache(Cache):
             layer.select_rows(rows)
         self._counts = [self._counts[row] for row in rows.tolist()]
 
-    def _before_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Describe the tokens of this pass, before the model makes its masks."""
-        given = self._argument("past_key_values", args, kwargs)
-        if given is not self:
-            if not torch.compiler.is_compiling():
-                self._passed_over |= not isinstance(given, RetentionCache)
-            return
-        tokens = self._argument("input_ids", args, kwargs)
-        tokens = self._argument("inputs_embeds", args, kwargs) if tokens is None else tokens
+    def before_pass(self, call: dict[str, Any]) -> None:
+        """Describe the tokens of a pass, before the model makes its masks.
+
+        Args:
+            call: arguments of the decoder by name.
+        """
+        tokens = call.get("input_ids")
+        tokens = call.get("inputs_embeds") if tokens is None else tokens
         if tokens is None:
             return  # the model reports it
-        mask = self._argument("attention_mask", args, kwargs)
+        mask = call.get("attention_mask")
         if isinstance(mask, dict):  # made by ``generate``, by type of layer
             message = f"layers of other types than full_attention are not supported, got masks for {', '.join(mask)}"
             require(set(mask) == {"full_attention"}, "attention_mask", message)
             mask = mask["full_attention"]
         if tokens.shape[1] == 0:  # ``generate`` passes none of a prompt much shorter than what the cache has read
             _refuse("past_key_values", _other_prompt(int(self.get_seq_length())))
-        positions = self._argument("position_ids", args, kwargs)
+        positions = call.get("position_ids")
         if (fixed := self._buffers) is not None:
             if tokens.shape[1] == 1:
                 self._start_token(fixed, len(tokens), mask, positions)
                 return
             self._release(fixed)
         (batch, length), start = tokens.shape[:2], self.get_seq_length()
+        passed_again = start > 0 and call.get("use_cache") is False
         counts = self._counts or [0] * batch
         require(len(counts) == batch, "past_key_values", _other_batch(len(counts), batch))
         if mask is not None:
             if self.fixed and mask.ndim == 4:  # made by ``generate``: the last query sees all tokens but padding
                 mask = mask[:, 0, -1] if mask.dtype is torch.bool else mask[:, 0, -1] == 0
             shape = tuple(mask.shape)
-            message = (
-                f"must be [{batch}, {start + length}] (all columns so far, and the new ones), got {list(shape)}; call "
-                "reset() of the cache before another prompt"
-            )
+            columns = f"[{batch}, {start + length}] (all columns so far, and the new ones)"
+            message = f"must be {columns}, got {list(shape)}; {_ALL_AGAIN if passed_again else _NEW_PROMPT}"
             require(shape == (batch, start + length), "attention_mask", message)
             mask = mask[:, start:].to(tokens.device).bool()
         step = Step.build(start, mask, length, counts, tokens.device)
         if start > 0 and positions is not None:
-            _check_positions(positions, step.valid, torch.tensor(counts))
-        self._used, self._step = True, step
-        self._counts = list(self._step.totals)
-
-    def _argument(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return an argument of the decoder's ``forward``, or None."""
-        index = self._parameters.get(name, len(args))
-        return args[index] if index < len(args) else kwargs.get(name)
+            _check_positions(positions, step.valid, torch.tensor(counts), _ALL_AGAIN if passed_again else "")
+        self.hooks.used, self._step = True, step
 
     def _start_token(self, fixed: FixedSlots, batch: int, mask: Any, positions: Tensor | None) -> None:
         rows = len(fixed.valid)
@@ -259,12 +250,17 @@ class RetentionCache(Cache):
             _check_positions(positions, fixed.valid, fixed.counts)
         fixed.start_token()
 
-    def _after_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def after_pass(self) -> None:
         """Score a token in the fixed form, or go over to this form after another pass."""
-        if self._argument("past_key_values", args, kwargs) is not self:
-            return
         if (fixed := self._buffers) is not None:
+            require(bool(fixed.arrivals), "past_key_values", _NOT_REACHED)
             fixed.finish_token(self._token_scorer)
+            return
+        if self._step is None:
+            return
+        require(self.get_seq_length() > self._step.start, "past_key_values", _NOT_REACHED)
+        self._counts = list(self._step.totals)
+        if not self.fixed:
             return
         layers = self._retention_layers
         slots = [layer.slots for layer in layers if layer.slots is not None]
@@ -284,42 +280,27 @@ class RetentionCache(Cache):
         for layer in self._retention_layers:
             layer.release()
 
-    def _before_attention(
-        self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Pass the hidden states to the layer of the cache and replace the mask."""
-        if not any(kwargs.get(name) is self for name in _CACHE_ARGUMENTS):
-            return None
-        hidden_states = args[0] if args else kwargs["hidden_states"]
-        layer: Any = self.layers[index]
+    def attention_mask(self, index: int, hidden_states: Tensor, mask: Tensor | None) -> Tensor | None:
+        """Pass the input of an attention module to its layer of the cache; return the mask that it has to use."""
+        layer = cast(RetentionLayer, self.layers[index])
         if self._decoding:
-            return args, {**kwargs, "attention_mask": layer.prepare_token(hidden_states)}
+            return layer.prepare_token(hidden_states)
         assert self._step is not None
-        mask = layer.prepare(self._step, hidden_states, kwargs.get("attention_mask"), additive=self._additive)
-        return args, {**kwargs, "attention_mask": mask}
+        return layer.prepare(self._step, hidden_states, mask, additive=self._additive)
 
-    def _after_attention(
-        self,
-        index: int,
-        rotary: nn.Module | None,
-        module: nn.Module,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        output: Any,
-    ) -> None:
+    def after_attention(self, index: int, rotary: nn.Module | None, module: nn.Module, attention: Any) -> None:
         """Pass the attention of a pass to the layer of the cache, for policies that renew their scores."""
-        if any(kwargs.get(name) is self for name in _CACHE_ARGUMENTS):
-            self._retention_layers[index].observe(module, rotary, output[1])
+        self._retention_layers[index].observe(module, rotary, attention)
 
 
 @contextmanager
 def retain_cache(
     model: nn.Module, policy: CachePolicy, budget: CacheBudget | None = None, *, fixed: bool = False
 ) -> Iterator[RetentionCache]:
-    """Return a context with a bounded cache for ``model``; leaving it removes the hooks.
+    """Return a context with a bounded cache for ``model``; leaving it detaches the cache and its copies.
 
     Args:
-        model: a Hugging Face decoder of a supported family.
+        model: a Hugging Face decoder of a supported family; also inside a PEFT or compiled model.
         policy: gives the scores, for example ``KeyNorm()`` or ``LearnedScores.load(path)``.
         budget: size, sinks, window and block; the defaults of ``CacheBudget`` if None.
         fixed: decode single tokens in buffers of constant shape, see ``RetentionCache``.
@@ -337,6 +318,8 @@ def retain_cache(
     try:
         yield cache
     finally:
+        for copy in cache._copies:
+            remove(copy._handles)
         cache.detach()
 
 
@@ -348,17 +331,18 @@ def _check_fixed(policy: CachePolicy, budget: CacheBudget) -> None:
     require(budget.block == 1, "fixed", message)
 
 
-def _check_positions(positions: Tensor, valid: Tensor, counts: Tensor) -> None:
+def _check_positions(positions: Tensor, valid: Tensor, counts: Tensor, reason: str = "") -> None:
     """Raise ``ConfigError`` if new tokens have positions of tokens that the cache has read.
 
     Args:
         positions: [B, Q] or [1, Q] long, of the new tokens.
         valid: [B, Q] bool, True = real token.
         counts: [B] long, real tokens that the cache has read.
+        reason: why they may have; empty = they seem to be of another prompt.
     """
     repeated = (positions < counts.to(positions.device).unsqueeze(1)) & valid.to(positions.device)
     if bool(repeated.any()):
-        _refuse("past_key_values", _other_prompt(int(counts.max())))
+        _refuse("past_key_values", reason or _other_prompt(int(counts.max())))
 
 
 def _other_prompt(count: int) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from retention.core.wrappers import unwrapped
 from retention.errors import require
 
 # model type -> names of the list of layers and of the attention module in a layer
@@ -43,9 +44,12 @@ class HeadCounts:
 def decoder_of(model: nn.Module) -> nn.Module:
     """Return the decoder of a model with or without a head.
 
+    Wrappers around the model (PEFT, ``torch.compile``, distributed data parallel) are looked through.
+
     Raises:
         ConfigError: the model is no Hugging Face model.
     """
+    model = unwrapped(model)
     decoder = getattr(model, "base_model", None)
     message = f"must be a Hugging Face decoder, got {type(model).__name__}"
     require(isinstance(decoder, nn.Module) and hasattr(model, "config"), "model", message)

@@ -40,14 +40,18 @@ def input_ids_and_mask(call: Mapping[str, Any]) -> tuple[Tensor | None, Tensor]:
         call: of ``encoder_arguments``; without a mask every token is real.
 
     Raises:
-        ValueError: there is no input; it holds no token; the mask has another shape; or attention is requested to be
-            causal, in which removal would let tokens see later ones.
+        ValueError: there is no input; it has no batch dimension; it holds no token; the mask has another shape; or
+            attention is requested to be causal, in which removal would let tokens see later ones.
     """
     input_ids: Tensor | None = call.get("input_ids")
     source: Tensor | None = call.get("inputs_embeds") if input_ids is None else input_ids
     if source is None:
         message = "got neither input_ids nor inputs_embeds; pass input_ids=... to the encoder, by name"
         raise ValueError(f"{message} if its forward has been replaced (got {', '.join(call) or 'no argument'})")
+    name, form, dims = ("input_ids", "[B, T]", 2) if input_ids is not None else ("inputs_embeds", "[B, T, D]", 3)
+    if source.dim() == dims - 1:
+        remedy = f"add the dimension of the batch, {name}.unsqueeze(0)"
+        raise ValueError(f"{name} must be {form}, got shape {list(source.shape)}; {remedy}")
     shape = tuple(source.shape[:2])
     if len(shape) < 2 or 0 in shape:
         raise ValueError(f"the batch holds no token: input of shape {tuple(source.shape)}; leave empty batches out")

@@ -16,6 +16,7 @@ from typing import Any, Self
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules.transformer import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor
 
 from retention.engine import Retainer
@@ -27,7 +28,7 @@ from retention.policies.retain import retain
 from retention.pretrained.budget import budget_of_call, check_rho
 from retention.pretrained.folder import resolve_folder
 from retention.pretrained.retention_files import RetentionSettings, read_retention, write_retention
-from retention.pretrained.sentence_files import RETENTION_MODULE, model_kind
+from retention.pretrained.sentence_files import RETENTION_MODULE, model_kind, pooling_includes_prompt
 from retention.pretrained.text_rows import special_ids
 
 _WEIGHTED = {"depth", "survivors"}  # poolings that are a mean with weights of our own
@@ -48,6 +49,11 @@ class RetentionTransformer(Transformer):
     policy: RetentionPolicy
     retainer: Retainer
 
+    _separators: tuple[int, ...] = ()
+    # The pooling that reads this module's output, in a tuple because it is no submodule; empty = as the folder says.
+    _pooling: tuple[Pooling, ...] = ()
+    _includes_prompt: bool = True
+
     def attach(self, policy: RetentionPolicy, settings: RetentionSettings) -> Self:
         """Attach a policy to a module that has a model; return the module.
 
@@ -56,9 +62,12 @@ class RetentionTransformer(Transformer):
             settings: of the removal; its ``budgets`` are replaced by those of the policy.
 
         Raises:
-            ConfigError: the model does not fit the policy or a setting, see ``retain``.
+            ConfigError: the model does not fit the policy or a setting, see ``retain``; the tokenizer puts no separator
+                between the texts of a pair, which ``protect_query`` needs.
         """
         check_pooling(settings.pooling or "mean")
+        if settings.protect_query:
+            self._separators = _pair_separators(self.tokenizer)
         self.policy = policy
         self.retainer = retain(
             self.model,
@@ -75,20 +84,21 @@ class RetentionTransformer(Transformer):
         """Run the model with token removal.
 
         Args:
-            features: of ``preprocess``.
-            rho: target keep ratio in (0, 1]; None = the one of the policy.
+            features: of ``preprocess``; they stay as they are.
+            rho: target keep ratio in (0, 1]; None = the one that the folder was saved with, else that of the policy.
             **kwargs: see ``Transformer``.
 
         Returns:
-            The features, with ``token_embeddings`` or ``scores``. ``attention_mask`` marks the tokens that a pooling
-            reads, and is as long as the token embeddings.
+            A copy of the features, with ``token_embeddings`` or ``scores``. ``attention_mask`` marks the tokens that a
+            pooling reads, and is as long as the token embeddings.
         """
         mask = features["attention_mask"]
-        budget = budget_of_call(self.policy, check_rho(self.policy, rho))
+        target = self._settings.rho if rho is None else rho
+        budget = budget_of_call(self.policy, check_rho(self.policy, target))
         with budget, self.retainer, self._protection(features["input_ids"], mask):
-            features = super().forward(features, **kwargs)
+            features = super().forward({**features}, **kwargs)
         if (states := features.get("token_embeddings")) is not None:
-            self._weigh(features, Encoded.from_pass(states, mask, self.retainer))
+            self._weigh(features, Encoded.from_pass(states, mask, self.retainer), mask)
         return features
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
@@ -99,35 +109,76 @@ class RetentionTransformer(Transformer):
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> Self:  # type: ignore[override]
         """Load model, tokenizer and policy; the folder's policy is data, see ``RetentionEncoder.from_pretrained``."""
-        folder = resolve_folder(model_name_or_path, revision=options.get("revision"), token=options.get("token"))
-        folder = folder / subfolder if subfolder else folder
+        root = resolve_folder(model_name_or_path, revision=options.get("revision"), token=options.get("token"))
+        folder = root / subfolder if subfolder else root
         module = super().load(str(folder), **{**options, "subfolder": ""})
         stored = read_retention(folder, module.model)
         if "attention" in stored.policy.observes:
             module.model.set_attn_implementation("eager")
+        module._includes_prompt = pooling_includes_prompt(root)
         return module.attach(stored.policy, stored.settings)
 
-    def _weigh(self, features: dict[str, Any], encoded: Encoded) -> None:
+    def link(self, model: Iterable[torch.nn.Module]) -> None:
+        """Follow the pooling of a model whose first module this is, which may leave the prompt out."""
+        self._pooling = tuple(module for module in model if isinstance(module, Pooling))
+
+    def _weigh(self, features: dict[str, Any], encoded: Encoded, mask: Tensor) -> None:
         """Tell the pooling which tokens to read, and how to weigh them."""
         if self._settings.pooling == "depth":
             encoded = encoded.depth_weighted()
         elif self._settings.pooling == "survivors":
             encoded = encoded.survivor_weighted()
+        weighted = self._settings.pooling in _WEIGHTED or self.training
+        if (weighted or self._settings.dropped == "cut") and not self._reads_prompt() and "prompt_length" in features:
+            # The library would leave out the first columns, which need not be those of the prompt any more.
+            prompt_length = int(torch.as_tensor(features.pop("prompt_length")).flatten()[0])
+            encoded = _without_prompt(encoded, mask, prompt_length)
         features["attention_mask"] = (encoded.weights > 0).long()
-        if self._settings.pooling in _WEIGHTED or self.training:
+        if weighted:
             weights = encoded.weights.to(encoded.hidden_states.dtype)
             features["token_embeddings"] = encoded.hidden_states * weights.unsqueeze(-1)
             features["token_weights_sum"] = weights.sum(1)
+
+    def _reads_prompt(self) -> bool:
+        """Return True if the pooling reads the tokens of the prompt."""
+        return all(each.include_prompt for each in self._pooling) if self._pooling else self._includes_prompt
 
     def _protection(self, input_ids: Tensor, mask: Tensor) -> AbstractContextManager[None]:
         """Return a context that also protects the first text of each pair."""
         if not self._settings.protect_query:
             return nullcontext()
-        separator = torch.isin(input_ids, torch.tensor(self.retainer.protected_ids, device=input_ids.device))
-        first = mask.argmax(1, keepdim=True)  # padding may be on the left
-        separator.scatter_(1, first, False)
+        protected, separator = (
+            torch.isin(input_ids, torch.tensor(ids, dtype=torch.long, device=input_ids.device))
+            for ids in (self.retainer.protected_ids, self._separators)
+        )
+        separator.scatter_(1, mask.argmax(1, keepdim=True), False)  # padding may be on the left
         query = separator.cumsum(1) == 0
-        return self.retainer.protect((query | separator | (input_ids == input_ids.gather(1, first))) & mask.bool())
+        return self.retainer.protect((query | protected) & mask.bool())
+
+
+def _pair_separators(tokenizer: Any) -> tuple[int, ...]:
+    """Return the ids of the special tokens of a tokenizer, one of which separates the texts of a pair.
+
+    Raises:
+        ConfigError: the tokenizer puts none between them.
+    """
+    ids = special_ids(tokenizer)
+    message = "needs a tokenizer that puts a special token between the texts of a pair; leave it False"
+    require(any(each in ids for each in tokenizer("", "")["input_ids"][1:]), "protect_query", message)
+    return ids
+
+
+def _without_prompt(encoded: Encoded, mask: Tensor, prompt_length: int) -> Encoded:
+    """Return a copy whose weights are 0 on the prompt; a text of which nothing else was kept is read by its prompt.
+
+    Args:
+        encoded: output of the encoder.
+        mask: attention mask of the input, [B, T]; padding may be on the left.
+        prompt_length: number of the first tokens of each text that belong to the prompt.
+    """
+    outside = encoded.positions >= mask.argmax(1, keepdim=True) + prompt_length
+    weights = encoded.weights * outside
+    return replace(encoded, weights=torch.where(weights.any(1, keepdim=True), weights, encoded.weights))
 
 
 def with_retention(
@@ -174,6 +225,7 @@ def with_retention(
     module = RetentionTransformer.__new__(RetentionTransformer)
     module.__dict__.update({key: dict(value) if key == "_modules" else value for key, value in vars(first).items()})
     model[0] = module.attach(policy, settings)
+    module.link(model)
     return model
 
 
@@ -207,4 +259,6 @@ def load(
     model: SentenceTransformer | CrossEncoder = cls._load_with_module_classes(
         str(folder), classes, device=device, **options
     )
+    if isinstance(first := model[0], RetentionTransformer):
+        first.link(model)
     return model

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
 
 from retention.engine import Retainer, adapter_for, encoder_of
+from retention.engine.adapters import has_decoder
 from retention.engine.training_watch import TrainingWatch
 from retention.errors import require, require_object
 from retention.policies.bases.retention_policy import RetentionPolicy
@@ -37,7 +39,8 @@ def retain(
         model: a Hugging Face encoder, with or without a head; also inside a PEFT or compiled model.
         policy: a retention policy, an object such as ``Adaptive(rho=0.3)``.
         protected_ids: token ids that are never removed, such as ``tokenizer.all_special_ids``.
-        dropped: ``forward`` = dropped tokens return with their last state, ``cut`` = the output holds kept tokens only.
+        dropped: ``forward`` = dropped tokens return with their last state, ``cut`` = the output holds kept tokens only,
+            which a model with a decoder cannot read.
         prune_at: ``after_layer``, or ``after_attention`` = dropped tokens skip the feed-forward part of their last
             layer.
 
@@ -54,11 +57,17 @@ def retain(
     require_object("policy", policy, RetentionPolicy, _example(policy))
     message = "early_exit needs a trained model with its heads, which retention.load returns; it removes no token"
     require(not isinstance(policy, EarlyExit), "policy", message)
+    message = (
+        f"cut would shorten the output of the encoder, beside which the decoder of {type(model).__name__} reads the "
+        "attention mask of the whole input; use dropped='forward'"
+    )
+    require(dropped != "cut" or not has_decoder(model), "dropped", message)
     encoder: Any = encoder_of(model)
     if not policy.built:
         name = str(encoder.config.model_type)
-        policy.build(adapter_for(name).shape(encoder.config), name)
-        policy.to(next(encoder.parameters()).device)
+        with torch.inference_mode(False):  # parameters made in inference mode could never be trained
+            policy.build(adapter_for(name).shape(encoder.config), name)
+            policy.to(next(encoder.parameters()).device)
     retainer = Retainer(
         model, policy, layers=policy.layers, dropped=dropped, prune_at=prune_at, protected_ids=protected_ids
     )

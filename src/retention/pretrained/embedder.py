@@ -264,7 +264,8 @@ class Embedder(nn.Module):
 
         Args:
             name: a folder, or the name of a model on the Hugging Face hub.
-            rho: target keep ratio in (0, 1] of calls that give none; None = the one of the policy.
+            rho: target keep ratio in (0, 1] of calls that give none, saved with the model; None = the one that the
+                folder was saved with, else that of the policy.
             pooling: one of ``retention.models.pooling.POOLINGS``; None = as the folder says.
             normalize: None = as the folder says.
             max_seq_length: None = as the folder says.

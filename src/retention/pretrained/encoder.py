@@ -57,7 +57,7 @@ class RetentionEncoder(nn.Module):
         dropped: ``forward`` = removed tokens return with their last state, ``cut`` = the output holds kept tokens only.
         prune_at: ``after_layer`` or ``after_attention``, see ``retain``.
         protected_ids: token ids that are never removed.
-        rho: target keep ratio in (0, 1] of calls that give none; None = that of the policy.
+        rho: target keep ratio in (0, 1] of calls that give none, saved with the model; None = that of the policy.
 
     Attributes:
         encoder: the Hugging Face encoder; called directly it keeps every token.
@@ -120,6 +120,7 @@ class RetentionEncoder(nn.Module):
             prune_at=retainer.prune_at,
             protected_ids=retainer.protected_ids,
             budgets=self.policy.budget_range,
+            rho=self.rho,
         )
 
     def forward(
@@ -262,7 +263,8 @@ class RetentionEncoder(nn.Module):
 
         Args:
             name: a folder, or the name of a model on the Hugging Face hub.
-            rho: target keep ratio in (0, 1]; None = the one of the policy.
+            rho: target keep ratio in (0, 1] of calls that give none, saved with the model; None = the one that the
+                folder was saved with, else that of the policy.
             device: device of the weights.
             revision: branch, tag or commit on the hub.
             token: access token of the hub; None = the stored login.
@@ -288,7 +290,7 @@ class RetentionEncoder(nn.Module):
             dropped=settings.dropped,
             prune_at=settings.prune_at,
             protected_ids=settings.protected_ids,
-            rho=rho,
+            rho=settings.rho if rho is None else rho,
         )
         return model.to(device).eval()
 

@@ -1,8 +1,8 @@
 """Read and write the subfolder ``retention`` of a model folder: settings as JSON, weights of the policy as safetensors.
 
 ``config.json`` holds ``format_version``, ``policy`` (class and settings), ``name``, ``prune_at``, ``dropped``,
-``protected_ids``, ``budgets`` (lowest and highest target keep ratio of the training) and ``pooling`` (null for an
-encoder without one) and ``protect_query``.
+``protected_ids``, ``budgets`` (lowest and highest target keep ratio of the training), ``pooling`` (null for an encoder
+without one), ``protect_query`` and, if calls that give no target keep ratio use another one than the policy's, ``rho``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from retention.engine import adapter_for, encoder_of
 from retention.engine.retainer import DROPPED
-from retention.errors import CheckpointError
+from retention.errors import CheckpointError, ConfigError
 from retention.json_text import parse_json
 from retention.models.pooling import POOLINGS
 from retention.policies.bases.retention_policy import RetentionPolicy
 from retention.policies.dense import Dense
-from retention.pretrained.stored_policy import build_policy, policy_data
+from retention.pretrained.budget import check_rho
+from retention.pretrained.stored_policy import build_policy, first_problem, policy_data
 
 FOLDER = "retention"
 CONFIG = "config.json"
@@ -45,6 +46,7 @@ class RetentionSettings:
         budgets: lowest and highest target keep ratio that the policy's weights are for.
         pooling: how an ``Embedder`` pools token states, one of ``retention.models.pooling.POOLINGS``; None without.
         protect_query: never remove the first text of a pair, for rerankers.
+        rho: target keep ratio in (0, 1] of calls that give none; None = that of the policy.
     """
 
     dropped: str = "forward"
@@ -53,6 +55,7 @@ class RetentionSettings:
     budgets: tuple[float, float] = (1.0, 1.0)
     pooling: str | None = None
     protect_query: bool = False
+    rho: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,10 @@ def write_retention(folder: Path, policy: RetentionPolicy, settings: RetentionSe
     Raises:
         ConfigError: the policy cannot be saved, see ``policy_data``.
     """
-    content = {"format_version": FORMAT_VERSION, "name": policy.name, "policy": policy_data(policy), **asdict(settings)}
+    stored = asdict(settings)
+    if settings.rho is None:
+        del stored["rho"]  # versions before this setting refuse it
+    content = {"format_version": FORMAT_VERSION, "name": policy.name, "policy": policy_data(policy), **stored}
     target = folder / FOLDER
     target.mkdir(exist_ok=True)
     (target / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -104,6 +110,10 @@ def read_retention(folder: Path, model: nn.Module, classes: Iterable[type] = ())
     content = _content(path)
     settings = _settings(content, str(path))
     policy = build_policy(content["policy"], shape, family, str(path), budgets=settings.budgets, classes=classes)
+    try:
+        check_rho(policy, settings.rho)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {first_problem(error)}") from error
     load_weights(policy, folder)
     return StoredRetention(policy.eval(), settings)
 
@@ -138,7 +148,7 @@ def _content(path: Path) -> dict[str, Any]:
     keys = {"format_version", "name", "policy", *(field.name for field in fields(RetentionSettings))}
     if unknown := sorted(content.keys() - keys):
         raise CheckpointError(f"{path}: unknown keys ({', '.join(unknown)}); valid keys: {', '.join(sorted(keys))}")
-    if missing := sorted(keys - content.keys()):
+    if missing := sorted(keys - {"rho"} - content.keys()):
         raise CheckpointError(f"{path}: lacks {', '.join(missing)}; save the model again")
     return content
 
@@ -149,6 +159,7 @@ def _settings(content: Mapping[str, Any], source: str) -> RetentionSettings:
             raise CheckpointError(f"{source}: {key}: {message}, got {content[key]!r}")
 
     ids, budgets, pooling = content["protected_ids"], content["budgets"], content["pooling"]
+    rho = content.get("rho")
     check(content["dropped"] in DROPPED, "dropped", f"must be one of {', '.join(DROPPED)}")
     check(isinstance(content["prune_at"], str), "prune_at", "must be after_layer or after_attention")
     valid = isinstance(ids, list) and len(ids) <= 1000 and all(type(each) is int and each >= 0 for each in ids)
@@ -157,6 +168,8 @@ def _settings(content: Mapping[str, Any], source: str) -> RetentionSettings:
     check(pair and 0 < budgets[0] <= budgets[1] <= 1, "budgets", "must be two ascending keep ratios in (0, 1]")
     check(pooling is None or pooling in POOLINGS, "pooling", f"must be null or one of {', '.join(POOLINGS)}")
     check(isinstance(content["protect_query"], bool), "protect_query", "must be true or false")
+    is_ratio = isinstance(rho, int | float) and not isinstance(rho, bool) and 0 < rho <= 1
+    check(rho is None or is_ratio, "rho", "must be null or a target keep ratio in (0, 1]")
     return RetentionSettings(
         dropped=content["dropped"],
         prune_at=content["prune_at"],
@@ -164,6 +177,7 @@ def _settings(content: Mapping[str, Any], source: str) -> RetentionSettings:
         budgets=(float(budgets[0]), float(budgets[1])),
         pooling=pooling,
         protect_query=content["protect_query"],
+        rho=None if rho is None else float(rho),
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retention.errors import CheckpointError
+from retention.errors import CheckpointError, require
 from retention.json_text import parse_json
 
 RETENTION_MODULE = "retention.integrations.sentence_transformers.RetentionTransformer"
@@ -36,6 +36,9 @@ class EmbeddingSettings:
         max_seq_length: tokens per text, special tokens included; None = the maximum of tokenizer and encoder.
         do_lower_case: lower texts before they are tokenized.
         similarity: name of the similarity function that the library uses; None = its default.
+
+    Raises:
+        ConfigError: ``max_seq_length`` is no whole number >= 1.
     """
 
     pooling: str = "mean"
@@ -45,6 +48,11 @@ class EmbeddingSettings:
     max_seq_length: int | None = None
     do_lower_case: bool = False
     similarity: str | None = None
+
+    def __post_init__(self) -> None:
+        length = self.max_seq_length
+        whole = isinstance(length, int) and not isinstance(length, bool) and length >= 1
+        require(length is None or whole, "max_seq_length", f"must be a whole number >= 1, got {length!r}")
 
 
 def read_settings(folder: Path) -> EmbeddingSettings | None:
@@ -121,6 +129,18 @@ def model_kind(folder: Path) -> str:
         path = folder / _MODEL_CONFIG
         raise CheckpointError(f"{path}: model_type must be SentenceTransformer or CrossEncoder, got {kind!r}")
     return str(kind)
+
+
+def pooling_includes_prompt(folder: Path) -> bool:
+    """Return False if a pooling of a sentence-transformers folder leaves the tokens of the prompt out.
+
+    Raises:
+        CheckpointError: a file cannot be read.
+    """
+    modules = _json(folder / _MODULES, list) if (folder / _MODULES).is_file() else []
+    parts = [each for each in modules if isinstance(each, dict) and str(each.get("type", "")).endswith(f".{_POOLING}")]
+    configs = [_optional(_inside(folder, each.get("path")) / "config.json") for each in parts]
+    return all(config.get("include_prompt", True) for config in configs)
 
 
 def _pooling(path: Path) -> str:

@@ -69,7 +69,7 @@ def build_policy(
                 policy.support_budgets(low, high)
             policy.build(shape, family)
         except ConfigError as error:
-            raise CheckpointError(f"{source}: the policy does not fit the encoder: {_first(error)}") from error
+            raise CheckpointError(f"{source}: the policy does not fit the encoder: {first_problem(error)}") from error
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{source}: the policy cannot be built for the encoder: {error}") from error
     return policy
@@ -121,7 +121,7 @@ def _object(data: Any, expected: type[T], trusted: Sequence[type], path: str, so
     try:
         return cls(**arguments)
     except ConfigError as error:
-        raise CheckpointError(f"{source}: {path}.settings: {_first(error)}") from error
+        raise CheckpointError(f"{source}: {path}.settings: {first_problem(error)}") from error
     except (TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{source}: {path}.settings: do not fit {cls.__name__} ({error})") from error
 
@@ -141,7 +141,7 @@ def _arguments(settings: Mapping[str, Any], parameters: Parameters, path: str, s
         try:
             arguments[name] = config(**fields)
         except ConfigError as error:
-            raise CheckpointError(f"{source}: {path}.settings: {_first(error)}") from error
+            raise CheckpointError(f"{source}: {path}.settings: {first_problem(error)}") from error
         except TypeError as error:
             raise CheckpointError(f"{source}: {path}.settings: {error}") from error
     return arguments
@@ -161,6 +161,7 @@ def _value(value: Any, path: str, source: str) -> Any:
     return value
 
 
-def _first(error: ConfigError) -> str:
+def first_problem(error: ConfigError) -> str:
+    """Return the first problem of an error, with its key."""
     problem = error.problems[0]
     return f"{problem.key}: {problem.message}" if problem.key else problem.message

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+import weakref
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -93,6 +95,82 @@ def test_a_detached_cache_is_refused() -> None:
         model(batch.input_ids, past_key_values=cache)
     with pytest.raises(ConfigError, match="hooks of this cache are not attached"):
         model(batch.input_ids, past_key_values=cache)
+
+
+def hooks_on(model: Any) -> int:
+    """Count the hooks on a model."""
+    return sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fixed", [False, True])
+def test_copies_are_freed_and_detached(fixed: bool) -> None:
+    model, batch = tiny_decoder("llama"), texts("none")
+    with retain_cache(model, KeyNorm(), BUDGET, fixed=fixed) as cache:
+        model(batch.input_ids, past_key_values=cache)
+        registered = hooks_on(model)
+        turn = deepcopy(cache)
+        model(batch.input_ids[:, :1], past_key_values=turn)
+        alive = weakref.ref(turn)
+        assert hooks_on(model) == 2 * registered and cache.get_seq_length() == 40
+        del turn
+        assert alive() is None and hooks_on(model) == registered
+        first = deepcopy(cache)
+        second = deepcopy(first)
+        del first
+    assert hooks_on(model) == 0
+    with pytest.raises(ConfigError, match="hooks of this cache are not attached"):
+        model(batch.input_ids[:, :1], past_key_values=second)
+
+
+def test_cache_that_nobody_uses_any_more_leaves_no_hooks() -> None:
+    model = tiny_decoder("llama")
+    cache = RetentionCache(model, KeyNorm(), BUDGET)
+    assert hooks_on(model) > 0
+    del cache
+    assert hooks_on(model) == 0
+
+
+def test_decoder_is_found_inside_peft_and_a_compiled_model() -> None:
+    peft = pytest.importorskip("peft")
+    model, batch = tiny_decoder("llama"), texts("none")
+    with retain_cache(model, KeyNorm(), BUDGET) as cache:
+        expected = generate(model, batch, cache)
+    compiled: Any = torch.compile(model, backend="eager")
+    with retain_cache(compiled, KeyNorm(), BUDGET) as cache:
+        assert torch.equal(generate(model, batch, cache), expected)
+    settings = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
+    adapted = peft.get_peft_model(model, settings).eval()  # an adapter that has not been trained changes nothing
+    with retain_cache(adapted, KeyNorm(), BUDGET) as cache:
+        assert torch.equal(generate(adapted, batch, cache), expected)
+        assert all(layer.keys.shape[2] == BUDGET.size for layer in cache.layers)
+    assert hooks_on(model) == 0
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_gradient_checkpointing_is_refused(fixed: bool) -> None:
+    model, batch = tiny_decoder("llama"), texts("none")
+    model.gradient_checkpointing_enable()
+    with retain_cache(model, KeyNorm(), BUDGET, fixed=fixed) as cache:
+        model.train()
+        with pytest.raises(ConfigError, match=r"under gradient checkpointing.*model\.eval"):
+            model(batch.input_ids, past_key_values=cache)
+        cache.reset()
+        model.eval()
+        model(batch.input_ids, past_key_values=cache)
+        model.train()
+        with pytest.raises(ConfigError, match=r"under gradient checkpointing.*model\.eval"):
+            model(batch.input_ids[:, :1], past_key_values=cache)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_generation_without_use_cache_names_the_setting(fixed: bool) -> None:
+    model, batch = tiny_decoder("llama"), texts("none")
+    with (
+        retain_cache(model, KeyNorm(), BUDGET, fixed=fixed) as cache,
+        pytest.raises(ConfigError, match="pass use_cache=True"),
+    ):
+        generate(model, batch, cache, use_cache=False)
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 
 from retention.engine import Decision, ForwardReport, LayerView, Retainer
@@ -51,6 +52,17 @@ def test_gate_gets_states_positions_and_input_ids(tiny: Callable[..., Any]) -> N
     assert second.valid.sum(1).tolist() == [10, 6] and second.lengths.tolist() == [20, 11]
     assert first.protected.nonzero().tolist() == [[1, 0]] and second.protected.nonzero().tolist() == [[1, 0]]
     assert second.input_ids is IDS
+
+
+def test_input_without_a_batch_is_refused_with_the_remedy(tiny: Callable[..., Any]) -> None:
+    encoder = tiny("bert")
+    with torch.no_grad(), Retainer(encoder, RecordingGate(), layers=[0]):
+        with pytest.raises(
+            ValueError, match=r"input_ids must be \[B, T\], got shape \[20\]; .*input_ids.unsqueeze\(0\)"
+        ):
+            encoder(input_ids=IDS[0])
+        with pytest.raises(ValueError, match=r"inputs_embeds must be \[B, T, D\], got shape \[20, 32\]"):
+            encoder(inputs_embeds=torch.zeros(20, 32))
 
 
 def test_nested_protection_and_spans_end_with_those_of_the_outer_block(tiny: Callable[..., Any]) -> None:

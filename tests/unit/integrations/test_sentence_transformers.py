@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import processors
 from transformers import BertForSequenceClassification, BertModel
 
 from retention import Adaptive, Dense, Embedder, Truncate
@@ -51,6 +52,14 @@ def test_loaded_folder_gives_the_same_embeddings(
     for rho in (None, 0.3, 1.0):
         assert torch.allclose(encode(model, rho=rho), ours.encode(TEXTS, rho=rho, batch_size=2), atol=1e-6)
     assert not torch.allclose(encode(model), encode(model, rho=1.0), atol=1e-3)
+
+
+def test_keep_ratio_saved_with_a_folder_is_used(saved: Path, tmp_path: Path) -> None:
+    Embedder.from_pretrained(saved, rho=0.7).save_pretrained(tmp_path / "first")
+    load(tmp_path / "first", device="cpu").save(str(tmp_path / "second"))
+    again = load(tmp_path / "second", device="cpu")
+    assert torch.equal(encode(again), encode(again, rho=0.7))
+    assert not torch.allclose(encode(again), encode(again, rho=0.4), atol=1e-3)
 
 
 def test_dense_folder_is_a_plain_model_of_the_library(make_embedder: Make, tmp_path: Path) -> None:
@@ -104,6 +113,47 @@ def test_policy_can_be_added_to_a_loaded_model(make_embedder: Make, tmp_path: Pa
     assert isinstance(model[0], RetentionTransformer) and not hasattr(first, "policy")
 
 
+@pytest.mark.parametrize("padding", ["right", "left"])
+@pytest.mark.parametrize(
+    ("dropped", "pooling"), [("cut", None), ("cut", "depth"), ("forward", "depth"), ("forward", "survivors")]
+)
+def test_pooling_without_the_prompt_equals_the_dense_model(
+    make_embedder: Make, tmp_path: Path, dropped: str, pooling: str | None, padding: str
+) -> None:
+    make_embedder(Dense(), EmbeddingSettings(normalize=False)).save_pretrained(tmp_path / "dense")
+    plain = library.SentenceTransformer(str(tmp_path / "dense"), device="cpu")
+    plain.set_pooling_include_prompt(False)
+    plain.tokenizer.padding_side = padding
+    expected = encode(plain, prompt="w30 w31 ")
+    model = with_retention(plain, Truncate(rho=0.5, schedule="flat").eval(), pooling=pooling, dropped=dropped)
+    assert torch.allclose(encode(model, prompt="w30 w31 ", rho=1.0), expected, atol=1e-6)
+    assert not torch.allclose(encode(model, prompt="w30 w31 ", rho=0.5), expected, atol=1e-3)
+    model.save(str(tmp_path / "model"))
+    trusted = library.SentenceTransformer(str(tmp_path / "model"), device="cpu", trust_remote_code=True)
+    for again in (load(tmp_path / "model", device="cpu"), trusted):
+        again.tokenizer.padding_side = padding
+        assert torch.allclose(encode(again, prompt="w30 w31 ", rho=1.0), expected, atol=1e-6)
+    model.set_pooling_include_prompt(True)
+    assert not torch.allclose(encode(model, prompt="w30 w31 ", rho=1.0), expected, atol=1e-3)
+
+
+def test_text_of_which_only_the_prompt_is_kept_is_read_by_its_prompt(make_embedder: Make, tmp_path: Path) -> None:
+    make_embedder(Dense(), EmbeddingSettings(normalize=False)).save_pretrained(tmp_path / "dense")
+    plain = library.SentenceTransformer(str(tmp_path / "dense"), device="cpu")
+    plain.set_pooling_include_prompt(False)
+    policy = Truncate(rho=0.05, schedule="flat").eval()
+    model = with_retention(plain, policy, dropped="cut", protected_ids=[])
+    assert bool((encode(model, prompt="w30 w31 ").norm(dim=1) > 0.1).all())
+
+
+def test_features_of_the_caller_stay_as_they_are(saved: Path) -> None:
+    model = load(saved, device="cpu")
+    features = model.preprocess(TEXTS, prompt="w30 ")
+    before = {**features}
+    model(features)
+    assert features.keys() == before.keys() and all(features[key] is before[key] for key in before)
+
+
 def test_models_without_a_transformer_are_refused(make_embedder: Make, tmp_path: Path) -> None:
     make_embedder(settings=EmbeddingSettings(pooling="cls")).save_pretrained(tmp_path / "model")
     model = load(tmp_path / "model", device="cpu")
@@ -138,6 +188,21 @@ def test_query_of_a_reranker_can_be_protected(reranker: Any, tmp_path: Path, pro
     kept = loaded[0].retainer.report.keep_indices[0][0].tolist()
     assert len(kept) == expected
     assert kept == ([0, 1, 2, 3, 4, 11] if protect else [0, 4, 11])
+
+
+def test_query_is_protected_without_protected_ids(reranker: Any) -> None:
+    policy = Truncate(rho=0.05, schedule="flat").eval()
+    model = with_retention(reranker, policy, protect_query=True, protected_ids=[])
+    model.predict([("w1 w2 w3", "w20 w21 w22 w23 w24 w25")])
+    assert model[0].retainer.report.keep_indices[0][0].tolist() == [0, 1, 2, 3]
+
+
+def test_protected_query_needs_a_separator(reranker: Any) -> None:
+    reranker.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A", pair="[CLS] $A $B", special_tokens=[("[CLS]", 2)]
+    )
+    with pytest.raises(ConfigError, match="puts a special token between the texts of a pair"):
+        with_retention(reranker, Truncate(rho=0.3).eval(), protect_query=True)
 
 
 def test_query_of_a_left_padded_pair_is_protected(reranker: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,6 +122,12 @@ def test_long_texts_are_truncated_to_the_maximum_length(make_embedder: Make) -> 
     assert model.max_seq_length == 6
     assert len(model.kept_tokens(TEXTS[1]).tokens) == 6
     assert make_embedder().max_seq_length == 32
+
+
+@pytest.mark.parametrize("length", [-1, 0, "64", 6.0, True])
+def test_maximum_length_is_checked(length: Any, saved: Path) -> None:
+    with pytest.raises(ConfigError, match="max_seq_length: must be a whole number >= 1"):
+        Embedder.from_pretrained(saved, max_seq_length=length)
 
 
 def test_prompts_are_put_in_front(make_embedder: Make) -> None:

@@ -137,10 +137,26 @@ def test_default_keep_ratio_can_be_chosen_at_loading(saved: Path) -> None:
         Embedder.from_pretrained(saved, rho=0.0)
 
 
+def test_default_keep_ratio_is_saved(saved: Path, tmp_path: Path) -> None:
+    assert "rho" not in json.loads((saved / "retention/config.json").read_text())  # as in folders of earlier versions
+    model = Embedder.from_pretrained(saved, rho=0.7)
+    model.save_pretrained(tmp_path / "first")
+    loaded = Embedder.from_pretrained(tmp_path / "first")
+    assert loaded.retention_settings.rho == 0.7 and torch.equal(loaded.encode(TEXTS), model.encode(TEXTS))
+    other = Embedder.from_pretrained(tmp_path / "first", rho=0.4)
+    assert torch.equal(other.encode(TEXTS), Embedder.from_pretrained(saved).encode(TEXTS))
+    other.save_pretrained(tmp_path / "second")
+    assert Embedder.from_pretrained(tmp_path / "second").retention_settings.rho is None
+
+
 def test_keep_ratio_without_scorers_is_refused(make_embedder: Make, tmp_path: Path) -> None:
     make_embedder(Adaptive(rho=0.9).eval()).save_pretrained(tmp_path / "narrow")  # no removal at the first gate
     with pytest.raises(ConfigError, match="no scorer after layer"):
         Embedder.from_pretrained(tmp_path / "narrow", rho=0.3)
+    path = tmp_path / "narrow/retention/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "rho": 0.3}))
+    with pytest.raises(CheckpointError, match=r"retention/config\.json: rho: no scorer after layer"):
+        Embedder.from_pretrained(tmp_path / "narrow")
     wide = Adaptive(rho=0.9).eval()
     wide.support_budgets(0.2, 0.9)
     make_embedder(wide).save_pretrained(tmp_path / "wide")

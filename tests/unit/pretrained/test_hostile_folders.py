@@ -62,6 +62,9 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "budgets": ({"budgets": [0.5, 0.2]}, "budgets"),
     "budget of nothing": ({"budgets": [0, 1]}, "budgets"),
     "pooling": ({"pooling": "max"}, "pooling"),
+    "default keep ratio out of range": ({"rho": 1.5}, "rho"),
+    "default keep ratio as text": ({"rho": "0.4"}, "rho"),
+    "boolean default keep ratio": ({"rho": True}, "rho"),
 }
 
 

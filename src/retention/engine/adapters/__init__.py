@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from retention.core.wrappers import unwrapped
 from retention.engine.adapters.base import Adapter
 from retention.errors import ConfigError, Problem
 
@@ -57,9 +58,8 @@ def encoder_of(model: nn.Module) -> nn.Module:
     Raises:
         ConfigError: ``model`` is no Hugging Face model.
     """
-    inner: Any = _unwrapped(model)
-    base: Any = getattr(inner, "base_model", inner)
-    encoder: nn.Module = base.get_encoder() if getattr(base, "decoder", None) is not None else base
+    base = _without_head(model)
+    encoder: nn.Module = base.get_encoder() if _is_encoder_decoder(base) else base
     if not hasattr(getattr(encoder, "config", None), "model_type"):
         message = (
             f"must be a Hugging Face model, got a {type(model).__name__}; pass the model inside it, such as "
@@ -69,24 +69,18 @@ def encoder_of(model: nn.Module) -> nn.Module:
     return encoder
 
 
-def _unwrapped(model: Any) -> Any:
-    """Return the Hugging Face model inside wrappers."""
-    while True:
-        if isinstance(model, nn.DataParallel):
-            message = (
-                "nn.DataParallel copies the model to threads in every call, and tokens would not be removed in the "
-                "copies; use one process per device (DistributedDataParallel, trainer.strategy=ddp), or pass "
-                "model.module to run on one device"
-            )
-            raise ConfigError([Problem("model", message)])
-        if isinstance(model, nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif hasattr(model, "_orig_mod"):  # torch.compile
-            model = model._orig_mod
-        elif hasattr(model, "get_base_model"):  # PEFT
-            model = model.get_base_model()
-        else:
-            return model
+def has_decoder(model: nn.Module) -> bool:
+    """Return True if a Hugging Face model has a decoder beside its encoder; wrappers are looked through."""
+    return _is_encoder_decoder(_without_head(model))
 
 
-__all__ = ["Adapter", "adapter_for", "adapters", "encoder_of"]
+def _without_head(model: nn.Module) -> Any:
+    inner: Any = unwrapped(model)
+    return getattr(inner, "base_model", inner)
+
+
+def _is_encoder_decoder(base: Any) -> bool:
+    return getattr(base, "decoder", None) is not None
+
+
+__all__ = ["Adapter", "adapter_for", "adapters", "encoder_of", "has_decoder"]
