@@ -49,12 +49,13 @@ def start(tmp_path: Path) -> Callable[..., Any]:
 
 @pytest.fixture
 def small_pretrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give hub checkpoints the configuration of a small six-layer BERT or LED, without loading them."""
+    """Give hub checkpoints the configuration of a small six-layer BERT classifier or LED, without loading them."""
 
     def config(self: PretrainedBackbone, vocab_size: int | None = None) -> BertConfig | LEDConfig:
         if self.name == "led":
             return LEDConfig(d_model=32, encoder_layers=6, encoder_attention_heads=2, encoder_ffn_dim=64)
         sizes = {"hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 64}
-        return BertConfig(**sizes, max_position_embeddings=4096)
+        classes = ["BertForSequenceClassification"]
+        return BertConfig(**sizes, max_position_embeddings=4096, architectures=classes)
 
     monkeypatch.setattr(PretrainedBackbone, "config", config)

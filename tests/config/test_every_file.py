@@ -48,25 +48,29 @@ def override(path: Path) -> str:
 
 def local_data(content: DictConfig) -> list[str]:
     """Return the override that tasks without a hub data set require: a folder."""
-    tasks = [content, *(OmegaConf.load(CONF / "task" / f"{name}.yaml") for name in task_names(content))]
+    tasks = [content, *(OmegaConf.load(CONF / "task" / f"{name}.yaml") for name in chosen(content, "task"))]
     without_hub = any("hub" in task.get("data", {}) and task.data.hub is None for task in tasks)
     return [f"data.dir={CONF}"] if without_hub else []
 
 
-def task_names(content: DictConfig) -> list[str]:
-    """Return the task that an experiment chooses, if any."""
+def chosen(content: DictConfig, group: str) -> list[str]:
+    """Return the option of a config group that an experiment chooses, if any."""
     defaults = [each for each in content.get("defaults", []) if not isinstance(each, str)]
-    return [str(each["override /task"]) for each in defaults if "override /task" in each]
+    return [str(each[f"override /{group}"]) for each in defaults if f"override /{group}" in each]
 
 
 def required(path: Path) -> list[str]:
-    """Return overrides that a file requires: texts, a decoder for tasks that generate text, a teacher."""
+    """Return overrides that a file requires: texts, the path of a model, a decoder or a classifier, a teacher."""
     content = OmegaConf.load(CONF / path)
     name = content.get("head", {}).get("_target_")
     target = None if name is None else get_object(name)
     typed = [f"texts={__file__}", *local_data(content)]
     if getattr(target, "loads", "encoder") == "encoder_decoder":
         typed.append("backbone=led")
+    if getattr(target, "loads", "encoder") == "classifier":
+        typed.append("backbone=pretrained")
+    if "backbone=pretrained" in typed or path.stem == "pretrained" or chosen(content, "backbone") == ["pretrained"]:
+        typed.append("backbone.path=pretrained")
     if getattr(target, "compares_with_teacher", False):
         typed.append("distill.weight=1")
     if "distill" in content or "distill.weight=1" in typed:
@@ -123,7 +127,7 @@ def test_task_has_the_name_of_its_file(name: str, composed: Composed) -> None:
 @pytest.mark.parametrize("name", names("experiment"))
 def test_overrides_take_precedence_over_experiments(name: str, composed: Composed) -> None:
     typed = ("trainer.max_epochs=7", "retention.rho=0.125", "data.train_size=11", "seed=5", f"texts={__file__}")
-    typed = (*typed, *local_data(OmegaConf.load(CONF / "experiment" / f"{name}.yaml")))
+    typed = (*typed, *required(Path("experiment", f"{name}.yaml")))
     config = composed(f"experiment={name}", *typed)
     parts = build_parts(config)
     assert (config.trainer.max_epochs, parts.policy.rho, config.task.data.train_size) == (7, 0.125, 11)
