@@ -53,7 +53,11 @@ DECODER_TASKS = ("language_modeling", "recall")  # texts of a file, and generate
 
 
 @pytest.mark.parametrize(
-    "name", sorted({path.stem for path in TASKS.glob("*.yaml")} - {"keywords", "embedding", "covid_qa", *DECODER_TASKS})
+    "name",
+    sorted(
+        {path.stem for path in TASKS.glob("*.yaml")}
+        - {"keywords", "embedding", "classifier", "covid_qa", *DECODER_TASKS}
+    ),
 )
 def test_local_files_are_not_described_as_the_benchmark(name: str, tmp_path: Path) -> None:
     assert build(name).source_name(), "the hub's rows have a name"
