@@ -44,8 +44,10 @@ def _reason(name: str, stored: DictConfig, config: DictConfig, names: Collection
     other_rows = _reads_other_rows(stored, config, names)
     file = "texts=<other file>" if _is_of_texts(stored) else "data.dir=<folder with other rows>"
     if name in _SEEDS:
-        own = "; for other random choices of the policy, pass retention.seed" if "seed" in stored.retention else ""
-        return f"the checkpoint was trained with its seed, which tells it from others; leave it out with mode=test{own}"
+        remedy = "; for other random choices of the policy, pass retention.seed" if "seed" in stored.retention else ""
+        return (
+            f"the checkpoint was trained with its seed, which tells it from others; leave it out with mode=test{remedy}"
+        )
     if name == "task.data.folds":
         return (
             "the checkpoint was trained on the rows of all folds but its own, so other folds would score trained rows; "

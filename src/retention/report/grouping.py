@@ -205,20 +205,20 @@ def group_runs(records: Iterable[Record]) -> Runs:
     return Runs(tuple(sorted(groups, key=lambda group: (group.setup.describe(), *group.sort_key))))
 
 
-def with_known_training_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
+def fill_training_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Return records, with the number of training rows of models that were only tested, where another record tells it.
 
     That is a record of the same policy, settings and seed on the same test rows; if such records give several numbers,
     the number stays unknown.
     """
     kinds = [_model(record) for record in records]
-    known: dict[Any, set[int]] = {}
+    counts: dict[Any, set[int]] = {}
     for record, kind in zip(records, kinds, strict=True):
         if kind is not None and record["data"].get("train") is not None:
-            known.setdefault(kind, set()).add(record["data"]["train"])
+            counts.setdefault(kind, set()).add(record["data"]["train"])
     return [
-        {**record, "data": {**record["data"], "train": min(known[kind])}}
-        if kind is not None and record["data"].get("train") is None and len(known.get(kind, ())) == 1
+        {**record, "data": {**record["data"], "train": min(counts[kind])}}
+        if kind is not None and record["data"].get("train") is None and len(counts.get(kind, ())) == 1
         else dict(record)
         for record, kind in zip(records, kinds, strict=True)
     ]

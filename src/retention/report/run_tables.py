@@ -12,7 +12,7 @@ from retention.records import Quality, Record, Validation, read_records
 from retention.records.run_folders import folder_records
 from retention.report.decoding_table import decoding_table
 from retention.report.details import detail_table
-from retention.report.grouping import left_out_line, with_known_training_rows
+from retention.report.grouping import fill_training_rows, left_out_line
 from retention.report.quality_table import quality_table
 
 
@@ -25,7 +25,7 @@ def run_tables(records: Sequence[Record]) -> str:
     Raises:
         DataError: there is no record of a run, or one cannot be used.
     """
-    records = with_known_training_rows(records)
+    records = fill_training_rows(records)
     tables = [table] if (table := decoding_table(records)) else []
     validated = [_as_test(record) for record in records if record["kind"] == Validation.kind]
     if any(record["kind"] == Quality.kind for record in records) or not (tables or validated):

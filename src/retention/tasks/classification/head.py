@@ -88,8 +88,7 @@ class ClassificationHead(Head):
 
     def predicted_classes(self, logits: Tensor) -> Tensor:
         """Return True for the predicted classes, [B, C] bool."""
-        best = logits.argmax(-1, keepdim=True)
-        return torch.zeros_like(logits, dtype=torch.bool).scatter(-1, best, value=True)
+        return best_class(logits)
 
     def protected(self, batch: Batch) -> Tensor:
         """Return the tokens that are never removed, [B, T] bool: special tokens, or none."""
@@ -140,6 +139,11 @@ class ClassificationHead(Head):
     def row_score(self, prediction: Any, label: Any) -> float:
         """Return 1 if the class is right, else 0."""
         return float(prediction == label)
+
+
+def best_class(logits: Tensor) -> Tensor:
+    """Return True for the class of the largest logit, [B, C] bool."""
+    return torch.zeros_like(logits, dtype=torch.bool).scatter(-1, logits.argmax(-1, keepdim=True), value=True)
 
 
 def rounded(values: Tensor) -> list[Any]:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +14,7 @@ from retention.models.encoded import Batch, Encoded
 from retention.models.head import Columns, Head
 from retention.models.pretrained_classifier import take_encoder, with_encoder
 from retention.models.soft_targets import binary_soft_target_losses, soft_target_loss
+from retention.tasks.classification.head import best_class
 from retention.tasks.classifier_distillation.agreement import (
     Logits,
     RowValues,
@@ -30,8 +30,8 @@ MULTI_LABEL = "multi_label_classification"  # of transformers
 
 
 @dataclass(frozen=True)
-class Answer:
-    """How the logits of a kind of classifier are read.
+class LogitReading:
+    """Loss, confidence and comparison of the logits of one kind of classifier.
 
     Attributes:
         loss: distillation loss of logits and the teacher's [B, C] at a temperature, a scalar.
@@ -46,19 +46,19 @@ class Answer:
     distance: tuple[str, Callable[[Logits, Logits], float]]
 
 
-_ONE_CLASS = Answer(
+_ONE_CLASS = LogitReading(
     soft_target_loss,
     lambda logits: F.log_softmax(logits, -1).amax(-1).sum(),
     class_agreement,
     ("divergence", class_divergence),
 )
-_LABELS = Answer(
+_LABELS = LogitReading(
     lambda logits, targets, temperature: binary_soft_target_losses(logits, targets, temperature).sum(-1).mean(),
     lambda logits: F.logsigmoid(logits.abs()).sum(),
     label_agreement,
     ("divergence", label_divergence),
 )
-_SCORE = Answer(
+_SCORE = LogitReading(
     lambda logits, targets, _: F.mse_loss(logits.float(), targets.float()),
     lambda logits: logits.sum(),
     order_agreement,
@@ -93,12 +93,12 @@ class PretrainedClassifierHead(Head):
         self.label_names = tuple(str(config.id2label[index]) for index in range(int(config.num_labels)))
         labels = _LABELS if config.problem_type == MULTI_LABEL else _ONE_CLASS
         self._adapter = adapter_for(str(config.model_type))
-        self._answer = _SCORE if len(self.label_names) == 1 else labels
+        self._reading = _SCORE if len(self.label_names) == 1 else labels
 
     @property
     def gives_score(self) -> bool:
         """Return True if the classifier gives one score instead of classes."""
-        return self._answer is _SCORE
+        return self._reading is _SCORE
 
     def whole_model(self, encoder: nn.Module) -> Any:
         """Return the Hugging Face classifier with this head and an encoder; it shares all weights."""
@@ -114,13 +114,13 @@ class PretrainedClassifierHead(Head):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Compute the probability of each class, [B, C] float32; of independent labels each by itself."""
-        return logits.float().softmax(-1) if self._answer is _ONE_CLASS else logits.float().sigmoid()
+        return logits.float().softmax(-1) if self._reading is _ONE_CLASS else logits.float().sigmoid()
 
     def predicted_classes(self, logits: Tensor) -> Tensor:
         """Return True for the predicted classes, [B, C] bool; of independent labels those above 1/2."""
-        if self._answer is not _ONE_CLASS:
+        if self._reading is not _ONE_CLASS:
             return logits > 0
-        return torch.zeros_like(logits, dtype=torch.bool).scatter(-1, logits.argmax(-1, keepdim=True), value=True)
+        return best_class(logits)
 
     def task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return 0, a scalar: there are no labels."""
@@ -128,11 +128,11 @@ class PretrainedClassifierHead(Head):
 
     def distillation_loss(self, logits: Tensor, teacher_logits: Tensor, batch: Batch, temperature: float) -> Tensor:
         """Compute the loss towards the unpruned classifier, a scalar; scores have no temperature."""
-        return self._answer.loss(logits, teacher_logits, temperature)
+        return self._reading.loss(logits, teacher_logits, temperature)
 
     def confidence(self, logits: Tensor, batch: Batch) -> Tensor:
         """Compute the log-probability of the prediction, or the score, summed over the batch."""
-        return self._answer.confidence(logits.float())
+        return self._reading.confidence(logits.float())
 
     def eval_rows(self, logits: Tensor, encoded: Encoded, batch: Batch) -> Columns:
         """Return ``index``, ``logits`` and the unpruned classifier's ``target`` logits of each text."""
@@ -143,13 +143,13 @@ class PretrainedClassifierHead(Head):
 
     def compute_metrics(self, rows: Columns, stage: str = "test") -> dict[str, float]:
         """Compute the agreement with the unpruned classifier, and the distance of the logits from its logits."""
-        name, distance = self._answer.distance
-        agreement = self._answer.agreement(rows["logits"], rows["target"])
+        name, distance = self._reading.distance
+        agreement = self._reading.agreement(rows["logits"], rows["target"])
         return {"agreement": float(agreement.mean()), name: distance(rows["logits"], rows["target"])}
 
     def prediction_rows(self, rows: Columns) -> list[dict[str, Any]]:
         """Return ``index``, ``logits``, ``target`` and ``score``, the agreement with the target, of each text."""
-        agreement = self._answer.agreement(rows["logits"], rows["target"]).tolist()
+        agreement = self._reading.agreement(rows["logits"], rows["target"]).tolist()
         return [
             {**row, "score": round(score, 6)}
             for row, score in zip(super().prediction_rows(rows), agreement, strict=True)
