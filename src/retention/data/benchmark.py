@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from datasets import Dataset
 
@@ -20,7 +20,13 @@ class BenchmarkData(RetentionData):
     """Base class: a subclass reads one split of its source (``load``); this class assigns documents to splits.
 
     Sizes and splits count documents: all token rows of a document are in the same split.
+
+    Attributes:
+        group_column: column of ``load``'s rows whose equal values must not be divided between training and validation
+            rows or between folds (``SplitPlan``); None = each document alone.
     """
+
+    group_column: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -52,7 +58,7 @@ class BenchmarkData(RetentionData):
             dir: local folder with the files of the splits; takes precedence over ``hub``.
             max_length: tokens per row, special tokens included; longer documents are truncated and counted.
             splits: source split per role, ``{train, val, test}``, or a list of them; val None = ``val_size`` documents
-                held out of train.
+                held out of train, of several the first.
             train_size: documents to train on, drawn by ``seed``; None = all.
             val_size: documents to validate on, the same for every seed; None = all, if ``splits.val`` is given.
             test_size: documents to test on, the same for every seed; None = all.
@@ -82,7 +88,13 @@ class BenchmarkData(RetentionData):
         )
         self.source = Source(dir, hub, local_note, local_provenance)
         self.plan = SplitPlan(
-            names=splits, train_size=train_size, val_size=val_size, test_size=test_size, seed=seed, folds=folds
+            names=splits,
+            train_size=train_size,
+            val_size=val_size,
+            test_size=test_size,
+            seed=seed,
+            folds=folds,
+            group_column=self.group_column,
         )
 
     @abstractmethod

@@ -30,7 +30,7 @@ class SplitPlan:
     Attributes:
         names: source split per role: ``{"train": ..., "val": ... or None, "test": ...}``, or a list of source splits
             whose rows are taken together. Without a source for ``val``, ``val_size`` rows are held out of the train
-            split and never trained on.
+            split, of several the first, and never trained on.
         train_size: rows to train on, drawn by ``seed``; None = all (without the held-out ones).
         val_size: rows to validate on; None = all (needs a source split for ``val``).
         test_size: rows to test on; None = all.
@@ -39,6 +39,8 @@ class SplitPlan:
         folds: k >= 2 for cross-validation: the rows of the sources of train and test are divided at random, the same
             way always, into k parts of nearly equal size. Seed s tests part ``s mod k`` and trains on the others, so
             seeds 0 .. k-1 test every row once. None = the splits of the source.
+        group_column: column of the rows that names their group, such as the article of a paragraph. Held-out rows and
+            folds are whole groups then: ``val_size`` rows or, to complete the last group, more. None = each row alone.
 
     Raises:
         ConfigError: a split has no source, two have the same, or a size or number of folds is out of range.
@@ -50,6 +52,7 @@ class SplitPlan:
     test_size: int | None
     seed: int
     folds: int | None = None
+    group_column: str | None = None
 
     def __post_init__(self) -> None:
         _require_split_names(self.names)
@@ -67,20 +70,24 @@ class SplitPlan:
         rows: dict[Split, Dataset] = {}
         holds_out = self.names["val"] is None
         needs_train = "train" in splits or ("val" in splits and holds_out)
+        held_out_of = None  # all rows to train on
         if self.folds is not None and (needs_train or "test" in splits):
-            train, test = self._fold(_load_all([*self.sources("train"), *self.sources("test")], load))
+            train, test = self._fold(_join([*self._load("train", load), *self._load("test", load)]))
         else:
-            train = _load_all(self.sources("train"), load) if needs_train else None
-            test = _load_all(self.sources("test"), load) if "test" in splits else None
+            parts = self._load("train", load) if needs_train else []
+            held_out_of = len(parts[0]) if parts else None
+            train = _join(parts) if parts else None
+            test = _join(self._load("test", load)) if "test" in splits else None
         if test is not None and "test" in splits:
             rows["test"] = draw_rows(test, self.test_size, _FIXED_SEED, "test_size")
         if train is not None and needs_train:
             if holds_out:
-                train, rows["val"] = hold_out(train, self.val_size or 0)
+                groups = self._groups(train)
+                train, rows["val"] = hold_out(train, self.val_size or 0, groups=groups, first=held_out_of)
             if "train" in splits:
                 rows["train"] = draw_rows(train, self.train_size, self.seed, "train_size")
         if "val" in splits and not holds_out:
-            rows["val"] = draw_rows(_load_all(self.sources("val"), load), self.val_size, _FIXED_SEED, "val_size")
+            rows["val"] = draw_rows(_join(self._load("val", load)), self.val_size, _FIXED_SEED, "val_size")
         return {split: rows[split] for split in splits}
 
     def sources(self, split: Split) -> list[str]:
@@ -90,33 +97,60 @@ class SplitPlan:
             return []
         return [names] if isinstance(names, str) else [str(name) for name in names]
 
+    def _load(self, split: Split, load: Callable[[str], Dataset]) -> list[Dataset]:
+        return [load(name) for name in self.sources(split)]
+
+    def _groups(self, rows: Dataset) -> np.ndarray:
+        """Return the number of each row's group, in order of appearance; without groups that of the row."""
+        if self.group_column is None:
+            return np.arange(len(rows))
+        numbers: dict[Any, int] = {}
+        return np.array([numbers.setdefault(name, len(numbers)) for name in rows[self.group_column]], dtype=int)
+
     def _fold(self, rows: Dataset) -> tuple[Dataset, Dataset]:
         """Divide ``rows`` into those to train on and the part that the seed tests."""
-        folds = self.folds or 1
-        if folds > len(rows):
-            raise DataError(f"folds: {folds} parts of {len(rows)} rows leave some empty; lower folds")
-        order = np.random.default_rng(_FIXED_SEED + 1).permutation(len(rows))  # not the order of ``hold_out``
-        tested = np.zeros(len(rows), dtype=bool)
-        tested[order[self.seed % folds :: folds]] = True
+        folds, groups = self.folds or 1, self._groups(rows)
+        count = len(np.unique(groups))
+        if folds > count:
+            of_rows = "" if self.group_column is None else f" (values of {self.group_column!r})"
+            unit = "rows" if self.group_column is None else f"groups{of_rows}"
+            raise DataError(f"folds: {folds} parts of {count} {unit} leave some empty; lower folds")
+        order = np.random.default_rng(_FIXED_SEED + 1).permutation(count)  # not the order of ``hold_out``
+        tested = np.isin(groups, order[self.seed % folds :: folds])
         return rows.select(np.flatnonzero(~tested)), rows.select(np.flatnonzero(tested))
 
 
-def _load_all(names: Sequence[str], load: Callable[[str], Dataset]) -> Dataset:
-    """Load source splits and put their rows one after the other."""
-    parts = [load(name) for name in names]
-    return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
+def _join(parts: Sequence[Dataset]) -> Dataset:
+    """Put the rows of source splits one after the other."""
+    return parts[0] if len(parts) == 1 else concatenate_datasets(list(parts))
 
 
-def hold_out(rows: Dataset, size: int, key: str = "val_size") -> tuple[Dataset, Dataset]:
+def hold_out(
+    rows: Dataset, size: int, key: str = "val_size", *, groups: np.ndarray | None = None, first: int | None = None
+) -> tuple[Dataset, Dataset]:
     """Divide ``rows`` into (the rest, ``size`` held-out rows), the same way for every seed.
+
+    Args:
+        rows: rows to divide.
+        size: rows to hold out.
+        key: config key of the size, for messages.
+        groups: integer group of each row, [rows]; whole groups are held out until there are ``size`` rows or more. None
+            = each row alone.
+        first: hold out only groups that occur in this number of first rows; None = any.
 
     Raises:
         DataError: nothing would be left to train on; the message names the config ``key``.
     """
-    if size >= len(rows):
-        raise DataError(f"{key}: {size} rows to hold out of {len(rows)} leave none to train on; lower {key}")
-    order = np.random.default_rng(_FIXED_SEED).permutation(len(rows))
-    return rows.select(np.sort(order[size:])), rows.select(np.sort(order[:size]))
+    numbers = np.arange(len(rows)) if groups is None else groups
+    candidates, counts = np.unique(numbers[:first], return_counts=True)
+    order = np.random.default_rng(_FIXED_SEED).permutation(len(candidates))
+    taken = 1 + int(np.searchsorted(np.cumsum(counts[order]), size)) if size else 0
+    held_out = np.isin(numbers, candidates[order[:taken]])
+    if taken > len(order) or held_out.all():
+        unit = "" if groups is None else f" in {len(candidates)} groups that stay together"
+        of = len(rows) if first is None else first
+        raise DataError(f"{key}: {size} rows to hold out of {of}{unit} leave none to train on; lower {key}")
+    return rows.select(np.flatnonzero(~held_out)), rows.select(np.flatnonzero(held_out))
 
 
 def draw_rows(rows: Dataset, size: int | None, seed: int, key: str) -> Dataset:

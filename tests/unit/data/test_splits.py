@@ -147,3 +147,47 @@ def test_wrong_sources_are_refused(names: dict[str, Any], message: str) -> None:
 def test_number_of_folds_is_checked() -> None:
     with pytest.raises(ConfigError, match="folds: must be a whole number of at least 2"):
         plan(folds=1)
+
+
+def articles(*names: str) -> Dataset:
+    return Dataset.from_dict({"n": list(range(len(names))), "article": list(names)})
+
+
+def test_groups_are_held_out_as_a_whole() -> None:
+    source = articles(*"aaabbbccddde")
+    parts = plan(val_size=4, group_column="article").read(("train", "val"), lambda split: source)
+    trained, held_out = set(parts["train"]["article"]), set(parts["val"]["article"])
+    assert trained and held_out and not trained & held_out
+    assert len(parts["val"]) >= 4 and len(parts["train"]) + len(parts["val"]) == 12
+    sizes = {name: list("aaabbbccddde").count(name) for name in held_out}
+    assert len(parts["val"]) - 4 < max(sizes.values()), "no group more than needed"
+
+
+def test_rows_are_held_out_of_the_first_source_alone() -> None:
+    names = {"train": ["a", "b"], "val": None, "test": "c"}
+    sources = {"a": articles(*"ppqqrr"), "b": articles(*"xxxxxxxxxxxxxxxxp")}
+    for column in (None, "article"):
+        parts = plan(names=names, val_size=2, group_column=column).read(("train", "val"), lambda split: sources[split])
+        assert "x" not in parts["val"]["article"]
+    parts = plan(names=names, val_size=4, group_column="article").read(("train", "val"), lambda split: sources[split])
+    assert not set(parts["train"]["article"]) & set(parts["val"]["article"]), "also where a later source has the group"
+
+
+def test_folds_keep_groups_together() -> None:
+    names = {"train": "a", "val": None, "test": "c"}
+    sources = {"a": articles(*"ppqqrr"), "c": articles(*"qsss")}
+
+    def read(seed: int) -> list[set[str]]:
+        divided = plan(names=names, val_size=1, seed=seed, folds=2, group_column="article")
+        return [set(part["article"]) for part in divided.read(("train", "val", "test"), lambda s: sources[s]).values()]
+
+    for train, val, test in (read(0), read(1)):
+        assert not (train & val or train & test or val & test)
+    assert read(0)[2] | read(1)[2] == set("pqrs")
+    with pytest.raises(DataError, match="folds: 5 parts of 4 groups"):
+        plan(names=names, folds=5, group_column="article").read(("test",), lambda split: sources[split])
+
+
+def test_a_single_group_cannot_be_divided() -> None:
+    with pytest.raises(DataError, match="val_size: 1 rows to hold out of 3 in 1 groups that stay together leave none"):
+        plan(val_size=1, group_column="article").read(("train", "val"), lambda split: articles(*"aaa"))

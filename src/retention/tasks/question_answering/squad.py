@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from datasets import Dataset
 
@@ -30,7 +30,10 @@ _VERSIONS = ("", "-v2.0", "-v1.1")
 
 
 class SquadData(QuestionAnsweringData):
-    """Paragraphs with questions, with or without questions that they do not answer. Sizes and splits count paragraphs.
+    """Paragraphs with questions, with or without questions that they do not answer. Sizes count paragraphs.
+
+    All paragraphs of an article are in the same split: questions on the rest of an article that a model was trained on
+    are easier than those on a new one, and a threshold chosen on them does not fit new articles.
 
     A local folder holds one of ``<split>.json``, ``<split>-v2.0.json`` and ``<split>-v1.1.json``, also ``.gz``. Long
     paragraphs are cut into windows: the answer is the best span over all windows, and there is no answer only if no
@@ -40,6 +43,8 @@ class SquadData(QuestionAnsweringData):
     ``best_threshold``, as in SQuAD's official script. On validation rows it is the value to choose for
     ``no_answer_threshold``; on test rows ``best_f1`` is an upper bound, since the threshold saw the answers.
     """
+
+    group_column: ClassVar[str | None] = "article"
 
     def __init__(self, *, allow_no_answer: bool = True, no_answer_threshold: float = 0.5, **settings: Any) -> None:
         """Check the configuration; nothing is read before ``setup``.
@@ -78,11 +83,16 @@ class SquadData(QuestionAnsweringData):
         return [f"{split}{version}{suffix}" for version in _VERSIONS for suffix in SUFFIXES]
 
     def load(self, split: str) -> Dataset:
-        """Load the paragraphs of one split of the source as passages."""
-        passages = [passage for document in self._documents_of(split) for passage in self._passages_in(document, split)]
+        """Load the paragraphs of one split of the source as passages, with the title of their ``article``."""
+        passages, articles = [], []
+        for document in self._documents_of(split):
+            listed = self._passages_in(document, split)
+            passages += listed
+            articles += [document.title] * len(listed)
         if not passages:
             raise DataError(f"{self.name}: {split} has no question; point data.dir to another folder")
-        return passage_rows(passages)
+        rows: Dataset = passage_rows(passages).add_column("article", articles)
+        return rows
 
     def score(
         self, passages: Sequence[Passage], candidates: Mapping[tuple[int, int], AnswerCandidates]

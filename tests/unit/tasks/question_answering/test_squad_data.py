@@ -13,6 +13,7 @@ from torchmetrics.functional.text import squad as official_squad
 
 from retention.data.answer_text import answer_scores
 from retention.errors import ConfigError, DataError
+from retention.tasks.question_answering.passages import passages_of
 from retention.tasks.question_answering.squad import SquadData, best_threshold
 from retention.tasks.question_answering.squad_metrics import SquadScore
 
@@ -199,3 +200,20 @@ def test_scores_by_kind_of_question() -> None:
     scores = SquadScore().compute(predictions=predictions, references=references)
     assert scores["f1"] == pytest.approx(1 / 3) and scores["f1_answerable"] == 0.5 and scores["f1_unanswerable"] == 0.0
     assert (scores["count_answerable"], scores["count_unanswerable"]) == (2, 1)
+
+
+def test_validation_paragraphs_are_of_articles_that_are_not_trained_on(
+    qa_files: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    def article(title: str) -> dict[str, Any]:
+        return {"title": title, "paragraphs": [paragraph(f"{TEXT} {number}", q=["wine"]) for number in range(3)]}
+
+    for name, titles in {"train": "ABCD", "more": "XYZ", "test": "T"}.items():
+        content = {"version": "v2.0", "data": [article(title) for title in titles]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    splits = {"train": ["train", "more"], "val": None, "test": "test"}
+    rows = loaded(qa_files, tokenizer, tmp_path, splits=splits, val_size=4).read(("train", "val"))
+    articles = {role: {passage.id.split()[0] for passage in passages_of(part)} for role, part in rows.items()}
+    assert not articles["train"] & articles["val"]
+    assert len(articles["val"]) == 2 and articles["val"] < set("ABCD"), "of the first file alone"
+    assert len(rows["val"]) == 6, "whole articles"
