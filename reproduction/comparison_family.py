@@ -8,7 +8,7 @@ from statistics import NormalDist
 from reproduction.comparison import interval, signed
 from reproduction.pooling import standard_error
 from reproduction.sources import RecordSet
-from reproduction.target_speeds import SPEEDS, best_models
+from reproduction.target_speeds import SPEEDS, models_at_speed
 from reproduction.timed_models import paired_difference, timed_models
 from retention.report.intervals import Estimate
 from retention.report.tables import markdown_table, text_frame
@@ -33,7 +33,7 @@ def comparison_family_table(
     for task, (rows, _) in tasks.items():
         models = timed_models(records, task)
         for speed in speeds:
-            ours, shallow = best_models(models, speed)
+            ours, shallow = models_at_speed(models, speed)
             difference = paired_difference(records, task, ours, shallow) if ours and shallow else None
             if difference is not None and difference.low is not None:
                 family.append((rows, f"{speed:g}x", difference))
