@@ -8,7 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from safetensors import SafetensorError
+
 T = TypeVar("T")
+# What ``from_pretrained`` of transformers raises for a folder that is damaged or not of the expected model.
+MODEL_LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
 _LARGEST = 3.4028234663852886e38  # of float32, which computes with the settings
 
 

@@ -179,7 +179,15 @@ def test_cross_encoder_keeps_the_query(begin: Begin, files: Path, tmp_path: Path
         load(tmp_path / "kept").predict(["a text"])  # type: ignore[attr-defined]
     loaded, retainer = load_retained(tmp_path / "model", LOADER)
     with retainer, torch.no_grad():
-        assert loaded(**batch).logits.shape == (76, 1)
+        logits = loaded(**batch).logits.squeeze(-1)
+        query = torch.tensor([[each == 0 for each in batch.sequence_ids(row)] for row in range(len(data))])
+        for kept in retainer.report.keep_indices.values():
+            held = torch.zeros_like(query).scatter(1, kept.clamp(min=0), True)
+            assert (held | ~query).all(), "the query stays, as in training"
+    by_text = {each["query"] + each["passage"]: float(logit) for each, logit in zip(data, logits, strict=True)}
+    rows = [json.loads(line) for line in (tmp_path / "kept" / "predictions.jsonl").read_text().splitlines()]
+    scores = {round(logit, 3) for logit in by_text.values()}
+    assert all(round(row["logits"][0], 3) in scores for row in rows), "the scores of the run"
 
 
 def test_resumed_run_equals_the_uninterrupted_one(begin: Begin, pruned: tuple[Path, Any], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from retention.cache.budget import CacheBudget
-from retention.errors import CheckpointError, RetentionError, first_line, require
+from retention.errors import MODEL_LOAD_ERRORS, CheckpointError, RetentionError, first_line, require
 
 if TYPE_CHECKING:  # needs the extra ``experiments``
     from retention.records import Decoding
@@ -64,10 +64,10 @@ def load_tokenizer(name: str) -> Any:
 def _load(loader: Any, name: str, part: str, options: dict[str, Any]) -> Any:
     try:
         return loader.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
+    except MODEL_LOAD_ERRORS as error:
         local = Path(name).is_dir()
         place = f"the folder holds no usable {part}" if local else "neither a folder nor a hub model within reach"
-        remedy = f"give the folder of a decoder with its {part}"
+        remedy = "give the folder of a decoder with its tokenizer, completely copied"
         raise CheckpointError(f"{name}: {place}; {remedy} ({first_line(error)})") from error
 
 

@@ -77,6 +77,18 @@ def check_protected_ids(protected_ids: Iterable[int]) -> tuple[int, ...]:
     return tuple(checked)
 
 
+def check_protect_query(protect_query: bool, protected_ids: Sequence[int]) -> bool:
+    """Return ``protect_query``.
+
+    Raises:
+        ConfigError: it is no bool, or there are no ids, one of which has to end the first text of a pair.
+    """
+    require(isinstance(protect_query, bool), "protect_query", f"must be True or False, got {protect_query!r}")
+    message = "needs protected_ids with the separator of the tokenizer; pass for example tokenizer.all_special_ids"
+    require(bool(protected_ids) or not protect_query, "protect_query", message)
+    return protect_query
+
+
 def check_head(model: nn.Module, dropped: str) -> None:
     """Check that the head of a model can read a shortened output.
 

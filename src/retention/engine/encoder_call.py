@@ -76,7 +76,12 @@ def wants_hidden_states(encoder: nn.Module, call: Mapping[str, Any]) -> bool:
 
 
 def protected_tokens(
-    input_ids: Tensor | None, mask: Tensor, protected_mask: Tensor | None, protected_ids: Sequence[int]
+    input_ids: Tensor | None,
+    mask: Tensor,
+    protected_mask: Tensor | None,
+    protected_ids: Sequence[int],
+    *,
+    protect_query: bool = False,
 ) -> Tensor:
     """Return the tokens that are never removed, [B, T] bool.
 
@@ -85,6 +90,7 @@ def protected_tokens(
         mask: attention mask [B, T].
         protected_mask: [B, T], takes precedence over the ids; None = use the ids.
         protected_ids: token ids.
+        protect_query: True to add the first text of each pair, see ``first_text_tokens``.
 
     Raises:
         ValueError: the protected mask has another shape; or there are ids to protect and no ``input_ids``.
@@ -101,5 +107,25 @@ def protected_tokens(
             "protected_ids cannot be located in inputs_embeds; mark the positions to keep with "
             "`with retainer.protect(mask):`, a mask [B, T] with True = never removed"
         )
+    protected = _is_one_of(input_ids, protected_ids)
+    return protected | first_text_tokens(input_ids, mask, protected_ids) if protect_query else protected
+
+
+def first_text_tokens(input_ids: Tensor, mask: Tensor, separator_ids: Sequence[int]) -> Tensor:
+    """Return the real tokens up to the first separator after the start: the first text of each pair, [B, T] bool.
+
+    A row without a second text belongs to the first text as a whole.
+
+    Args:
+        input_ids: [B, T] long.
+        mask: attention mask [B, T]; padding may be on either side.
+        separator_ids: ids of the tokens that end a text, which may also stand before the first one.
+    """
+    real = mask.bool()
+    separators = _is_one_of(input_ids, separator_ids) & real & (real.cumsum(1) > 1)
+    return real & (separators.cumsum(1) == 0)
+
+
+def _is_one_of(input_ids: Tensor, ids: Sequence[int]) -> Tensor:
     # Not torch.isin, which has no counterpart in ONNX.
-    return (input_ids.unsqueeze(-1) == torch.tensor(protected_ids, device=input_ids.device)).any(-1)
+    return (input_ids.unsqueeze(-1) == torch.tensor(ids, device=input_ids.device, dtype=torch.long)).any(-1)

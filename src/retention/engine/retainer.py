@@ -21,6 +21,7 @@ from retention.engine.checks import (
     check_engine,
     check_head,
     check_layers,
+    check_protect_query,
     check_protected_ids,
     check_prune_at,
 )
@@ -83,12 +84,14 @@ class Retainer:
         prune_at: ``after_layer``, or ``after_attention``: dropped tokens skip the feed-forward part of their last
             layer; no effect on the gate before layer 0.
         protected_ids: token ids that are never removed (CLS, SEP); used for batches without a mask from ``protect``.
+        protect_query: True to never remove the first text of a pair either, such as a reranker's query: the tokens up
+            to the first of ``protected_ids`` after the start.
 
     Raises:
         ConfigError: no adapter for the family; a model configuration for which removal would not equal masking; an
             attention implementation other than those of the adapter; a layer that does not exist; a ``prune_at`` that
-            the family does not support; a gate that observes something the model does not provide, or that was built
-            for another encoder; ``dropped="cut"`` with a head that answers by position.
+            the family does not support; ``protect_query`` without ids; a gate that observes something the model does
+            not provide, or that was built for another encoder; ``dropped="cut"`` with a head that answers by position.
 
     Examples:
         >>> with Retainer(model, gate, layers=[0]) as retainer:        # doctest: +SKIP
@@ -105,12 +108,14 @@ class Retainer:
         dropped: str = "forward",
         prune_at: str = "after_layer",
         protected_ids: Iterable[int] = (),
+        protect_query: bool = False,
     ) -> None:
         self.encoder = encoder_of(model)
         self.gate = gate
         self.dropped = dropped
         self.prune_at = prune_at
         self.protected_ids = check_protected_ids(protected_ids)
+        self.protect_query = check_protect_query(protect_query, self.protected_ids)
         config: Any = self.encoder.config
         self.adapter = adapter_for(config.model_type)
         self.adapter.check(config)
@@ -160,7 +165,8 @@ class Retainer:
         """Protect tokens in this thread's forward passes inside the block; an inner block replaces an outer one.
 
         Args:
-            protected_mask: [B, T] bool, True = never removed; None = protect ``protected_ids``.
+            protected_mask: [B, T] bool, True = never removed; None = protect ``protected_ids`` and, with
+                ``protect_query``, the first text.
         """
         before, self._thread.protected = self._thread.protected, protected_mask
         try:
@@ -281,7 +287,9 @@ class Retainer:
         if self.training_watch is not None:
             self.training_watch.check()
         input_ids, mask = input_ids_and_mask(call)
-        protected = protected_tokens(input_ids, mask, self._thread.protected, self.protected_ids)
+        protected = protected_tokens(
+            input_ids, mask, self._thread.protected, self.protected_ids, protect_query=self.protect_query
+        )
         is_global = self.adapter.global_tokens(call)
         never_removed = protected if is_global is None else protected | is_global
         state = ForwardState(mask, never_removed, input_ids, self._thread.spans)

@@ -2,7 +2,8 @@
 
 Needs the extra ``sentence-transformers``. A folder of ``Embedder.save_pretrained`` or of ``save`` of a model of the
 library is loaded by ``load(folder)``, or by ``SentenceTransformer(folder, trust_remote_code=True)``: the library asks
-for that flag whenever a module comes from another package.
+for that flag whenever a module comes from another package. ``load`` also makes a ``CrossEncoder`` of a folder that
+``save_retained`` wrote of a sequence classifier, such as a pruned reranker.
 """
 
 from __future__ import annotations
@@ -18,17 +19,26 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules.transformer import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor
+from transformers import AutoModelForSequenceClassification
 
 from retention.engine import Retainer
-from retention.errors import ConfigError, Problem, require
+from retention.engine.encoder_call import first_text_tokens, protected_tokens
+from retention.errors import CheckpointError, ConfigError, Problem, require
 from retention.models.encoded import Encoded
 from retention.models.pooling import check_pooling
+from retention.models.pretrained_classifier import SUFFIX as CLASSIFIER
 from retention.policies.bases.retention_policy import RetentionPolicy
 from retention.policies.retain import retain
 from retention.pretrained.budget import budget_of_call, check_rho
 from retention.pretrained.folder import resolve_folder
+from retention.pretrained.model_files import checked_config, load_model
 from retention.pretrained.retention_files import RetentionSettings, read_retention, write_retention
-from retention.pretrained.sentence_files import RETENTION_MODULE, model_kind, pooling_includes_prompt
+from retention.pretrained.sentence_files import (
+    RETENTION_MODULE,
+    is_library_folder,
+    model_kind,
+    pooling_includes_prompt,
+)
 from retention.pretrained.text_rows import special_ids
 
 _WEIGHTED = {"depth", "survivors"}  # poolings that are a mean with weights of our own
@@ -147,13 +157,9 @@ class RetentionTransformer(Transformer):
         """Return a context that also protects the first text of each pair."""
         if not self._settings.protect_query:
             return nullcontext()
-        protected, separator = (
-            torch.isin(input_ids, torch.tensor(ids, dtype=torch.long, device=input_ids.device))
-            for ids in (self.retainer.protected_ids, self._separators)
-        )
-        separator.scatter_(1, mask.argmax(1, keepdim=True), False)  # padding may be on the left
-        query = separator.cumsum(1) == 0
-        return self.retainer.protect((query | protected) & mask.bool())
+        query = first_text_tokens(input_ids, mask, self._separators)
+        special = protected_tokens(input_ids, mask, None, self.retainer.protected_ids) & mask.bool()
+        return self.retainer.protect(query | special)
 
 
 def _pair_separators(tokenizer: Any) -> tuple[int, ...]:
@@ -222,11 +228,7 @@ def with_retention(
     settings = RetentionSettings(
         dropped=dropped, prune_at=prune_at, protected_ids=ids, pooling=pooling or supported, protect_query=protect_query
     )
-    module = RetentionTransformer.__new__(RetentionTransformer)
-    module.__dict__.update({key: dict(value) if key == "_modules" else value for key, value in vars(first).items()})
-    model[0] = module.attach(policy, settings)
-    module.link(model)
-    return model
+    return _attached(model, policy, settings)
 
 
 def load(
@@ -243,7 +245,8 @@ def load(
     flag.
 
     Args:
-        name: a folder of ``Embedder.save_pretrained`` or of ``save`` of a model of the library, or its name on the hub.
+        name: a folder of ``Embedder.save_pretrained``, of ``save`` of a model of the library or of ``save_retained`` of
+            a sequence classifier, which becomes a ``CrossEncoder``; or its name on the hub.
         device: device of the weights; None = as the library chooses.
         revision: branch, tag or commit on the hub.
         token: access token of the hub.
@@ -253,6 +256,8 @@ def load(
         CheckpointError: the folder is not one of a model of the library, or is not safe to load.
     """
     folder = resolve_folder(name, revision=revision, token=token)
+    if not is_library_folder(folder):
+        return _load_classifier(folder, device=device, **options)
     kind = model_kind(folder)
     cls = CrossEncoder if kind == "CrossEncoder" else SentenceTransformer
     classes = {RETENTION_MODULE: RetentionTransformer}
@@ -261,4 +266,36 @@ def load(
     )
     if isinstance(first := model[0], RetentionTransformer):
         first.link(model)
+    return model
+
+
+def _load_classifier(folder: Path, *, device: str | None, **options: Any) -> CrossEncoder:
+    """Make a ``CrossEncoder`` of a sequence classifier's folder, with its policy; without one it keeps every token."""
+    architectures = checked_config(folder).architectures or []
+    if not any(str(name).endswith(CLASSIFIER) for name in architectures):
+        raise CheckpointError(
+            f"{folder}: is neither a folder of sentence-transformers nor that of a sequence classifier (class "
+            f"{', '.join(map(str, architectures)) or 'unknown'}); save the model by Embedder.save_pretrained, or load "
+            "it with retention.pretrained"
+        )
+    load_model(folder, loader=AutoModelForSequenceClassification)  # CrossEncoder would draw missing weights at random
+    model: CrossEncoder = CrossEncoder(str(folder), device=device, local_files_only=True, **options)
+    encoder: Any = model[0].model
+    stored = read_retention(folder, encoder)
+    if "attention" in stored.policy.observes:
+        encoder.set_attn_implementation("eager")
+    _attached(model, stored.policy, stored.settings)
+    model.to(model.device)
+    return model
+
+
+def _attached(
+    model: SentenceTransformer | CrossEncoder, policy: RetentionPolicy, settings: RetentionSettings
+) -> SentenceTransformer | CrossEncoder:
+    """Replace the first module of a model by one that removes tokens; return the model."""
+    first: Any = model[0]
+    module = RetentionTransformer.__new__(RetentionTransformer)
+    module.__dict__.update({key: dict(value) if key == "_modules" else value for key, value in vars(first).items()})
+    model[0] = module.attach(policy, settings)
+    module.link(model)
     return model

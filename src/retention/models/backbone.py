@@ -23,7 +23,7 @@ from retention.core.flops import EncoderShape
 from retention.engine.adapters import Adapter, adapter_for, encoder_of
 from retention.engine.observer import check_observed
 from retention.engine.retainer import check_engine, check_prune_at
-from retention.errors import ConfigError, Problem, first_line, require
+from retention.errors import MODEL_LOAD_ERRORS, ConfigError, Problem, first_line, require
 from retention.models.encoders import build_encoder, strip_pooler
 from retention.models.layer_selection import config_of_layers, full_config, select_layers
 from retention.models.positions import extend_positions, extended_config
@@ -364,7 +364,7 @@ class PretrainedBackbone(Backbone):
             return loader.from_pretrained(
                 self.path, revision=self.revision, trust_remote_code=self.trust_remote_code, **options
             )
-        except (OSError, ValueError) as error:
+        except MODEL_LOAD_ERRORS as error:
             raise ConfigError([self._problem(error)]) from error
 
     def _problem(self, error: Exception) -> Problem:

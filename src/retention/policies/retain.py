@@ -24,6 +24,7 @@ def retain(
     protected_ids: Iterable[int] = (),
     dropped: str = "forward",
     prune_at: str = "after_layer",
+    protect_query: bool = False,
 ) -> Retainer:
     """Return a context in which ``model`` drops tokens between its layers, as ``policy`` ranks them.
 
@@ -43,6 +44,8 @@ def retain(
             which a model with a decoder cannot read.
         prune_at: ``after_layer``, or ``after_attention`` = dropped tokens skip the feed-forward part of their last
             layer.
+        protect_query: True to never remove the first text of a pair, such as the query of a reranker or a question:
+            the tokens up to the first of ``protected_ids`` after the start.
 
     Raises:
         ConfigError: ``policy`` is a class or a name; the family, its attention, a layer or a setting is not supported,
@@ -69,7 +72,13 @@ def retain(
             policy.build(adapter_for(name).shape(encoder.config), name)
             policy.to(next(encoder.parameters()).device)
     retainer = Retainer(
-        model, policy, layers=policy.layers, dropped=dropped, prune_at=prune_at, protected_ids=protected_ids
+        model,
+        policy,
+        layers=policy.layers,
+        dropped=dropped,
+        prune_at=prune_at,
+        protected_ids=protected_ids,
+        protect_query=protect_query,
     )
     retainer.training_watch = TrainingWatch(encoder, policy)
     return retainer

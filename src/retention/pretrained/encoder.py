@@ -57,6 +57,7 @@ class RetentionEncoder(nn.Module):
         dropped: ``forward`` = removed tokens return with their last state, ``cut`` = the output holds kept tokens only.
         prune_at: ``after_layer`` or ``after_attention``, see ``retain``.
         protected_ids: token ids that are never removed.
+        protect_query: True to never remove the first text of a pair, see ``retain``.
         rho: target keep ratio in (0, 1] of calls that give none, saved with the model; None = that of the policy.
 
     Attributes:
@@ -79,6 +80,7 @@ class RetentionEncoder(nn.Module):
         dropped: str = "forward",
         prune_at: str = "after_layer",
         protected_ids: Iterable[int] = (),
+        protect_query: bool = False,
         rho: float | None = None,
     ) -> None:
         super().__init__()
@@ -87,7 +89,14 @@ class RetentionEncoder(nn.Module):
         require(inner is encoder or name.endswith("EncoderModel"), "encoder", message)
         self.encoder = encoder
         self.policy = policy
-        self.retainer = retain(encoder, policy, protected_ids=protected_ids, dropped=dropped, prune_at=prune_at)
+        self.retainer = retain(
+            encoder,
+            policy,
+            protected_ids=protected_ids,
+            dropped=dropped,
+            prune_at=prune_at,
+            protect_query=protect_query,
+        )
         self.rho = check_rho(policy, rho)
         self.pass_values = PassValues()
 
@@ -119,6 +128,7 @@ class RetentionEncoder(nn.Module):
             dropped=retainer.dropped,
             prune_at=retainer.prune_at,
             protected_ids=retainer.protected_ids,
+            protect_query=retainer.protect_query,
             budgets=self.policy.budget_range,
             rho=self.rho,
         )
@@ -290,6 +300,7 @@ class RetentionEncoder(nn.Module):
             dropped=settings.dropped,
             prune_at=settings.prune_at,
             protected_ids=settings.protected_ids,
+            protect_query=settings.protect_query,
             rho=settings.rho if rho is None else rho,
         )
         return model.to(device).eval()

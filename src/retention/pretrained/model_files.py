@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokeniz
 from transformers.utils import logging as library_logging
 
 from retention.engine import adapter_for
-from retention.errors import CheckpointError, ConfigError, Problem, first_line, require
+from retention.errors import MODEL_LOAD_ERRORS, CheckpointError, ConfigError, Problem, first_line, require
 
 RUN_CHECKPOINT = Path("checkpoints") / "last.ckpt"  # of a run of the experiment framework
 
@@ -37,21 +37,7 @@ def load_model(folder: Path, attn_implementation: str | None = None, *, loader: 
     """
     message = f"must be sdpa, eager or null, got {attn_implementation!r}"
     require(attn_implementation in _ATTENTION, "attn_implementation", message)
-    if not (folder / "config.json").is_file():
-        message = "holds no config.json; pass the folder of a Hugging Face or retained model"
-        if (folder / RUN_CHECKPOINT).is_file():
-            message = "is the folder of a run, which retention.load loads; pass the folder of a model"
-        raise CheckpointError(f"{folder}: {message}")
-    config: Any = _load(folder, AutoConfig)
-    stored = getattr(config, "_attn_implementation", None)
-    if stored not in _ATTENTION:  # other values would download and run code from the hub
-        message = f"attn_implementation {stored!r} in config.json is not allowed; remove it"
-        raise CheckpointError(f"{folder}: {message}")
-    family = str(config.model_type)
-    try:
-        adapter_for(family)
-    except ConfigError as error:
-        raise ConfigError([Problem(str(folder), problem.message) for problem in error.problems]) from error
+    family = str(checked_config(folder).model_type)
     options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
@@ -64,6 +50,30 @@ def load_model(folder: Path, attn_implementation: str | None = None, *, loader: 
         listed = ", ".join(lacking[:3])
         raise CheckpointError(f"{folder}: lacks {len(lacking)} weights of the model ({listed}); it is another model")
     return model.eval()
+
+
+def checked_config(folder: Path) -> Any:
+    """Return the Hugging Face configuration of a model folder; code in the folder is not run.
+
+    Raises:
+        CheckpointError: there is no usable configuration, or loading the model would run code.
+        ConfigError: the family is not supported.
+    """
+    if not (folder / "config.json").is_file():
+        message = "holds no config.json; pass the folder of a Hugging Face or retained model"
+        if (folder / RUN_CHECKPOINT).is_file():
+            message = "is the folder of a run, which retention.load loads; pass the folder of a model"
+        raise CheckpointError(f"{folder}: {message}")
+    config: Any = _load(folder, AutoConfig)
+    stored = getattr(config, "_attn_implementation", None)
+    if stored not in _ATTENTION:  # other values would download and run code from the hub
+        message = f"attn_implementation {stored!r} in config.json is not allowed; remove it"
+        raise CheckpointError(f"{folder}: {message}")
+    try:
+        adapter_for(str(config.model_type))
+    except ConfigError as error:
+        raise ConfigError([Problem(str(folder), problem.message) for problem in error.problems]) from error
+    return config
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -121,5 +131,5 @@ def _saved_class(config: Any) -> type:
 def _load(folder: Path, loader: Any, **options: Any) -> Any:
     try:
         return loader.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True, **options)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except MODEL_LOAD_ERRORS as error:
         raise CheckpointError(f"{folder}: cannot be loaded ({first_line(error)}); copy the folder again") from error

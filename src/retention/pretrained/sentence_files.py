@@ -61,7 +61,7 @@ def read_settings(folder: Path) -> EmbeddingSettings | None:
     Raises:
         CheckpointError: a file cannot be read, or the model has parts that an ``Embedder`` does not.
     """
-    if not (folder / _MODULES).is_file():
+    if not is_library_folder(folder):
         return None
     modules = _json(folder / _MODULES, list)
     kinds = [str(each.get("type", "")).rpartition(".")[2] if isinstance(each, dict) else "" for each in modules]
@@ -116,14 +116,17 @@ def write_settings(folder: Path, settings: EmbeddingSettings, dimension: int, *,
     _write(folder / _MODEL_CONFIG, {"model_type": "SentenceTransformer", **prompts, **similarity})
 
 
+def is_library_folder(folder: Path) -> bool:
+    """Return True if sentence-transformers wrote a folder, or ``write_settings`` made it one of the library."""
+    return (folder / _MODULES).is_file()
+
+
 def model_kind(folder: Path) -> str:
-    """Return the class of the library that a folder belongs to, ``SentenceTransformer`` or ``CrossEncoder``.
+    """Return the class of the library that wrote a folder, ``SentenceTransformer`` or ``CrossEncoder``.
 
     Raises:
         CheckpointError: it is neither of them.
     """
-    if not (folder / _MODULES).is_file():
-        raise CheckpointError(f"{folder}: holds no {_MODULES}; save the model by Embedder.save_pretrained")
     kind = _optional(folder / _MODEL_CONFIG).get("model_type", "SentenceTransformer")
     if kind not in ("SentenceTransformer", "CrossEncoder"):
         path = folder / _MODEL_CONFIG
@@ -137,7 +140,7 @@ def pooling_includes_prompt(folder: Path) -> bool:
     Raises:
         CheckpointError: a file cannot be read.
     """
-    modules = _json(folder / _MODULES, list) if (folder / _MODULES).is_file() else []
+    modules = _json(folder / _MODULES, list) if is_library_folder(folder) else []
     parts = [each for each in modules if isinstance(each, dict) and str(each.get("type", "")).endswith(f".{_POOLING}")]
     configs = [_optional(_inside(folder, each.get("path")) / "config.json") for each in parts]
     return all(config.get("include_prompt", True) for config in configs)

@@ -24,6 +24,7 @@ def retention_settings(retainer: Retainer) -> RetentionSettings:
         dropped=retainer.dropped,
         prune_at=retainer.prune_at,
         protected_ids=retainer.protected_ids,
+        protect_query=retainer.protect_query,
         budgets=policy.budget_range,
     )
 
@@ -104,5 +105,6 @@ def load_retained(
         protected_ids=settings.protected_ids,
         dropped=settings.dropped,
         prune_at=settings.prune_at,
+        protect_query=settings.protect_query,
     )
     return model, retainer

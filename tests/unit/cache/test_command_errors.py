@@ -36,3 +36,11 @@ def test_bench_names_its_own_option_of_size(tmp_path: Path, capsys: pytest.Captu
 def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate.main(["--model", str(tmp_path), *RECALL, "--sizes", "16"]) == 1
     assert f"{tmp_path}: the folder holds no usable tokenizer" in capsys.readouterr().err
+
+
+def test_damaged_weights_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "model"
+    save_decoder(folder)
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    assert evaluate.main(["--model", str(folder), *RECALL, "--sizes", "16"]) == 1
+    assert f"{folder}: the folder holds no usable decoder" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from retention.engine import Decision, ForwardReport, LayerView, Retainer
+from retention.errors import ConfigError
 
 IDS = torch.arange(40).reshape(2, 20)
 
@@ -52,6 +53,33 @@ def test_gate_gets_states_positions_and_input_ids(tiny: Callable[..., Any]) -> N
     assert second.valid.sum(1).tolist() == [10, 6] and second.lengths.tolist() == [20, 11]
     assert first.protected.nonzero().tolist() == [[1, 0]] and second.protected.nonzero().tolist() == [[1, 0]]
     assert second.input_ids is IDS
+
+
+def test_first_text_of_each_pair_is_protected(tiny: Callable[..., Any]) -> None:
+    pad, start, end = 0, 1, 2
+    ids = torch.tensor(
+        [
+            [start, 5, 6, end, 7, 8, end, pad],
+            [pad, pad, start, 5, end, 7, 8, end],
+            [start, 5, 6, 7, 8, end, pad, pad],  # a single text
+            [5, 6, end, 7, 8, 9, end, pad],  # a tokenizer without a start token
+        ]
+    )
+    gate, encoder = RecordingGate(), tiny("bert")
+    context = Retainer(encoder, gate, layers=[0], protected_ids=[start, end], protect_query=True)
+    with torch.no_grad(), context:
+        encoder(input_ids=ids, attention_mask=(ids != pad).long())
+    [view] = gate.views
+    protected = [[column for column in range(8) if view.protected[row, column]] for row in range(4)]
+    assert protected == [[0, 1, 2, 3, 6], [2, 3, 4, 7], [0, 1, 2, 3, 4, 5], [0, 1, 2, 6]]
+
+
+@pytest.mark.parametrize(
+    ("protect_query", "message"), [(True, "needs protected_ids"), ("yes", "must be True or False")]
+)
+def test_wrong_protection_of_the_query_is_refused(tiny: Callable[..., Any], protect_query: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"protect_query: {message}"):
+        Retainer(tiny("bert"), RecordingGate(), layers=[0], protect_query=protect_query)
 
 
 def test_input_without_a_batch_is_refused_with_the_remedy(tiny: Callable[..., Any]) -> None:

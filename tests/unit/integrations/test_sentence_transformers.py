@@ -12,8 +12,9 @@ import torch
 from tokenizers import processors
 from transformers import BertForSequenceClassification, BertModel
 
-from retention import Adaptive, Dense, Embedder, Truncate
+from retention import Adaptive, Dense, Embedder, Truncate, retain
 from retention.errors import CheckpointError, ConfigError
+from retention.pretrained import save_retained
 from retention.pretrained.sentence_files import EmbeddingSettings
 
 library = pytest.importorskip("sentence_transformers")
@@ -190,6 +191,39 @@ def test_query_of_a_reranker_can_be_protected(reranker: Any, tmp_path: Path, pro
     assert kept == ([0, 1, 2, 3, 4, 11] if protect else [0, 4, 11])
 
 
+@pytest.mark.parametrize("protect", [True, False])
+def test_classifier_of_save_retained_becomes_a_reranker(
+    reranker: Any, tokenizer: Any, tmp_path: Path, protect: bool
+) -> None:
+    pairs = [("w1 w2", text) for text in TEXTS]
+    torch.manual_seed(5)
+    policy = Adaptive(rho=0.3).eval()
+    ids = tokenizer.all_special_ids
+    retainer = retain(reranker[0].model, policy, protected_ids=ids, prune_at="after_attention", protect_query=protect)
+    save_retained(tmp_path / "model", reranker[0].model, retainer, tokenizer)
+    expected = with_retention(reranker, policy, prune_at="after_attention", protected_ids=ids, protect_query=protect)
+    loaded = load(tmp_path / "model", device="cpu")
+    assert isinstance(loaded, library.CrossEncoder)
+    assert (loaded.predict(pairs) == expected.predict(pairs)).all()
+    assert not (loaded.predict(pairs) == loaded.predict(pairs, rho=1.0)).all()
+    loaded.save(str(tmp_path / "again"))
+    assert (load(tmp_path / "again", device="cpu").predict(pairs) == loaded.predict(pairs)).all()
+
+
+def test_folders_of_other_models_are_no_rerankers(bert: BertModel, tokenizer: Any, tmp_path: Path) -> None:
+    bert.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"neither a folder of sentence-transformers nor .*class BertModel"):
+        load(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["BertForSequenceClassification"]}))
+    with pytest.raises(CheckpointError, match=r"lacks \d weights of the model"):
+        load(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load(tmp_path)
+
+
 def test_query_is_protected_without_protected_ids(reranker: Any) -> None:
     policy = Truncate(rho=0.05, schedule="flat").eval()
     model = with_retention(reranker, policy, protect_query=True, protected_ids=[])
@@ -212,12 +246,6 @@ def test_query_of_a_left_padded_pair_is_protected(reranker: Any) -> None:
     report = model[0].retainer.report
     kept = {int(length): row.tolist() for length, row in zip(report.lengths, report.keep_indices[0], strict=True)}
     assert kept[8] == [7, 8, 9, 10, 11, 14]  # after seven columns of padding: [CLS], three words and both [SEP]
-
-
-def test_folder_of_another_kind_is_refused(bert: BertModel, tmp_path: Path) -> None:
-    bert.save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match=r"modules\.json"):
-        load(tmp_path)
 
 
 def test_scorers_train_through_the_module(saved: Path) -> None:

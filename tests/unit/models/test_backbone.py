@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModel
 
 from retention.errors import CheckpointError, ConfigError
 from retention.models.backbone import PretrainedBackbone, ScratchBackbone
@@ -104,6 +104,14 @@ def test_configuration_fields_are_replaced(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         PretrainedBackbone(name="x", path=str(tmp_path), fields={"layerz": 3}).shape()
     assert [problem.key for problem in caught.value.problems] == ["backbone.fields.layerz"]
+
+
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    AutoModel.from_config(AutoConfig.for_model("bert", **SMALL)).save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ConfigError, match=r"backbone\.path: .*the folder holds no usable model"):
+        PretrainedBackbone(name="x", path=str(tmp_path)).encoder(10)
 
 
 def test_unknown_family_or_field_raises() -> None:

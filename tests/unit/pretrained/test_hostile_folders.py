@@ -110,6 +110,13 @@ def test_damaged_and_foreign_weights_are_refused(saved: Path) -> None:
         Embedder.from_pretrained(saved)
 
 
+def test_damaged_weights_of_the_encoder_are_refused(saved: Path) -> None:
+    path = saved / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(CheckpointError, match=r"cannot be loaded .*; copy the folder again"):
+        Embedder.from_pretrained(saved)
+
+
 def test_encoder_configuration_runs_no_code(saved: Path) -> None:
     marker = saved / "hacked"
     (saved / "evil.py").write_text(f"open({str(marker)!r}, 'w').close()\nclass Model: pass\nclass Config: pass\n")

@@ -70,5 +70,6 @@ class PrunedClassifier(Classifier):
             dropped=retainer.dropped,
             prune_at=retainer.prune_at,
             protected_ids=special_ids(self.tokenizer),
+            protect_query=cast(ClassifierTexts, self.data).protect_first_text,
         )
         save_retained(folder, model, whole, self.tokenizer, details=details)
