@@ -53,12 +53,14 @@ def title_mark(setup: EvaluationSetup) -> str:
 def data_note(setup: EvaluationSetup) -> str:
     """Describe a setup's data in one sentence, for the notes of a table."""
     if provenance_of(setup) is Provenance.STAND_IN:
-        return f"STAND-IN, no benchmark result: {setup.source}, {setup.train} training and {setup.test} test rows"
+        rows = f"{setup.train} training and {setup.test} {setup.evaluated} rows"
+        return f"STAND-IN, no benchmark result: {setup.source}, {rows}"
     benchmark = benchmark_of(setup.task)
     train = _count(setup.train, None if benchmark is None else benchmark.train)
-    test = _count(setup.test, None if benchmark is None else benchmark.test)
+    published = benchmark.test if benchmark is not None and setup.evaluated == "test" else None
+    evaluated = f"{_count(setup.test, published)} {setup.evaluated}"
     cut = f", cut to {setup.length} tokens" if setup.length else ""
-    return f"{setup.source}: {train} training and {test} test rows{cut}"
+    return f"{setup.source}: {train} training and {evaluated} rows{cut}"
 
 
 def backbone_note(setup: EvaluationSetup, benchmark: Benchmark) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from reproduction.paper import ADAPTIVE, HYPERPARAMETERS
+from retention.records import Quality, Validation
 from retention.records.identity import settings, word
-from retention.report.grouping import EvaluationSetup, Record, RunGroup, group_runs
+from retention.report.grouping import EvaluationSetup, Record, RunGroup, as_test_rows, group_runs
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,12 @@ class Sweep:
 
 
 def find_sweeps(records: Iterable[Record]) -> list[Sweep]:
-    """Return every sweep with at least one curve, by setup and keep ratio."""
+    """Return every sweep with at least one curve, of test or of validation rows, by setup and keep ratio."""
     by_values: dict[tuple[float, ...], list[Record]] = {}
     for record in records:
-        if record["kind"] == "quality" and record["policy"] == ADAPTIVE.policy:
+        if record["kind"] == Validation.kind:
+            record = as_test_rows(record)
+        if record["kind"] == Quality.kind and record["policy"] == ADAPTIVE.policy:
             values = _values(record)
             if values is not None:
                 by_values.setdefault(values, []).append(record)

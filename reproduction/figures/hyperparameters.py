@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from reproduction.figures.canvas import Subplot, add_legend, draw_subplots, setup_title
 from reproduction.paper import BENCHMARKS, HYPERPARAMETERS
 from reproduction.sweep_curves import Sweep, find_sweeps
+from retention.records import Quality, Validation
 from retention.report.figure_style import curve_style
 from retention.report.grouping import Record
 
@@ -25,7 +26,7 @@ def hyperparameter_figure(records: Iterable[Record]) -> Figure:
     A benchmark without a sweep has an empty subplot, unless the records are of other tasks alone.
     """
     records = list(records)
-    tasks = {record["task"] for record in records if record["kind"] == "quality"}
+    tasks = {record["task"] for record in records if record["kind"] in (Quality.kind, Validation.kind)}
     sweeps = find_sweeps(records)
     subplots: list[Subplot] = []
     for benchmark in BENCHMARKS:

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from reproduction.data_provenance import data_note
 from reproduction.figures import depth_figure, hyperparameter_figure, pareto_figure, speed_figure
 from reproduction.sources import RecordSet
 from reproduction.sweep_curves import find_sweeps
@@ -52,6 +53,19 @@ def test_curve_changes_one_hyperparameter(quality: Make) -> None:
     (sweep,) = find_sweeps(records)
     assert list(sweep.curves) == ["beta"] and list(sweep.curves["beta"]) == [0.3, 0.66]
     assert sweep.rho == 0.3
+
+
+def test_validation_rows_make_curves_of_their_own(quality: Make) -> None:
+    tested = [quality("adaptive", 0.3, 0.8, hyperparameters={"beta": beta}) for beta in (0.3, 0.66)]
+    data = {**tested[0]["data"], "val": 500}
+    validated = [{**record, "kind": "validation", "data": data} for record in tested]
+    sweeps = find_sweeps([*validated, *tested])
+    assert sorted(sweep.setup.evaluated for sweep in sweeps) == ["test", "validation"]
+    assert all(list(sweep.curves["beta"]) == [0.3, 0.66] for sweep in sweeps)
+    assert data_note(find_sweeps(validated)[0].setup).endswith(
+        "67349 training and 500 validation rows, cut to 64 tokens"
+    )
+    assert len(panels(hyperparameter_figure(validated))) == 1
 
 
 def test_pareto_subplot_names_every_policy_and_dense(quality: Make) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from retention.errors import DataError
+from retention.records import Quality
 from retention.records.identity import incidental_differences, settings, training, variants, word
 
 DENSE = "dense"
@@ -280,6 +281,14 @@ def _check(record: Record) -> None:
         raise DataError(f"{name}: has no metric {monitor!r}, its monitor; it has {', '.join(metrics) or 'none'}")
     if metrics[monitor] is not None and not 0.0 <= metrics[monitor] <= 1.0:
         raise DataError(f"{name}: metric {monitor} is {metrics[monitor]}; metrics must be ratios in [0, 1], not points")
+
+
+def as_test_rows(record: Record) -> Record:
+    """Return a record of validation rows as one of as many test rows, which tables and plots can group."""
+    data = record["data"]
+    if contracts := data.get("contracts"):
+        data = {**data, "contracts": {**contracts, "test": contracts.get("val")}}
+    return {**record, "kind": Quality.kind, "evaluated": "validation", "data": {**data, "test": data.get("val")}}
 
 
 def _setup(record: Record) -> EvaluationSetup:

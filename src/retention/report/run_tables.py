@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from retention.errors import RetentionError
 from retention.records import Quality, Record, Validation, read_records
 from retention.records.run_folders import folder_records
 from retention.report.decoding_table import decoding_table
 from retention.report.details import detail_table
-from retention.report.grouping import fill_training_rows, left_out_line
+from retention.report.grouping import as_test_rows, fill_training_rows, left_out_line
 from retention.report.quality_table import quality_table
 
 
@@ -27,7 +28,7 @@ def run_tables(records: Sequence[Record]) -> str:
     """
     records = fill_training_rows(records)
     tables = [table] if (table := decoding_table(records)) else []
-    validated = [_as_test(record) for record in records if record["kind"] == Validation.kind]
+    validated = [as_test_rows(record) for record in records if record["kind"] == Validation.kind]
     if any(record["kind"] == Quality.kind for record in records) or not (tables or validated):
         tables.append(_quality(records))
     if validated:
@@ -57,15 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _quality(records: Sequence[Record]) -> str:
+def _quality(records: Sequence[Mapping[str, Any]]) -> str:
     """Return the quality table, with a line about runs that it leaves out although their configuration differs."""
     table, line = quality_table(records), left_out_line(records)
     return f"{table}{line}\n" if line else table
-
-
-def _as_test(record: Record) -> Record:
-    """Return a record of validation rows as one of as many test rows, for the quality table."""
-    data = record["data"]
-    if contracts := data.get("contracts"):
-        data = {**data, "contracts": {**contracts, "test": contracts.get("val")}}
-    return {**record, "kind": Quality.kind, "evaluated": "validation", "data": {**data, "test": data.get("val")}}
