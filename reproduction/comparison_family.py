@@ -13,7 +13,7 @@ from reproduction.timed_models import paired_difference, timed_models
 from retention.report.intervals import Estimate
 from retention.report.tables import markdown_table, text_frame
 
-_HEADER = ("task", "speedup of", "ours minus fewer layers", "p", "p, corrected")
+_HEADER = ("task", "speedup of at least", "ours minus fewer layers", "p", "p, corrected")
 
 
 def comparison_family_table(

@@ -33,7 +33,7 @@ def target_speed_table(records: RecordSet, task: str, speeds: Sequence[float] = 
         ours, shallow = models_at_speed(models, speed)
         cells = [f"{speed:g}x", *_cells(ours), *_cells(shallow)]
         rows.append([*cells, _difference(records, task, ours, shallow)])
-    header = ("speedup of", "ours", "score", "speedup", "fewer layers", "score", "speedup", "difference")
+    header = ("speedup of at least", "ours", "score", "speedup", "fewer layers", "score", "speedup", "difference")
     return markdown_table(text_frame(header, rows))
 
 

@@ -11,7 +11,7 @@ from retention.report.grouping import Record
 from retention.report.tables import markdown_table, text_frame
 
 RECORDS = Path("results") / "reliability"
-_HEADER = ("check", "tried", "clear", "wrong", "inner errors", "hangs", "details", "record")
+_HEADER = ("check", "tried", "handled", "wrong", "library tracebacks", "hangs", "details", "record")
 # Row of a check: what is tried, and a function of its details.
 _Describe = Callable[[Mapping[str, Any]], str]
 _ROWS: Mapping[str, tuple[str, _Describe]] = {

@@ -161,8 +161,8 @@ CLAIM = TheoryClaim(
     describe=describe,
     valid_form=(
         "The factor is M / T only for a sum over identical tokens. It is sqrt(M / T) for a sum over independent "
-        "tokens, and with mean pooling, which every head here uses, the complexity does not shrink: it is constant "
-        "for identical tokens and grows by up to sqrt(T / M). A smaller gap between training and test does not "
-        "follow."
+        "tokens, and with mean pooling, as embeddings and several heads here use it, the complexity does not shrink: "
+        "it is constant for identical tokens and grows by up to sqrt(T / M). A smaller gap between training and "
+        "test does not follow."
     ),
 )

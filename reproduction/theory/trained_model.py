@@ -259,7 +259,7 @@ def trained_claims(run: Path = Path(), data: Path | None = None) -> tuple[Theory
             describe=theorem1.describe,
             valid_form=(
                 "With sum pooling the ratio is near M / T, because the last states of a text are nearly alike. With "
-                "mean pooling, which every head here uses, the complexity does not shrink."
+                "mean pooling, as embeddings and several heads here use it, the complexity does not shrink."
             ),
         ),
     )

@@ -27,7 +27,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 GENERATED_PAGES = ("claims", "claims_ledger")  # folded lists of claims have long lines
 README_MAX_LINES, README_MAX_NUMBERS, MAX_WIDTH = 220, 100, 120
 
-FENCE = re.compile(r"^(?P<comment><!--(?P<remark>.*)-->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
+FENCE = re.compile(r"^(?P<comment><!--(?P<remark>[^\n]*)-->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
 LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 RUN_FOLDER = re.compile(r"""["'](outputs/[\w./-]*\w)["']""")
 PATH = re.compile(r"`((?:src|tests|conf|docs|scripts|examples|reproduction|results)/[\w./-]*)`")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from retention import __version__, cli
-from retention.experiment.distill import with_recipe
+from retention.experiment.distill import USAGE, with_recipe
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,8 +57,7 @@ def test_settings_go_to_run(typed: list[str], passed: list[str], monkeypatch: py
 @pytest.mark.parametrize(
     ("typed", "passed"),
     [
-        (["distill", "texts=a.txt"], ["texts=a.txt", "experiment=embedding_distill"]),
-        (["distill"], ["experiment=embedding_distill"]),
+        (["distill", "texts=a.txt"], ["experiment=embedding_distill", "texts=a.txt"]),
         (["distill", "experiment=[embedding_distill,mine]"], ["experiment=[embedding_distill,mine]"]),
         (["distill", "+experiment=mine", "-m"], ["+experiment=mine", "-m"]),
     ],
@@ -78,8 +80,23 @@ def test_distill_adds_its_recipe(typed: list[str], passed: list[str], monkeypatc
 def test_distill_chooses_the_recipe_by_the_model(classes: list[str] | None, recipe: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": classes}))
     typed = ["texts=a.txt", f"backbone.path={tmp_path}"]
-    assert with_recipe(typed) == [*typed, f"experiment={recipe}"]
-    assert with_recipe([f"backbone.path={tmp_path}/missing"])[-1] == "experiment=embedding_distill"
+    assert with_recipe(typed) == [f"experiment={recipe}", *typed]
+    assert with_recipe([f"backbone.path={tmp_path}/missing"])[0] == "experiment=embedding_distill"
+
+
+@pytest.mark.parametrize("typed", [["distill"], ["distill", "--help"], ["distill", "texts=a.txt", "-h"]])
+def test_distill_prints_its_usage(typed: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(typed) == 0
+    assert capsys.readouterr().out == f"{USAGE}\n"
+
+
+def test_distill_usage_names_settings_that_exist() -> None:
+    conf = Path(__file__).parents[2] / "conf"
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        config = compose("config", overrides=["experiment=embedding_distill"])
+    keys = re.findall(r"^  ([\w.]+)=", USAGE, re.M)
+    assert len(keys) == 9
+    assert all(OmegaConf.select(config, key, default="missing") != "missing" for key in keys)
 
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

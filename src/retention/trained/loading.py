@@ -36,7 +36,8 @@ def load(
         classes: classes from outside the package that the run names, for example ``[my_package.MyPolicy]``.
 
     Returns:
-        A ``Classifier``, ``Reader`` or ``Summarizer``, depending on the task. Threads can share it.
+        A ``Classifier``, ``Reader``, ``Summarizer``, ``Reranker`` or ``TextEmbedder``, depending on the task. Threads
+        can share it.
 
     Raises:
         CheckpointError: there is no checkpoint, or it cannot be used.
