@@ -123,7 +123,7 @@ def test_model_folder_answers_as_the_run(pruned: tuple[Path, Any], files: Path) 
     assert plain.config.id2label == {0: "bad", 1: "mixed", 2: "good"}
     assert not torch.allclose(logits_of(plain, folder / "model", texts).softmax(-1), expected, atol=1e-4)
     card = (folder / "model" / "README.md").read_text()
-    assert "load_retained" in card
+    assert "load_retained" in card and "sentence_transformers" not in card
     assert "| agreement |" in card
 
 
@@ -188,6 +188,8 @@ def test_cross_encoder_keeps_the_query(begin: Begin, files: Path, tmp_path: Path
     rows = [json.loads(line) for line in (tmp_path / "kept" / "predictions.jsonl").read_text().splitlines()]
     scores = {round(logit, 3) for logit in by_text.values()}
     assert all(round(row["logits"][0], 3) in scores for row in rows), "the scores of the run"
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "load_retained" in card and "from retention.integrations.sentence_transformers import load" in card
 
 
 def test_resumed_run_equals_the_uninterrupted_one(begin: Begin, pruned: tuple[Path, Any], tmp_path: Path) -> None:

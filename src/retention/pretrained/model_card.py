@@ -48,7 +48,7 @@ def model_card(
         f"(adaptive-retention). `{model_class or 'AutoModel'}` loads the same weights without removal.",
         markdown_table(("property", "value"), facts),
         "## Use",
-        _use(embeds=embeds, model_class=model_class),
+        _use(settings, model_class),
         *([details.strip()] if details.strip() else []),
         "## License",
         LICENSE_NOTE,
@@ -77,6 +77,16 @@ states = model(**tokenizer(["a text"], return_tensors="pt"), rho=0.3).last_hidde
 ```"""
 
 
+_RERANKER = """
+With sentence-transformers; the first text of a pair, the query, keeps all tokens:
+
+```python
+from retention.integrations.sentence_transformers import load
+
+reranker = load("<this folder>")
+scores = reranker.predict([("a query", "a long passage")])
+```"""
+
 _WITH_HEAD = """```python
 from transformers import {model_class}
 from retention.pretrained import load_retained
@@ -87,10 +97,16 @@ with retainer:
 ```"""
 
 
-def _use(*, embeds: bool, model_class: str | None) -> str:
-    if model_class is not None:
-        return _WITH_HEAD.format(model_class=model_class)
-    return _EMBEDDER if embeds else _ENCODER
+def _use(settings: RetentionSettings, model_class: str | None) -> str:
+    if model_class is None:
+        return _ENCODER if settings.pooling is None else _EMBEDDER
+    with_head = _WITH_HEAD.format(model_class=model_class)
+    is_reranker = settings.protect_query and _classifies_sequences(model_class)
+    return f"{with_head}\n{_RERANKER}" if is_reranker else with_head
+
+
+def _classifies_sequences(model_class: str) -> bool:
+    return model_class.endswith("ForSequenceClassification")
 
 
 def _front_matter(*, embeds: bool, model_class: str | None) -> str:
@@ -99,7 +115,7 @@ def _front_matter(*, embeds: bool, model_class: str | None) -> str:
         header.append("pipeline_tag: sentence-similarity")
     elif model_class is None:
         header.append("pipeline_tag: feature-extraction")
-    elif model_class.endswith("ForSequenceClassification"):
+    elif _classifies_sequences(model_class):
         header.append("pipeline_tag: text-classification")
     tags = ["adaptive-retention", "token-pruning", *(["sentence-transformers", "feature-extraction"] if embeds else [])]
     return "\n".join(["---", *header, "tags:", *(f"- {tag}" for tag in tags), "---"])
