@@ -238,6 +238,14 @@ def test_settings_of_the_evaluation_can_be_changed_by_a_test(tested: Any) -> Non
         tested("seed=7", retention__seed=0)
 
 
+def test_settings_of_the_training_can_be_repeated(tested: Any) -> None:
+    stored = {"task__lr": 0.003, "data__train_size": 24}
+    assert tested("seed=0", "task.lr=0.003", "data.train_size=24", **stored).seed == 0
+    with pytest.raises(ConfigError) as caught:
+        tested("seed=0", "task.lr=0.004", "data.train_size=24", **stored)
+    assert [problem.key for problem in caught.value.problems] == ["task.lr"]
+
+
 def test_teacher_of_a_task_with_labels_is_refused(finished: Any, start_bare: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"distill\.teacher: only a task without labels"):
         start_bare(tmp_path, "mode=test", f"ckpt={finished.checkpoint}", f"distill.teacher={finished.checkpoint}")

@@ -34,7 +34,7 @@ def check_tested_settings(stored: DictConfig, config: DictConfig, names: Sequenc
     """
     checks = Checks()
     for name in names:
-        reason = None if _names_stored_class(name, stored, config) else _reason(name, stored, config, names)
+        reason = None if _is_stored(name, stored, config) else _reason(name, stored, config, names)
         checks.require(reason is None, name, reason or "")
     checks.finish()
 
@@ -73,9 +73,14 @@ def _reason(name: str, stored: DictConfig, config: DictConfig, names: Collection
     return None
 
 
-def _names_stored_class(name: str, stored: DictConfig, config: DictConfig) -> bool:
-    """Return True if a key vouches for a class of the checkpoint, see ``stored.StoredTargets``."""
-    return name.endswith("._target_") and OmegaConf.select(stored, name) == OmegaConf.select(config, name)
+def _is_stored(name: str, stored: DictConfig, config: DictConfig) -> bool:
+    """Return True if what was typed is what the checkpoint has, so that a command can be repeated with ``mode=test``.
+
+    A class that is typed as it is stored is vouched for, see ``stored.StoredTargets``.
+    """
+    missing = object()
+    before = OmegaConf.select(stored, name, default=missing)
+    return before is not missing and bool(before == OmegaConf.select(config, name))
 
 
 def _is_in(name: str, nodes: Sequence[str]) -> bool:
