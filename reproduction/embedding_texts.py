@@ -1,8 +1,8 @@
 """Collect texts without labels for distilling embedding models, from the training splits of the benchmark data sets.
 
 Long documents (papers, articles, contracts) are cut into passages of random length; reviews and sentences stay whole.
-No test split is read, and no text of a collection that embeddings are evaluated on: of STS-B only training sentences,
-nothing of Cranfield and 20 Newsgroups.
+No text of a collection that embeddings are evaluated on is among them: nothing of Cranfield and 20 Newsgroups, and of
+STS-B, which repeats sentences, only training sentences that are not in its other splits. No other test split is read.
 
     python -m reproduction.embedding_texts <folder of the data sets> texts.parquet
 
@@ -44,6 +44,7 @@ class Source:
             ``train.json.gz`` in SQuAD format, whose contexts are cut if ``words`` is given.
         words: smallest and largest number of words of a passage.
         passages: passages per document at most.
+        evaluated: splits whose texts are left out, since embeddings are evaluated on them.
     """
 
     name: str
@@ -52,13 +53,14 @@ class Source:
     whole: tuple[str, ...] = ()
     words: tuple[int, int] | None = None
     passages: int = 1
+    evaluated: tuple[str, ...] = ()
 
 
 SOURCES = (
     Source("imdb", 2500, whole=("text",)),
     Source("arxiv_standin", 2500, cut=("text",), words=(60, 350), passages=20),
     Source("pubmed", 2500, cut=("article",), whole=("abstract",), words=(60, 350), passages=8),
-    Source("stsb", 1500, whole=("sentence1", "sentence2")),
+    Source("stsb", 1500, whole=("sentence1", "sentence2"), evaluated=("validation", "test")),
     Source("squad", 500),
     Source("cuad", 700, words=(40, 300), passages=6),
     Source("hyperpartisan", 600, cut=("text",), words=(60, 350), passages=3),
@@ -78,7 +80,9 @@ def collect(folder: Path, draw: random.Random) -> list[dict[str, str]]:
     """
     rows: list[dict[str, str]] = []
     for source in SOURCES:
-        texts = list(dict.fromkeys(_texts(folder / source.name, source, draw)))
+        files = [folder / source.name / f"{split}.parquet" for split in source.evaluated]
+        evaluated = {text for file in files for text in _columns(file, source.whole)}
+        texts = [text for text in dict.fromkeys(_texts(folder / source.name, source, draw)) if text not in evaluated]
         draw.shuffle(texts)
         rows += [{"text": text, "source": source.name} for text in texts[: source.count]]
     draw.shuffle(rows)

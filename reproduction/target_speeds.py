@@ -42,7 +42,7 @@ def speed_summary_table(
 ) -> str:
     """Return the rows of ``target_speed_table`` of several tasks, one per task and speed, with the dense score.
 
-    Scores are means over the seeds, without their deviation; a model that also is the best at the speed above is not
+    Scores are means over the seeds, without their deviation; a model that is also shown at the speed above is not
     named again.
 
     Args:

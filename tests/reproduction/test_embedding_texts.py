@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
         target = tmp_path / source.name
         target.mkdir()
         columns = (*source.cut, *source.whole)
-        for split in ("train", "test"):
+        for split in ("train", "validation", "test"):
             texts = [f"{source.name} {split} {row} {words}" for row in range(3)]
             if columns:
                 pq.write_table(pa.table({column: texts for column in columns}), target / f"{split}.parquet")
@@ -37,6 +37,14 @@ def test_texts_come_from_training_splits_of_every_source(folder: Path) -> None:
     assert {row["source"] for row in rows} == {source.name for source in SOURCES}
     assert not any(" test " in row["text"] for row in rows)
     assert len({row["text"] for row in rows}) == len(rows)
+
+
+def test_sentences_that_embeddings_are_evaluated_on_are_left_out(folder: Path) -> None:
+    before = {row["text"] for row in collect(folder, random.Random(0)) if row["source"] == "stsb"}
+    repeated = sorted(before)[0]
+    pq.write_table(pa.table({"sentence1": ["another"], "sentence2": [repeated]}), folder / "stsb" / "test.parquet")
+    after = {row["text"] for row in collect(folder, random.Random(0)) if row["source"] == "stsb"}
+    assert after == before - {repeated} and len(after) > 0
 
 
 def test_passages_hold_the_requested_number_of_words_and_all_of_the_text() -> None:

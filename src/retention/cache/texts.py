@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from retention.data.local_files import utf8_lines
-from retention.errors import DataError
+from retention.errors import DataError, require
 from retention.json_text import DuplicateKeyError, parse_json
 
 
@@ -68,8 +68,11 @@ def encode_texts(
         Token ids [1, T] of each text.
 
     Raises:
+        ConfigError: ``limit`` is below 1, or ``skip`` below 0.
         DataError: the file cannot be read, or no text is long enough.
     """
+    require(limit >= 1, "limit", f"must be >= 1, got {limit}")
+    require(skip >= 0, "skip", f"must be >= 0, got {skip}")
     encoded: list[Tensor] = []
     seen: set[tuple[int, ...]] = set()
     for text in read_texts(path, field):

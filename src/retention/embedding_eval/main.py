@@ -190,7 +190,7 @@ def load_variants(
         loaded = Embedder.from_pretrained(folder, device=device)
         for precision in precisions:
             model = in_precision(loaded, precision)
-            for rho in (rhos or [model.policy.rho]) if model.encoder.gated_layers else [None]:
+            for rho in (rhos or [model.encoder.default_rho]) if model.encoder.gated_layers else [None]:
                 variant = Variant(name, model, rho, precision)
                 repeated = f"{variant.label} occurs twice; give different names"
                 require(variant.label not in variants, "--models", repeated)

@@ -51,7 +51,8 @@ class MtebEncoder:
         """Return mteb's description of the model: name and revision; mteb must be installed."""
         from mteb.models import ModelMeta  # not a dependency
 
-        revision = "dense" if not self._model.encoder.gated_layers else f"rho-{self._rho or self._model.policy.rho:g}"
+        encoder = self._model.encoder
+        revision = f"rho-{self._rho or encoder.default_rho:g}" if encoder.gated_layers else "dense"
         return ModelMeta.create_empty(overwrites={"name": self._name, "revision": revision})
 
     def encode(

@@ -104,7 +104,10 @@ class ForwardState:
 
     @property
     def weights(self) -> Tensor:
-        """Return the product of the gates so far, [B, N] float in [0, 1]; 0 on padding."""
+        """Return the product of the gates so far, [B, N] float; 0 on padding.
+
+        In [0, 1], or the number of tokens that a merged token represents.
+        """
         real = self.valid.float()
         return real if self.log_gates is None else real * self.log_gates.exp()
 

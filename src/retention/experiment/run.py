@@ -62,6 +62,7 @@ from retention.records import (
 from retention.records.run_folders import RESULTS, run_records
 from retention.report.decoding_table import decoding_table
 from retention.report.details import detail_table
+from retention.report.grouping import as_test_rows
 from retention.report.quality_table import quality_table
 
 log = logging.getLogger(__name__)
@@ -266,6 +267,7 @@ def _write_table(records: Sequence[Record], folder: Path) -> None:
         for record in records:
             score = record["metrics"][record["monitor"]]
             print(f"{record['policy']} {record['rho']:g}: {record['monitor']} {score:.4f} on validation rows")
+        print(detail_table([as_test_rows(record) for record in records]).rstrip("\n"))
         return
     if records[-1]["kind"] == Decoding.kind:
         table = decoding_table(records)

@@ -127,10 +127,11 @@ def export_program(
 def _at_fixed_budget(encoder: RetentionEncoder, rho: float | None) -> Iterator[None]:
     """Set the budget outside of the forward pass, which the graph then takes as constant."""
     default = encoder.rho
-    chosen = check_rho(encoder.policy, default if rho is None else rho)
+    chosen = encoder.default_rho if rho is None else rho
+    check_rho(encoder.policy, chosen)
     encoder.rho = None
     try:
-        with encoder.policy.at_budget(encoder.policy.rho if chosen is None else chosen):
+        with encoder.policy.at_budget(chosen):
             yield
     finally:
         encoder.rho = default

@@ -222,7 +222,7 @@ def with_retention(
         raise ConfigError([Problem("model", message)])
     mode = getattr(model[1], "pooling_mode", None) if len(model) > 1 else None
     message = f"{pooling} needs a model that pools by the mean, this one pools by {mode}; leave it None"
-    require(pooling not in _WEIGHTED or mode == "mean", "pooling", message)
+    require(pooling in (None, mode) or (pooling in _WEIGHTED and mode == "mean"), "pooling", message)
     ids = special_ids(first.tokenizer) if protected_ids is None else tuple(protected_ids)
     supported = mode if mode in ("cls", "mean") else None
     settings = RetentionSettings(

@@ -33,6 +33,9 @@ class RetentionCallback(TrainerCallback):
     With several processes, all of them start from the policy of rank 0 and average its gradients, as they do with those
     of the model.
 
+    The model computes the loss that is trained, from the labels that it gets: a ``compute_loss_func`` and label
+    smoothing are refused, since they would leave out the loss of the policy.
+
     Args:
         retainer: of ``retain(model, policy)``; training must run inside its context.
         phases: boundaries of warmup, soft gating and hard pruning, as shares of the steps.
@@ -165,6 +168,9 @@ class RetentionCallback(TrainerCallback):
         """Add the loss of the policy, and record its slack."""
         if not model.training or not self.policy.constrained or self.policy.current_phase == "warmup":
             return None
+        computed = output[0] if isinstance(output, tuple) else output.get("loss")
+        message = "the model must compute its loss, to which that of the policy is added; pass the labels to the model"
+        require(computed is not None and computed.dim() == 0, "compute_loss", message)
         self._slacks.append(self.policy.budget_slack().detach())
         loss = self.policy.budget_loss()
         num_items = kwargs.get("num_items_in_batch")
@@ -173,8 +179,8 @@ class RetentionCallback(TrainerCallback):
             # so each gets its share of the labelled items; without the number it averages the losses by itself.
             loss = loss * (kwargs["labels"] != -100).sum() / num_items
         if isinstance(output, tuple):
-            return (output[0] + loss, *output[1:])
-        output["loss"] = output["loss"] + loss
+            return (computed + loss, *output[1:])
+        output["loss"] = computed + loss
         return output
 
     def _restore(self, folder: Path) -> None:

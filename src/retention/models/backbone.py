@@ -89,7 +89,10 @@ class Backbone:
             ConfigError: the model cannot be loaded, or lacks the part.
         """
         loaders = {"encoder": self.encoder, "encoder_decoder": self.encoder_decoder, "classifier": self.classifier}
-        return loaders[part](vocab_size)
+        model = loaders[part](vocab_size)
+        if part != "encoder":
+            self._with_checkpointing(encoder_of(model))
+        return model
 
     def check_part(self, part: str) -> None:
         """Raise ``ConfigError`` if the model lacks a part, see ``load``."""
@@ -292,7 +295,7 @@ class PretrainedBackbone(Backbone):
             model = extend_positions(model, longer).eval()
         if self._layers is not None:
             model = select_layers(model, self._layers)
-        return self._with_checkpointing(self._with_frozen_embeddings(model))
+        return self._with_frozen_embeddings(model)
 
     def encoder_decoder(self, vocab_size: int) -> nn.Module:
         """Load the encoder with its decoder and language model head, float32.

@@ -23,7 +23,8 @@ class Encoded:
 
     Attributes:
         hidden_states: [B, M, D]; M = T where dropped tokens are forwarded or nothing was removed.
-        weights: [B, M] float in [0, 1]; 0 = padding, the product of the gates during soft gating.
+        weights: [B, M] float; 0 = padding, the product of the gates in [0, 1] during soft gating, or the number of
+            tokens that a merged token represents.
         positions: [B, M] long, original positions.
         state: state of the forward pass, which knows what every gate did; None = no gate acted.
         gated_layers: 0-based layers after which the policy may remove tokens; -1 = before layer 0.

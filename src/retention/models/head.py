@@ -28,8 +28,8 @@ class Head(nn.Module, ABC):
     Attributes:
         fixed_width: True if the logits of a sequence have the same shape in every batch; False if it depends on the
             longest sequence of the batch.
-        metric_names: names of all metrics, which ``task.monitor`` is checked against before training; empty = known
-            only after an evaluation.
+        metric_names: names of the metrics that ``task.monitor`` may name, which is checked before training; empty =
+            known only after an evaluation.
         loads: part of the pretrained model that the head is built for: ``encoder``; ``encoder_decoder`` for heads that
             write text; ``classifier`` for the trained head of a sequence classifier.
         starts_trained: True if the head needs no training, so that a pretrained model can be the teacher as it is.

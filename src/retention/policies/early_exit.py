@@ -92,7 +92,8 @@ class EarlyExit(RetentionPolicy):
         """
         before = float(self.calibrated_rho)
         message = (
-            "its threshold was not set: train it with validation rows (task.data.val_size >= 1)"
+            "its threshold was not set, which every validation does; train it with validation rows "
+            "(task.data.val_size >= 1), until a validation is reached"
             if before < 0
             else f"its threshold was set for {before:g}, got {self.rho:g}; train it for each budget"
         )

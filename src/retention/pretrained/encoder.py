@@ -121,6 +121,11 @@ class RetentionEncoder(nn.Module):
         return self.policy.layers
 
     @property
+    def default_rho(self) -> float:
+        """Return the target keep ratio of calls that give none, in (0, 1]."""
+        return self.policy.rho if self.rho is None else self.rho
+
+    @property
     def settings(self) -> RetentionSettings:
         """Return the settings that are saved with the policy."""
         retainer = self.retainer

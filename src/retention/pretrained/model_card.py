@@ -33,7 +33,7 @@ def model_card(
     facts = [
         ("encoder", f"{config.model_type}, {config.num_hidden_layers} layers"),
         ("policy", policy.name),
-        ("target keep ratio", policy.rho),
+        ("target keep ratio", policy.rho if settings.rho is None else settings.rho),
         ("trained for", low if low == high else f"{low} to {high}"),
         ("gated layers", ", ".join(map(str, policy.layers)) or "none"),
         ("removal", settings.prune_at),

@@ -21,6 +21,7 @@ from retention.records.targets import TargetError, dotted_name, resolve_class
 T = TypeVar("T", bound=RecordsSettings)
 
 _LARGEST = 2**20  # of a stored number: sizes far above any sensible one would exhaust the memory
+_LARGEST_SEED = 2**63 - 1
 _REMEDY = "only policies of this package, of installed policy packages and of classes=[...] are built"
 _LONGEST = 1000  # of a stored list or text
 
@@ -92,12 +93,15 @@ def _object_data(value: RecordsSettings, path: str) -> dict[str, Any]:
 
 
 def _plain(value: Any, path: str) -> Any:
+    """Return a setting as plain data; what ``_value`` would refuse is refused here."""
+    if isinstance(value, str | Sequence) and len(value) > _LONGEST:
+        raise _not_saved(path, f"has {len(value)} entries or characters, at most {_LONGEST} can be saved")
     if value is None or isinstance(value, str | bool):
         return value
-    if isinstance(value, Integral):
-        return int(value)
     if isinstance(value, Real):
-        return float(value)
+        if not abs(float(value)) <= _largest(path):  # false for NaN
+            raise _not_saved(path, f"{value} cannot be saved; use a number of magnitude <= {_largest(path)}")
+        return int(value) if isinstance(value, Integral) else float(value)
     if isinstance(value, Sequence):
         return [_plain(each, f"{path}[{index}]") for index, each in enumerate(value)]
     raise _not_saved(path, f"a {type(value).__name__} cannot be saved; use numbers, texts and lists of them")
@@ -156,9 +160,13 @@ def _value(value: Any, path: str, source: str) -> Any:
         if any(isinstance(each, list | Mapping) for each in value):
             raise CheckpointError(f"{source}: {path}: must be a flat list of numbers")
         return [_value(each, f"{path}[{index}]", source) for index, each in enumerate(value)]
-    if isinstance(value, int | float) and not abs(value) <= _LARGEST:  # false for NaN
-        raise CheckpointError(f"{source}: {path}: must be a number of magnitude <= {_LARGEST}, got {value}")
+    if isinstance(value, int | float) and not abs(value) <= _largest(path):  # false for NaN
+        raise CheckpointError(f"{source}: {path}: must be a number of magnitude <= {_largest(path)}, got {value}")
     return value
+
+
+def _largest(path: str) -> int:
+    return _LARGEST_SEED if path.endswith(".seed") else _LARGEST
 
 
 def first_problem(error: ConfigError) -> str:

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from retention.engine import Retainer
+from retention.errors import CheckpointError
 from retention.policies.retain import retain
 from retention.pretrained.folder import resolve_folder, written_folder
 from retention.pretrained.model_card import model_card
@@ -85,7 +86,8 @@ def load_retained(
         The model, which keeps every token, and the context in which it removes them; both in evaluation mode.
 
     Raises:
-        CheckpointError: the folder does not exist, is incomplete or is not safe to load.
+        CheckpointError: the folder does not exist, is incomplete or is not safe to load, or is one of an encoder that
+            was saved with another keep ratio than the policy's.
 
     Examples:
         >>> model, retainer = load_retained(folder, AutoModelForSequenceClassification)   # doctest: +SKIP
@@ -99,6 +101,9 @@ def load_retained(
         model = load_model(folder, "eager", loader=loader)
     model, policy = model.to(device), stored.policy.to(device)
     settings = stored.settings
+    if settings.rho is not None:
+        message = f"was saved with a keep ratio of its own, {settings.rho}; load it by the class that wrote it"
+        raise CheckpointError(f"{folder}: {message}, RetentionEncoder or Embedder")
     retainer = retain(
         model,
         policy,

@@ -59,7 +59,7 @@ def variants(records: Sequence[Mapping[str, Any]], *, short: bool = False) -> li
     defaults = [_defaults(config) for config in configs]
     filled = [{**default, **_settings(config)} for config, default in zip(configs, defaults, strict=True)]
     keys = sorted({key for flat in filled for key in flat})
-    if len({_data_seed(config) for config in configs}) == 1:
+    if len({data_seed(config) for config in configs}) == 1:
         keys.remove(DATA_SEED)  # all runs draw the same rows, also the one whose seed is equal
     varying = [key for key in keys if len({word(flat.get(key)) for flat in filled}) > 1]
     if short:
@@ -166,11 +166,11 @@ def _defines_method(key: str) -> bool:
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return dotted key -> value of the settings that a configuration has, with the seed of other training rows."""
-    seed = _data_seed(config)
+    seed = data_seed(config)
     return {**_flat(config, ""), **({} if seed == config.get("seed") else {DATA_SEED: seed})}
 
 
-def _data_seed(config: Mapping[str, Any]) -> Any:
+def data_seed(config: Mapping[str, Any]) -> Any:
     """Return the seed that draws the training rows, by default that of the run."""
     nodes = ((config.get("task") or {}).get("data"), config.get("data"), config)
     return next((node["seed"] for node in nodes if isinstance(node, Mapping) and "seed" in node), None)

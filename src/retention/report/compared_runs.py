@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from retention.errors import DataError
 from retention.records import Quality, Record, read_objects, read_records
-from retention.records.identity import model_settings
+from retention.records.identity import data_seed, model_settings
 
 _ROW_NAMES = ("index", "question_id", "id")  # keys under which prediction files name a row
 _PREDICTIONS = "predictions.jsonl"
@@ -178,10 +178,17 @@ def _number_of_folds(folders: Sequence[Path], records: Sequence[Sequence[Record]
     [count] = folds
     if count is None:
         return None
-    tested = [seed_records[0]["seed"] % count for seed_records in records]
+    tested = [_data_seed(seed_records[0]) % count for seed_records in records]
     if len(set(tested)) < len(tested):
-        raise DataError(f"{folders[0]}: two seeds test the same fold of {count}; compare seeds 0 to {count - 1}")
+        message = f"two runs test the same fold of {count}; compare runs of seeds 0 to {count - 1}, without data.seed"
+        raise DataError(f"{folders[0]}: {message}")
     return count
+
+
+def _data_seed(record: Record) -> int:
+    """Return the seed that draws the rows, and so the tested fold."""
+    seed = data_seed(record.get("config") or {})
+    return int(record["seed"] if seed is None else seed)
 
 
 def _require_same_rows(

@@ -9,12 +9,13 @@ from retention.report.tables import markdown_table, text_frame
 
 _COUNT = "count_"  # metrics that are numbers of questions
 _SCORE = "f1_"  # score of the questions that are counted under the same name
+_NO_RATIOS = ("nll", "brier", "divergence", "root_mean_square_error")
 
 
 def detail_table(records: Iterable[Record]) -> str:
     """Build a Markdown table with one row per metric and one column per record.
 
-    Ratios are in points, losses as they are. A score ``f1_<kind>`` shows the number of its questions,
+    Ratios are in points, losses and thresholds as they are. A score ``f1_<kind>`` shows the number of its questions,
     ``count_<kind>``, in parentheses; other counts have rows of their own.
 
     Args:
@@ -37,7 +38,7 @@ def _row(name: str, records: Sequence[Record]) -> list[str]:
     label, scale, digits = name, 100.0, 1
     if name.startswith(_COUNT):
         scale, digits = 1.0, 0
-    elif name.endswith("_loss") or name.startswith(("nll", "brier", "divergence", "root_mean_square_error")):
+    elif name.endswith(("_loss", "_threshold")) or name.startswith(_NO_RATIOS):
         scale, digits = 1.0, 3
     elif name.startswith(_SCORE):
         counts = [record["metrics"].get(_COUNT + name.removeprefix(_SCORE)) for record in records]

@@ -279,8 +279,9 @@ def _check(record: Record) -> None:
     monitor, metrics = record["monitor"], record["metrics"]
     if monitor not in metrics:
         raise DataError(f"{name}: has no metric {monitor!r}, its monitor; it has {', '.join(metrics) or 'none'}")
-    if metrics[monitor] is not None and not 0.0 <= metrics[monitor] <= 1.0:
-        raise DataError(f"{name}: metric {monitor} is {metrics[monitor]}; metrics must be ratios in [0, 1], not points")
+    if metrics[monitor] is not None and not -1.0 <= metrics[monitor] <= 1.0:
+        message = "the main metric must be a ratio or a correlation in [-1, 1], not points"
+        raise DataError(f"{name}: metric {monitor} is {metrics[monitor]}; {message}")
 
 
 def as_test_rows(record: Record) -> Record:

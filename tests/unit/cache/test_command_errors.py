@@ -8,6 +8,8 @@ import pytest
 from tests.unit.cache.test_training import save_decoder
 
 from retention.cache import bench, evaluate
+from retention.cache.policies.named import build_policies
+from retention.errors import ConfigError
 
 RECALL = ["--tasks", "recall", "--limit", "1", "--pairs", "3"]
 
@@ -44,3 +46,25 @@ def test_damaged_weights_are_named(tmp_path: Path, capsys: pytest.CaptureFixture
     (folder / "model.safetensors").write_bytes(b"damaged")
     assert evaluate.main(["--model", str(folder), *RECALL, "--sizes", "16"]) == 1
     assert f"{folder}: the folder holds no usable decoder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tasks", "text", "--limit", "0"], "limit: must be >= 1, got 0"),
+        (["--tasks", "text", "--skip", "-1"], "skip: must be >= 0, got -1"),
+    ],
+)
+def test_numbers_of_texts_are_checked(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_decoder(tmp_path / "model")
+    (tmp_path / "texts.txt").write_text("some text\n")
+    typed = ["--model", str(tmp_path / "model"), "--texts", str(tmp_path / "texts.txt"), "--sizes", "16", *options]
+    assert evaluate.main(typed) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_score_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="scores: files of different names are told apart"):
+        build_policies([], [tmp_path / "a" / "scores.safetensors", tmp_path / "b" / "scores.safetensors"], 0)

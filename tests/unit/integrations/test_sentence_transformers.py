@@ -257,3 +257,9 @@ def test_scorers_train_through_the_module(saved: Path) -> None:
     model(features)["sentence_embedding"].square().sum().backward()
     gradients = [each.grad for each in policy.scorers.parameters() if each.grad is not None]
     assert gradients and any(bool(each.abs().sum() > 0) for each in gradients)
+
+
+def test_pooling_of_another_kind_than_the_model_is_refused(saved: Path) -> None:
+    plain = library.SentenceTransformer(str(saved), device="cpu", trust_remote_code=True)
+    with pytest.raises(ConfigError, match="pooling: cls needs a model that pools by"):
+        with_retention(plain, Truncate(rho=0.3).eval(), pooling="cls")

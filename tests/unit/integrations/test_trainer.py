@@ -310,3 +310,23 @@ def test_gate_must_be_a_policy(model: Any) -> None:
     retainer.gate = object()  # type: ignore[assignment]
     with pytest.raises(ConfigError, match="retention policy"):
         RetentionCallback(retainer)
+
+
+@pytest.mark.parametrize("return_dict", [True, False])
+def test_a_loss_outside_of_the_model_is_refused(model: Any, tmp_path: Path, return_dict: bool) -> None:
+    policy = Adaptive(rho=0.5)
+    with retain(model, policy, protected_ids=[2, 3]) as retainer:
+        callback = RetentionCallback(retainer, TrainingPhases(anneal_end=0.0))
+        settings = arguments(tmp_path)
+        optimizers = (callback.optimizer(model, settings), None)
+        trainer = Trainer(
+            model,
+            settings,
+            train_dataset=rows(),
+            callbacks=[callback],
+            optimizers=optimizers,
+            compute_loss_func=lambda output, labels, **_: torch.nn.functional.cross_entropy(output[0], labels),
+        )
+        model.config.return_dict = return_dict
+        with pytest.raises(ConfigError, match="compute_loss: the model must compute its loss"):
+            trainer.train()

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
+from retention.engine import encoder_of
 from retention.errors import CheckpointError, ConfigError
 from retention.models.backbone import PretrainedBackbone, ScratchBackbone
 from retention.models.saved import SavedBackbone
@@ -170,3 +171,12 @@ def test_unsupported_models_name_the_setting(family: str, fields: dict[str, Any]
     with pytest.raises(ConfigError) as caught:
         ScratchBackbone(name="small", model_type=family, fields=fields).shape()
     assert [problem.key for problem in caught.value.problems] == [key]
+
+
+@pytest.mark.parametrize(("family", "part"), [("t5", "encoder_decoder"), ("bert", "classifier"), ("bert", "encoder")])
+def test_every_part_of_a_model_is_checkpointed(family: str, part: str) -> None:
+    fields = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 3, "num_heads": 2} if family == "t5" else SMALL
+    for enabled in (True, False):
+        backbone = ScratchBackbone(name="small", model_type=family, fields=fields, gradient_checkpointing=enabled)
+        loaded: Any = encoder_of(backbone.load(part, 40))
+        assert loaded.is_gradient_checkpointing == enabled

@@ -23,13 +23,15 @@ from transformers import (
 )
 
 import retention
-from retention import Adaptive, Embedder, RetentionEncoder
+from retention import Adaptive, Embedder, Random, RetentionEncoder, Truncate
 from retention.core.duals import AscentDual
 from retention.core.hard_concrete import GateConfig
 from retention.core.scorer import ScorerConfig
+from retention.embedding_eval.main import load_variants
 from retention.errors import CheckpointError, ConfigError, DataError
 from retention.policies.registry import built_in_policies
 from retention.pretrained import folder as folder_module
+from retention.pretrained import load_retained
 from retention.pretrained.sentence_files import EmbeddingSettings
 
 TEXTS = ["w1 w2 w3 w4 w5 w6 w7", " ".join(f"w{i}" for i in range(25)), "w7 w9"]
@@ -344,3 +346,24 @@ def test_unsupported_family_names_the_folder(tmp_path: Path) -> None:
     GPT2Model(GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=2)).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=f"{tmp_path}: no adapter for the family 'gpt2'"):
         Embedder.from_pretrained(tmp_path)
+
+
+def test_keep_ratio_of_a_folder_is_its_default_everywhere(make_embedder: Make, tmp_path: Path) -> None:
+    make_embedder(Truncate(rho=0.2).eval()).save_pretrained(tmp_path / "first")
+    Embedder.from_pretrained(tmp_path / "first", rho=0.6).save_pretrained(tmp_path / "second")
+    [variant] = load_variants([f"m={tmp_path}/second"], None)
+    assert variant.rho == 0.6
+    assert "| target keep ratio | 0.6 |" in (tmp_path / "second" / "README.md").read_text()
+    assert Embedder.from_pretrained(tmp_path / "second").encoder.default_rho == 0.6
+    with pytest.raises(CheckpointError, match=r"was saved with a keep ratio of its own, 0\.6"):
+        load_retained(tmp_path / "second", AutoModel)
+    _, retainer = load_retained(tmp_path / "first", AutoModel)
+    assert retainer.gate.rho == 0.2  # type: ignore[attr-defined]
+
+
+def test_what_could_not_be_loaded_is_not_saved(make_embedder: Make, tmp_path: Path) -> None:
+    make_embedder(Random(rho=0.3, seed=20250101).eval()).save_pretrained(tmp_path / "model")
+    assert Embedder.from_pretrained(tmp_path / "model").policy.seed == 20250101  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"policy\.name: has 1001 entries or characters, at most 1000 can be saved"):
+        make_embedder(Adaptive(rho=0.3, name="n" * 1001).eval()).save_pretrained(tmp_path / "long")
+    assert not (tmp_path / "long").exists()

@@ -95,8 +95,14 @@ def test_rows_of_all_folds_are_compared_together(tmp_path: Path, capsys: pytest.
 
     again = [run(tmp_path / f"{name}2", {"0": 1.0}, seed=2, data={**RECORD["data"], "folds": 2}) for name in KINDS]
     same_fold = [[tmp_path / f"{name}0", folder] for name, folder in zip(KINDS, again, strict=True)]
-    with pytest.raises(DataError, match="two seeds test the same fold of 2; compare seeds 0 to 1"):
+    with pytest.raises(DataError, match="two runs test the same fold of 2; compare runs of seeds 0 to 1"):
         compare_runs(*same_fold)
+    drawn_alike = {"config": {**RECORD.get("config", {}), "data": {"seed": 0}}, "data": {**RECORD["data"], "folds": 2}}
+    same_rows = [
+        [run(tmp_path / f"{name}{seed}x", {"0": 1.0}, seed=seed, **drawn_alike) for seed in (0, 1)] for name in KINDS
+    ]
+    with pytest.raises(DataError, match="two runs test the same fold of 2"):
+        compare_runs(*same_rows)
     other = run(tmp_path / "whole", {"0": 1.0, "1": 0.0})
     with pytest.raises(DataError, match=r"differ in the number of folds \(2, None\)"):
         compare_runs([tmp_path / "adaptive0"], [other])

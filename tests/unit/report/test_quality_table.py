@@ -180,7 +180,7 @@ def test_speed_records_are_left_out() -> None:
         ([], "no quality records"),
         ([{"kind": "speed"}], "no quality records"),
         ([{"kind": "quality", "date": "2026"}], "record of 2026: lacks task, data, policy"),
-        ([record(value=88.0)], r"metric accuracy is 88.0; .* \[0, 1\]"),
+        ([record(value=88.0)], r"metric accuracy is 88.0; .* \[-1, 1\]"),
         ([record(monitor="f1")], "has no metric 'f1', its monitor; it has accuracy"),
     ],
 )

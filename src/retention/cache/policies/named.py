@@ -39,10 +39,13 @@ def build_policies(names: list[str], scores: list[Path], seed: int) -> dict[str,
         seed: of the random policy.
 
     Raises:
-        ConfigError: a name is unknown.
+        ConfigError: a name is unknown, or two files have the same name.
         CheckpointError: a file holds no scores.
     """
     for name in names:
         require(name in POLICIES, "policies", f"must be among {', '.join(POLICIES)}, got {name!r}")
+    labels = [path.stem for path in scores]
+    message = f"files of different names are told apart, got {', '.join(map(str, scores))}; rename one"
+    require(len(set(labels)) == len(labels), "scores", message)
     built = {name: None if name == FULL else _BUILDERS[name](seed) for name in names}
     return built | {f"{LEARNED}{path.stem}": LearnedScores.load(path) for path in scores}

@@ -47,7 +47,7 @@ def read_collection(
         directory: folder with ``corpus.jsonl`` and ``queries.jsonl`` (also ``.gz``), and ``qrels.tsv`` or
             ``qrels/<split>.tsv``.
         hub: ``{path, revision}`` of a hub data set in the layout of ``BeIR/scifact``, whose judgments are in the data
-            set ``<path>-qrels``.
+            set ``<path>-qrels``. The revision is that of the first; judgments are read as they are now.
         split: split of the judgments; a single ``qrels.tsv`` holds all of them.
 
     Raises:

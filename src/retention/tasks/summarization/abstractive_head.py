@@ -54,7 +54,7 @@ class AbstractiveSummarizationHead(Head):
     """
 
     fixed_width: ClassVar[bool] = False
-    metric_names: ClassVar[tuple[str, ...]] = (*ROUGE_TYPES, "token_loss")
+    metric_names: ClassVar[tuple[str, ...]] = ROUGE_TYPES
     loads: ClassVar[str] = "encoder_decoder"
 
     @staticmethod
