@@ -35,6 +35,23 @@ def test_the_later_record_of_a_seed_counts() -> None:
     assert "0.5000" in table and "0.2500" not in table and "accuracy" in table
 
 
+def test_runs_with_other_settings_have_rows_of_their_own() -> None:
+    records = [
+        record("learned", seed, loss=loss, model="a", config={"task": {"scorer_kind": kind}})
+        for seed in (0, 1)
+        for kind, loss in (("linear", 1.0), ("mlp", 2.0))
+    ]
+    table = decoding_table([*records, record("learned", 0, f1=0.5, model="b", config={})])
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    assert rows == [
+        ["text", "16", "learned", "f1", "0.5000", "1"],
+        ["text", "16", "learned (scorer_kind=linear)", "loss", "1.0000 ± 0.0000", "2"],
+        ["text", "16", "learned (scorer_kind=mlp)", "loss", "2.0000 ± 0.0000", "2"],
+    ]
+    apart = decoding_table([record("learned", 0, loss=1.0, model=name) for name in ("a", "b")])
+    assert "learned (model=a)" in apart and "learned (model=b)" in apart
+
+
 def test_other_records_give_no_table() -> None:
     assert decoding_table([{"kind": "quality"}, {"kind": "job"}]) == ""
 
