@@ -221,8 +221,9 @@ def with_retention(
         message = f"its first module must be a Transformer on the torch backend, got a {type(first).__name__}"
         raise ConfigError([Problem("model", message)])
     mode = getattr(model[1], "pooling_mode", None) if len(model) > 1 else None
-    message = f"{pooling} needs a model that pools by the mean, this one pools by {mode}; leave it None"
-    require(pooling in (None, mode) or (pooling in _WEIGHTED and mode == "mean"), "pooling", message)
+    needed = "mean" if pooling in _WEIGHTED else pooling
+    message = f"{pooling} needs a model that pools by {needed}, this one pools by {mode}; leave it None"
+    require(pooling is None or mode == needed, "pooling", message)
     ids = special_ids(first.tokenizer) if protected_ids is None else tuple(protected_ids)
     supported = mode if mode in ("cls", "mean") else None
     settings = RetentionSettings(

@@ -54,9 +54,10 @@ def _measure(record: Mapping[str, Any]) -> str | None:
 
 def _by_settings(records: Sequence[Mapping[str, Any]], measure: str) -> dict[str, dict[int, float]]:
     """Return the values by the settings in which the records differ, and by seed; of equal ones the last counts."""
-    fields = {name for name in _FIELDS if len({str(record.get(name)) for record in records}) > 1}
+    fields = [name for name in _FIELDS if len({str(record.get(name)) for record in records}) > 1]
     found: dict[str, dict[int, float]] = {}
     for record, settings in zip(records, variants(records, short=True), strict=True):
-        label = ", ".join([*(f"{name}={record.get(name)}" for name in _FIELDS if name in fields), settings]).strip(", ")
+        parts = [*(f"{name}={record.get(name)}" for name in fields), settings]
+        label = ", ".join(part for part in parts if part)
         found.setdefault(label, {})[int(record["seed"])] = float(record[measure])
     return found

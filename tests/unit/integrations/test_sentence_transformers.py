@@ -261,5 +261,5 @@ def test_scorers_train_through_the_module(saved: Path) -> None:
 
 def test_pooling_of_another_kind_than_the_model_is_refused(saved: Path) -> None:
     plain = library.SentenceTransformer(str(saved), device="cpu", trust_remote_code=True)
-    with pytest.raises(ConfigError, match="pooling: cls needs a model that pools by"):
+    with pytest.raises(ConfigError, match="pooling: cls needs a model that pools by cls, this one pools by mean"):
         with_retention(plain, Truncate(rho=0.3).eval(), pooling="cls")
